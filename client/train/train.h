@@ -1,0 +1,57 @@
+/* One local round: parameters and remote features in; update, features and report out. Everything else that a site
+ * keeps between rounds is the queue. The result is a function of the job, the folder and the seed: training the same
+ * round again after a crash yields the same bytes. */
+#ifndef STARLING_TRAIN_TRAIN_H
+#define STARLING_TRAIN_TRAIN_H
+
+#include "client/data/dataset.h"
+#include "common/config/plan.h"
+#include "common/vec/layout.h"
+
+#include <stdatomic.h>
+
+struct trainer;
+
+struct train_job {
+    uint32_t round;
+    const float *params;   /* [layout->total], the aggregated model */
+    const float *remote;   /* [remote_rows, d] or NULL */
+    uint32_t remote_rows;
+    const float *queue;    /* [queue_rows, d] kept from the round before, or NULL */
+    uint32_t queue_rows;
+};
+
+struct train_result { /* all memory owned; train_result_fini */
+    float *update; /* [total]: local minus aggregated, statistics included */
+    float *features; /* [feature_rows, d] unit rows, made by fusion.encoder; NULL when fusion is off */
+    uint32_t feature_rows;
+    float *queue; /* [queue_rows, d] for the next round */
+    uint32_t queue_rows;
+    uint64_t images, seen, train_ms;
+    uint32_t steps;
+    double loss, loss_contrast, loss_matching, remote_share, images_per_second;
+};
+
+struct train_progress {
+    _Atomic uint32_t step, steps;
+    _Atomic float loss, images_per_second;
+    _Atomic bool cancel; /* set by another thread; train_round returns ERR_CANCELLED within one step */
+};
+
+/* Keeps plan, layout and dataset by reference. `name` is the site's: with plan->seed it names the site's random streams. */
+int trainer_new(const struct plan *plan, const struct layout *layout, const struct dataset *dataset, const char *name,
+                uint32_t threads, const struct log *log, struct trainer **out, struct err *err);
+void trainer_free(struct trainer *trainer);
+int train_round(struct trainer *trainer, const struct train_job *job, struct train_progress *progress,
+                struct train_result *out, struct err *err);
+void train_result_fini(struct train_result *result);
+
+/* Steps of a round for a folder of n images: local_steps, or local_epochs * max(1, n / batch). A folder smaller than a
+ * batch repeats images. */
+uint32_t train_steps(const struct plan *plan, uint32_t images);
+/* Cosine over the run's rounds and the steps within: lr(t) = lr/2 * (1 + cos(pi t)), t in [0, 1). */
+double train_learning_rate(const struct plan *plan, uint32_t round, uint32_t step, uint32_t steps);
+/* 0 before start_round, then linear over ramp_rounds up to matching.weight. */
+double train_matching_weight(const struct plan *plan, uint32_t round);
+
+#endif

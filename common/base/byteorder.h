@@ -1,0 +1,40 @@
+/* Little-endian loads and stores for file and wire formats; bounds are the caller's business. */
+#ifndef STARLING_BASE_BYTEORDER_H
+#define STARLING_BASE_BYTEORDER_H
+
+#include <stdint.h>
+
+static inline uint32_t load_u16(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8;
+}
+
+static inline uint32_t load_u32(const uint8_t *p)
+{
+    return load_u16(p) | load_u16(p + 2) << 16;
+}
+
+static inline uint64_t load_u64(const uint8_t *p)
+{
+    return (uint64_t)load_u32(p) | (uint64_t)load_u32(p + 4) << 32;
+}
+
+static inline void store_u16(uint8_t *p, uint32_t v)
+{
+    p[0] = (uint8_t)v;
+    p[1] = (uint8_t)(v >> 8);
+}
+
+static inline void store_u32(uint8_t *p, uint32_t v)
+{
+    store_u16(p, v);
+    store_u16(p + 2, v >> 16);
+}
+
+static inline void store_u64(uint8_t *p, uint64_t v)
+{
+    store_u32(p, (uint32_t)v);
+    store_u32(p + 4, (uint32_t)(v >> 32));
+}
+
+#endif

@@ -1,0 +1,246 @@
+#include "common/base/disk.h"
+
+#include "common/base/mem.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int from_errno(int number)
+{
+    return number == ENOSPC || number == EDQUOT   ? ERR_FULL
+           : number == ENOENT || number == ENOTDIR ? ERR_NOTFOUND
+                                                   : ERR_IO;
+}
+
+static int posix_create(void *ctx, const char *path, int *file)
+{
+    (void)ctx;
+    *file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    return *file < 0 ? from_errno(errno) : 0;
+}
+
+static int posix_write(void *ctx, int file, const void *data, size_t len)
+{
+    (void)ctx;
+    const uint8_t *p = data;
+    while (len > 0) {
+        ssize_t n = write(file, p, len < (1u << 30) ? len : 1u << 30);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            return n == 0 ? ERR_IO : from_errno(errno);
+        }
+        p += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+static int posix_sync(void *ctx, int file)
+{
+    (void)ctx;
+    return fsync(file) ? from_errno(errno) : 0;
+}
+
+static int posix_close(void *ctx, int file)
+{
+    (void)ctx;
+    return close(file) ? from_errno(errno) : 0;
+}
+
+static int posix_rename(void *ctx, const char *from, const char *to)
+{
+    (void)ctx;
+    return rename(from, to) ? from_errno(errno) : 0;
+}
+
+static int posix_remove(void *ctx, const char *path)
+{
+    (void)ctx;
+    return unlink(path) && errno != ENOENT ? from_errno(errno) : 0;
+}
+
+static int posix_sync_folder(void *ctx, const char *path)
+{
+    (void)ctx;
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0) {
+        return from_errno(errno);
+    }
+    int rc = fsync(folder) ? from_errno(errno) : 0;
+    (void)close(folder);
+    return rc;
+}
+
+static int posix_make_folder(void *ctx, const char *path)
+{
+    (void)ctx;
+    char part[DISK_PATH_MAX];
+    if ((size_t)snprintf(part, sizeof part, "%s", path) >= sizeof part) {
+        return ERR_IO;
+    }
+    for (char *c = part + 1; *c; c++) {
+        if (*c == '/') {
+            *c = '\0';
+            if (mkdir(part, 0700) && errno != EEXIST) {
+                return from_errno(errno);
+            }
+            *c = '/';
+        }
+    }
+    if (mkdir(part, 0700) && errno != EEXIST) {
+        return from_errno(errno);
+    }
+    struct stat st;
+    return stat(part, &st) || !S_ISDIR(st.st_mode) ? ERR_IO : 0;
+}
+
+static int posix_load(void *ctx, const char *path, size_t max, uint8_t **data, size_t *len)
+{
+    (void)ctx;
+    *data = NULL;
+    *len = 0;
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) {
+        return from_errno(errno);
+    }
+    struct stat st;
+    int rc = fstat(file, &st) ? from_errno(errno) : !S_ISREG(st.st_mode) ? ERR_IO : 0;
+    if (rc == 0 && (uint64_t)st.st_size > max) {
+        rc = ERR_LIMIT;
+    }
+    uint8_t *bytes = rc ? NULL : mem_new_aligned((size_t)st.st_size, 1);
+    if (rc == 0 && !bytes) {
+        rc = ERR_NOMEM;
+    }
+    size_t got = 0;
+    while (rc == 0 && got < (size_t)st.st_size) {
+        ssize_t n = read(file, bytes + got, (size_t)st.st_size - got);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            rc = from_errno(errno);
+        } else if (n == 0) {
+            break;
+        } else {
+            got += (size_t)n;
+        }
+    }
+    (void)close(file);
+    if (rc) {
+        mem_free(bytes);
+        return rc;
+    }
+    *data = bytes;
+    *len = got;
+    return 0;
+}
+
+static int posix_list(void *ctx, const char *path, int (*visit)(void *arg, const char *name), void *arg)
+{
+    (void)ctx;
+    DIR *folder = opendir(path);
+    if (!folder) {
+        return from_errno(errno);
+    }
+    int rc = 0;
+    for (struct dirent *entry = readdir(folder); entry && rc == 0; entry = readdir(folder)) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+            rc = visit(arg, entry->d_name);
+        }
+    }
+    (void)closedir(folder);
+    return rc;
+}
+
+static const struct disk_ops posix_ops = {
+    .create = posix_create,
+    .write = posix_write,
+    .sync = posix_sync,
+    .close = posix_close,
+    .rename = posix_rename,
+    .remove = posix_remove,
+    .sync_folder = posix_sync_folder,
+    .make_folder = posix_make_folder,
+    .load = posix_load,
+    .list = posix_list,
+};
+const struct disk disk_posix = {.ops = &posix_ops, .ctx = NULL};
+
+int disk_join(char out[DISK_PATH_MAX], const char *folder, const char *name)
+{
+    int n = snprintf(out, DISK_PATH_MAX, "%s/%s", folder, name);
+    return n < 0 || n >= DISK_PATH_MAX ? ERR_LIMIT : 0;
+}
+
+static int step_failed(struct err *err, int rc, const char *step, const char *path)
+{
+    return err_set(err, rc, "%s: %s: %s", path, step, err_meaning(rc));
+}
+
+int disk_save(const struct disk *disk, const char *path, const struct span *parts, size_t count, struct err *err)
+{
+    const struct disk_ops *ops = disk->ops;
+    char temporary[DISK_PATH_MAX], folder[DISK_PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    int n = snprintf(temporary, sizeof temporary, "%s.tmp", path);
+    if (n < 0 || (size_t)n >= sizeof temporary) {
+        return err_set(err, ERR_LIMIT, "%s: the path is too long", path);
+    }
+    (void)snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+    if (slash == path) {
+        (void)snprintf(folder, sizeof folder, "/");
+    }
+    int file = -1;
+    int rc = ops->create(disk->ctx, temporary, &file);
+    if (rc) {
+        return step_failed(err, rc, "create", temporary);
+    }
+    for (size_t i = 0; i < count && rc == 0; i++) {
+        rc = ops->write(disk->ctx, file, parts[i].data, parts[i].len);
+    }
+    if (rc) {
+        (void)ops->close(disk->ctx, file);
+        (void)ops->remove(disk->ctx, temporary);
+        return step_failed(err, rc, "write", temporary);
+    }
+    rc = ops->sync(disk->ctx, file);
+    int closed = ops->close(disk->ctx, file);
+    rc = rc ? rc : closed;
+    if (rc) {
+        (void)ops->remove(disk->ctx, temporary);
+        return step_failed(err, rc, "sync", temporary);
+    }
+    rc = ops->rename(disk->ctx, temporary, path);
+    if (rc) {
+        (void)ops->remove(disk->ctx, temporary);
+        return step_failed(err, rc, "rename", path);
+    }
+    rc = ops->sync_folder(disk->ctx, folder);
+    return rc ? step_failed(err, rc, "sync folder", folder) : 0;
+}
+
+int disk_load(const struct disk *disk, const char *path, size_t max, uint8_t **data, size_t *len, struct err *err)
+{
+    int rc = disk->ops->load(disk->ctx, path, max, data, len);
+    return rc ? step_failed(err, rc, "read", path) : 0;
+}
+
+int disk_remove(const struct disk *disk, const char *path, struct err *err)
+{
+    int rc = disk->ops->remove(disk->ctx, path);
+    return rc ? step_failed(err, rc, "remove", path) : 0;
+}
+
+int disk_make_folder(const struct disk *disk, const char *path, struct err *err)
+{
+    int rc = disk->ops->make_folder(disk->ctx, path);
+    return rc ? step_failed(err, rc == ERR_NOTFOUND ? ERR_IO : rc, "create folder", path) : 0;
+}

@@ -1,0 +1,51 @@
+/* The disk as an argument: the few file operations that durability is made of, so that a simulated disk (one that
+ * loses what was not synced, fills up, or dies at the k-th write) can stand in.
+ *
+ * A save is durable when disk_save returns 0: temporary file in the same folder, write, fsync, close, rename over the
+ * old one, fsync of the folder. Whatever step fails, the old file is still whole and the error names the step. */
+#ifndef STARLING_BASE_DISK_H
+#define STARLING_BASE_DISK_H
+
+#include "common/base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct disk_ops {
+    /* All return 0, ERR_FULL (no space, quota), ERR_NOTFOUND or ERR_IO. Paths are as given by the caller. */
+    int (*create)(void *ctx, const char *path, int *file); /* truncates; mode 0600 */
+    int (*write)(void *ctx, int file, const void *data, size_t len);
+    int (*sync)(void *ctx, int file);
+    int (*close)(void *ctx, int file);
+    int (*rename)(void *ctx, const char *from, const char *to);
+    int (*remove)(void *ctx, const char *path); /* a missing file is success */
+    int (*sync_folder)(void *ctx, const char *path);
+    int (*make_folder)(void *ctx, const char *path); /* with parents; an existing one is success; mode 0700 */
+    /* The whole file; ERR_LIMIT when it is larger than max. *data from mem_new_aligned. */
+    int (*load)(void *ctx, const char *path, size_t max, uint8_t **data, size_t *len);
+    /* Calls visit for each name in the folder (not "." and ".."), until it returns nonzero, which is returned. */
+    int (*list)(void *ctx, const char *path, int (*visit)(void *arg, const char *name), void *arg);
+};
+struct disk {
+    const struct disk_ops *ops;
+    void *ctx;
+};
+
+extern const struct disk disk_posix;
+
+struct span {
+    const void *data;
+    size_t len;
+};
+
+int disk_save(const struct disk *disk, const char *path, const struct span *parts, size_t count, struct err *err);
+int disk_load(const struct disk *disk, const char *path, size_t max, uint8_t **data, size_t *len, struct err *err);
+int disk_remove(const struct disk *disk, const char *path, struct err *err);
+int disk_make_folder(const struct disk *disk, const char *path, struct err *err);
+
+#define DISK_PATH_MAX 4096
+/* "folder/name" into out; ERR_LIMIT when it does not fit. */
+int disk_join(char out[DISK_PATH_MAX], const char *folder, const char *name);
+
+#endif

@@ -1,0 +1,111 @@
+#include "common/base/log.h"
+
+#include "common/base/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+const char *log_level_name(enum log_level level)
+{
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    return names[level];
+}
+
+void log_event(const struct log *log, enum log_level level, const char *event, const char *format, ...)
+{
+    if (!log || !log->emit || level < log->least) {
+        return;
+    }
+    char fields[2048];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(fields, sizeof fields, format, args);
+    va_end(args);
+    for (char *c = fields; *c; c++) {
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) {
+            *c = '?';
+        }
+    }
+    log->emit(log->ctx, level, event, fields);
+}
+
+static int format_time(struct buf *out, int64_t unix_ms)
+{
+    time_t seconds = (time_t)(unix_ms / 1000);
+    struct tm tm;
+    char text[32];
+    if (!gmtime_r(&seconds, &tm) || strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm) == 0) {
+        text[0] = '\0';
+    }
+    return buf_printf(out, "%s.%03dZ", text, (int)(unix_ms % 1000));
+}
+
+/* "a=1 b="two words"" -> ,"a":"1","b":"two words". What does not look like key=value goes into "text". */
+static int json_fields(struct buf *out, const char *fields)
+{
+    int rc = 0;
+    while (*fields && rc == 0) {
+        while (*fields == ' ') {
+            fields++;
+        }
+        size_t key = strcspn(fields, "= ");
+        char part[2048];
+        if (*fields == '\0') {
+            break;
+        }
+        if (fields[key] != '=') {
+            rc = buf_printf(out, ",\"text\":\"");
+            rc = rc ? rc : buf_json_escape(out, fields);
+            return rc ? rc : buf_printf(out, "\"");
+        }
+        (void)snprintf(part, sizeof part, "%.*s", (int)key, fields);
+        rc = buf_printf(out, ",\"");
+        rc = rc ? rc : buf_json_escape(out, part);
+        rc = rc ? rc : buf_printf(out, "\":\"");
+        const char *value = fields + key + 1;
+        size_t len;
+        if (*value == '"') {
+            value++;
+            len = strcspn(value, "\"");
+            fields = value + len + (value[len] == '"');
+        } else {
+            len = strcspn(value, " ");
+            fields = value + len;
+        }
+        (void)snprintf(part, sizeof part, "%.*s", (int)len, value);
+        rc = rc ? rc : buf_json_escape(out, part);
+        rc = rc ? rc : buf_printf(out, "\"");
+    }
+    return rc;
+}
+
+int log_format_line(struct buf *out, bool json, int64_t unix_ms, enum log_level level, const char *event, const char *fields)
+{
+    int rc = 0;
+    if (json) {
+        rc = buf_printf(out, "{\"time\":\"");
+        rc = rc ? rc : format_time(out, unix_ms);
+        rc = rc ? rc : buf_printf(out, "\",\"level\":\"%s\",\"event\":\"%s\"", log_level_name(level), event);
+        rc = rc ? rc : json_fields(out, fields);
+        return rc ? rc : buf_printf(out, "}\n");
+    }
+    rc = format_time(out, unix_ms);
+    return rc ? rc : buf_printf(out, " %-5s %s%s%s\n", log_level_name(level), event, *fields ? " " : "", fields);
+}
+
+void log_fd_emit(void *ctx, enum log_level level, const char *event, const char *fields)
+{
+    const struct log_fd *sink = ctx;
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    struct buf line;
+    buf_init(&line, 16384);
+    if (log_format_line(&line, sink->json, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, level, event, fields) == 0) {
+        ssize_t ignored = write(sink->fd, line.data, line.len);
+        (void)ignored; /* A full or closed stderr must not stop a daemon. */
+    }
+    buf_fini(&line);
+}

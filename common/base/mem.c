@@ -1,0 +1,76 @@
+#include "common/base/mem.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+static _Atomic uint64_t fail_countdown; /* 0: off; 1: this and every later allocation fails */
+
+static int should_fail(void)
+{
+    uint64_t left = atomic_load_explicit(&fail_countdown, memory_order_relaxed);
+    if (left == 0) {
+        return 0;
+    }
+    if (left > 1) {
+        atomic_store_explicit(&fail_countdown, left - 1, memory_order_relaxed);
+        return 0;
+    }
+    return 1;
+}
+
+void mem_fail_after(uint64_t n)
+{
+    atomic_store(&fail_countdown, n);
+}
+
+static int product(size_t count, size_t size, size_t *bytes)
+{
+    return __builtin_mul_overflow(count, size, bytes) || *bytes > PTRDIFF_MAX / 2;
+}
+
+void *mem_new(size_t count, size_t size)
+{
+    size_t bytes;
+    if (product(count, size, &bytes) || should_fail()) {
+        return NULL;
+    }
+    return calloc(1, bytes ? bytes : 1);
+}
+
+void *mem_new_aligned(size_t count, size_t size)
+{
+    size_t bytes;
+    if (product(count, size, &bytes) || should_fail()) {
+        return NULL;
+    }
+    bytes = (bytes + 63) / 64 * 64;
+    void *memory = aligned_alloc(64, bytes ? bytes : 64);
+    if (memory) {
+        memset(memory, 0, bytes);
+    }
+    return memory;
+}
+
+void *mem_resize(void *old, size_t count, size_t size)
+{
+    size_t bytes;
+    if (product(count, size, &bytes) || should_fail()) {
+        return NULL;
+    }
+    return realloc(old, bytes ? bytes : 1);
+}
+
+char *mem_text(const char *text, size_t length)
+{
+    char *copy = mem_new(length + 1, 1);
+    if (copy) {
+        memcpy(copy, text, length);
+    }
+    return copy;
+}
+
+void mem_free(void *memory)
+{
+    free(memory);
+}

@@ -1,0 +1,62 @@
+/* Configuration from one table: each option has a dotted key, a type, bounds, a default and a sentence; the YAML reader,
+ * the flags, --print-config and the commented sample files all come from the same table.
+ *
+ * Unknown keys, wrong types and values out of bounds are errors of the form
+ *     server.yaml:14:3: unknown key "min_client"; did you mean "min_clients"?
+ * with ERR_CONFIG. Duplicate keys, anchors and multiple documents are refused. */
+#ifndef STARLING_CONFIG_CONFIG_H
+#define STARLING_CONFIG_CONFIG_H
+
+#include "common/base/buf.h"
+#include "common/base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum option_type {
+    OPTION_BOOL,     /* bool:     true | false */
+    OPTION_U32,      /* uint32_t */
+    OPTION_U64,      /* uint64_t */
+    OPTION_F64,      /* double */
+    OPTION_DURATION, /* uint64_t, milliseconds: "500ms", "30s", "30m", "2h" */
+    OPTION_TEXT,     /* char[size] */
+    OPTION_CHOICE,   /* uint32_t, index into `choices` */
+    OPTION_U32_LIST, /* uint32_t[size], its length as uint32_t at `count_offset` */
+};
+
+struct option {
+    const char *key; /* dotted, as in "model.width" */
+    enum option_type type;
+    size_t offset;   /* of the field in the struct the table describes */
+    size_t size;     /* TEXT: bytes with the zero; U32_LIST: most elements */
+    size_t count_offset;
+    double least, most; /* numbers and durations (ms), inclusive; lists: of each element */
+    const char *standard; /* the default, written as in YAML; NULL: no default, a TEXT that starts empty */
+    const char *const *choices; /* NULL-terminated */
+    const char *help;
+};
+
+/* One struct may be described by several tables: the server's is its own options plus the plan's under "plan". */
+struct option_table {
+    const char *prefix; /* "" or "plan"; without the dot */
+    size_t base;        /* offset of the described struct in the outer one */
+    const struct option *options;
+    size_t count;
+};
+struct option_set {
+    const struct option_table *tables;
+    size_t count;
+};
+
+void config_defaults(const struct option_set *set, void *out);
+/* `name` is the file's name for messages. Values not named in the file stay as they are. */
+int config_parse(const struct option_set *set, const char *name, const uint8_t *text, size_t len, void *out, struct err *err);
+/* One key from a flag or --set; `where` is for messages ("--set"). */
+int config_set(const struct option_set *set, const char *where, const char *key, const char *value, void *out, struct err *err);
+/* The whole set as YAML; with comments: each option's help and bounds above it (the sample file). */
+int config_print(const struct option_set *set, const void *in, bool comments, struct buf *out);
+/* The value of one option as YAML text. */
+int config_value(const struct option *option, const void *field_base, struct buf *out);
+
+#endif

@@ -1,0 +1,70 @@
+/* The plan: everything that all sites must agree on. The server sends its canonical bytes and their hash in WELCOME;
+ * a client that does not know a key refuses the plan. */
+#ifndef STARLING_CONFIG_PLAN_H
+#define STARLING_CONFIG_PLAN_H
+
+#include "common/base/hash.h"
+#include "common/config/config.h"
+#include "common/vec/layout.h"
+
+enum fusion_encoder {
+    FUSION_ENCODER_MOMENTUM,   /* the site's own momentum encoder after local training (the paper's) */
+    FUSION_ENCODER_AGGREGATED, /* the aggregated encoder as the round began (ours): one space for all features of a round */
+};
+enum matching_form { MATCHING_FORM_ENTROPY, MATCHING_FORM_POSITIVES };
+
+struct plan {
+    uint32_t rounds;
+    uint32_t min_clients;
+    uint32_t clients_per_round; /* 0: all that are ready */
+    uint64_t round_deadline_ms;
+    uint64_t seed;
+    uint32_t local_epochs;
+    uint32_t local_steps; /* 0: local_epochs counts; else steps per round */
+    uint32_t batch;
+    uint32_t bn_groups; /* divides batch */
+    double learning_rate, sgd_momentum, weight_decay;
+    double temperature, key_momentum;
+    uint32_t queue; /* K, local keys kept as negatives */
+    uint32_t weight_cap; /* most images a site's update counts for */
+    struct model_spec model;
+    struct {
+        bool enabled;
+        uint32_t remote; /* M, remote features a client receives per round */
+        double share;    /* part of the negatives that is remote */
+        uint32_t upload; /* features a client uploads per round, at most */
+        uint32_t encoder; /* enum fusion_encoder */
+    } fusion;
+    struct {
+        bool enabled;
+        uint32_t form; /* enum matching_form */
+        uint32_t neighbours;
+        double weight, temperature;
+        uint32_t start_round, ramp_rounds;
+    } matching;
+    struct {
+        double crop_least; /* smallest area of a random resized crop */
+        double jitter;     /* strength of brightness, contrast, saturation; hue gets a quarter of it */
+        double jitter_probability, grey_probability, blur_probability;
+        bool flip;
+    } augment;
+};
+
+extern const struct option plan_options[];
+extern const size_t plan_options_count;
+
+/* The plan alone, at offset 0 with no prefix. */
+extern const struct option_set plan_set;
+
+/* What bounds of single keys cannot say: bn_groups divides batch, clients_per_round >= min_clients, the model makes a
+ * network, FIXED_WEIGHT_MAX is not exceeded, ... ERR_CONFIG and the sentence. */
+int plan_check(const struct plan *plan, struct err *err);
+/* Canonical bytes: config_print without comments, in the table's order. */
+int plan_encode(const struct plan *plan, struct buf *out);
+/* Strict: unknown keys are refused, missing ones too (the canonical form has all). */
+int plan_decode(const uint8_t *text, size_t len, struct plan *out, struct err *err);
+struct hash128 plan_hash(const uint8_t *canonical, size_t len);
+/* "learning_rate: 0.06 -> 0.03, rounds: 50 -> 80": what differs between two plans, for messages. */
+int plan_difference(const struct plan *from, const struct plan *to, struct buf *out);
+
+#endif

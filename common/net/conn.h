@@ -1,0 +1,69 @@
+/* One framed connection over libuv: reads and decodes frames, writes from a queue, closes itself only in the loop's own
+ * time. Owns the uv_tcp_t; everything happens on the loop's thread.
+ *
+ * Life: conn_connect or conn_accept -> on_open -> on_message* -> on_close, exactly once, after which the pointer is dead.
+ * conn_close may be called anywhere, also from a callback; queued bytes are still written for up to `linger_ms` (a peer
+ * that does not read cannot keep it longer), then on_close follows from a fresh loop turn. */
+#ifndef STARLING_NET_CONN_H
+#define STARLING_NET_CONN_H
+
+#include "common/base/err.h"
+#include "common/wire/msg.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+struct conn;
+
+struct conn_events {
+    void (*on_open)(void *ctx, struct conn *conn);
+    /* The msg is fini'd by the connection after the call; raw points into the read buffer. */
+    void (*on_message)(void *ctx, struct conn *conn, const struct msg *msg);
+    /* The write queue has run empty after something was queued. */
+    void (*on_drained)(void *ctx, struct conn *conn);
+    /* reason->code 0: the peer closed in order, or we did. Also called when connecting failed. */
+    void (*on_close)(void *ctx, struct conn *conn, const struct err *reason);
+};
+
+struct conn_options {
+    const struct conn_events *events;
+    void *ctx;
+    const struct frame_limits *limits;
+    uint64_t idle_timeout_ms; /* no byte from the peer for so long: closed with ERR_TEMPFAIL. After a stall of our own
+                                 process the sockets are read before the time-out is judged. */
+    uint64_t connect_timeout_ms; /* conn_connect only */
+    size_t queue_max_bytes;   /* conn_send refuses above it: ERR_LIMIT */
+    size_t decode_budget;     /* memory for one message */
+};
+
+/* "host:port", "[v6]:port" -> host and port texts. ERR_USAGE with the sentence. */
+int net_split_address(const char *address, char host[256], char port[8], struct err *err);
+
+/* Resolves and connects; failure arrives as on_close. */
+int conn_connect(uv_loop_t *loop, const char *address, const struct conn_options *options, struct conn **out, struct err *err);
+/* Takes the next connection of a listener; on_open is called before it returns. */
+int conn_accept(uv_stream_t *listener, const struct conn_options *options, struct conn **out, struct err *err);
+/* Encodes and queues. A CHUNK's raw bytes are written by reference: the msg's payload reference moves to the queue and is
+ * dropped when written. The msg may be fini'd afterwards. */
+int conn_send(struct conn *conn, struct msg *msg, struct err *err);
+size_t conn_queued_bytes(const struct conn *conn);
+void conn_limit(struct conn *conn, const struct frame_limits *limits);
+void conn_close(struct conn *conn, uint64_t linger_ms);
+void *conn_ctx(const struct conn *conn);
+void conn_set_ctx(struct conn *conn, void *ctx);
+const char *conn_peer(const struct conn *conn); /* "127.0.0.1:53122" */
+uint64_t conn_bytes_in(const struct conn *conn);
+uint64_t conn_bytes_out(const struct conn *conn);
+
+/* A listening socket. port 0 lets the kernel choose; `bound` receives the real "host:port". ERR_UNAVAILABLE with the
+ * address when it is in use. */
+struct listener {
+    uv_tcp_t tcp;
+    void (*on_connection)(void *ctx, struct listener *listener);
+    void *ctx;
+};
+int listener_open(uv_loop_t *loop, const char *address, struct listener *listener, char bound[300], struct err *err);
+void listener_close(struct listener *listener, void (*done)(struct listener *listener)); /* done may be NULL */
+
+#endif

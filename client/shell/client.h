@@ -1,0 +1,28 @@
+/* The client daemon: the loop (connection, timers, signals) and one trainer thread. */
+#ifndef STARLING_CLIENT_SHELL_H
+#define STARLING_CLIENT_SHELL_H
+
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/name.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct client_options {
+    char server[300];
+    char images[1024];
+    char name[NAME_MAX_BYTES]; /* empty: the host's name */
+    char state[1024];
+    uint32_t threads; /* 0: all processors */
+    bool stay;        /* after the run is done */
+    bool new_run;     /* forget the state of another run */
+    struct {
+        uint32_t format;
+        uint32_t level;
+    } log;
+};
+
+int client_run(const struct client_options *options, const struct log *log, struct err *err);
+
+#endif

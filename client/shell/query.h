@@ -1,0 +1,13 @@
+/* One question to a server, as an operator: connect, HELLO, STATUS, answer, BYE. */
+#ifndef STARLING_CLIENT_QUERY_H
+#define STARLING_CLIENT_QUERY_H
+
+#include "common/base/err.h"
+#include "common/wire/msg.h"
+
+/* Blocks for at most timeout_ms. ERR_UNAVAILABLE, ERR_VERSION, ERR_PROTOCOL, ERR_TEMPFAIL. *out: msg_fini of a msg that
+ * holds it, see status_reply_fini. */
+int query_status(const char *server, uint32_t history, uint64_t timeout_ms, struct msg_status_reply *out, struct err *err);
+void status_reply_fini(struct msg_status_reply *reply);
+
+#endif

@@ -1,0 +1,25 @@
+/* What verbs share: flags with --help handled, errors to stderr with the right exit code, JSON to stdout. */
+#ifndef STARLING_TOOL_CLI_H
+#define STARLING_TOOL_CLI_H
+
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/config/flags.h"
+
+struct cli_verb {
+    const char *usage; /* "starling split --images DIR --clients N --split S --out DIR [--seed S]" */
+    const char *about; /* one or two sentences */
+    const char *examples;
+};
+
+/* Parses flags (no positional words). Returns true to go on; false when the verb is over (--help printed, or a usage
+ * error reported), with *exit_code set. */
+bool cli_flags(const struct cli_verb *verb, const struct flag *flags, size_t count, int argc, char **argv, int *exit_code);
+/* "starling: sentence" to stderr; returns err_exit_code(err->code). */
+int cli_fail(const struct err *err);
+/* Processors this process may use, at most 256. */
+uint32_t cli_processors(void);
+/* A log whose warnings and errors go to stderr as text. */
+const struct log *cli_log(void);
+
+#endif

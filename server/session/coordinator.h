@@ -1,0 +1,107 @@
+/* The coordinator without I/O: events in, actions out. It marries the round (server/round), the sessions of the peers (one
+ * handler file per message), the aggregate, the feature bank and the upload slots; the shell turns its actions into
+ * sockets, files and threads, and the simulation into a lossy network, a simulated disk and a virtual clock.
+ *
+ *   shell: connection opened / message / drained / closed, job done, time passed, stop
+ *     -> coordinator_step -> actions: send, close, run a job, exit
+ *
+ * Guarantees: nothing is announced that is not durable (ROUND n+1 and ROUND_END n follow JOB_SAVE n); a contribution
+ * counts once; a client never receives its own features; the result of a round does not depend on the order of arrival;
+ * memory does not grow with the number of clients beyond a session record each: (upload_slots + 4) models and the bank. */
+#ifndef STARLING_SESSION_COORDINATOR_H
+#define STARLING_SESSION_COORDINATOR_H
+
+#include "common/base/log.h"
+#include "common/config/plan.h"
+#include "common/wire/msg.h"
+#include "server/round/summary.h"
+#include "server/store/store.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct coordinator;
+
+struct coordinator_options {
+    const struct plan *plan;
+    const uint8_t *plan_bytes; /* canonical */
+    uint32_t plan_len;
+    const struct layout *layout;
+    uint32_t upload_slots;
+    uint32_t bank_capacity; /* rows */
+    uint32_t sessions_max;  /* peers at a time; further ones are rejected with REJECT_FULL */
+    uint64_t idle_timeout_ms;
+    struct hash128 boot; /* random per start */
+    const struct log *log;
+};
+
+/* Starts from a durable state. The coordinator takes what it needs out of `from` (it may be fini'd afterwards).
+ * history: rounds already closed, oldest first; copied. */
+int coordinator_new(const struct coordinator_options *options, const struct checkpoint *from, const struct round_summary *history,
+                    uint32_t history_count, uint64_t now_ms, struct coordinator **out, struct err *err);
+void coordinator_free(struct coordinator *coordinator);
+
+/* Work that takes long: run outside the loop, one at a time, in the order of the actions. ABSORB and AGGREGATE are pure:
+ * call job_run. SAVE belongs to whoever owns the disk: call store_save with job->checkpoint. */
+enum job_kind { JOB_ABSORB, JOB_AGGREGATE, JOB_SAVE };
+struct job {
+    enum job_kind kind;
+    struct checkpoint checkpoint; /* SAVE; borrowed from the coordinator, stable until JOB_DONE */
+    void *work;                   /* the coordinator's own */
+};
+void job_run(struct job *job); /* ABSORB, AGGREGATE; touches nothing that coordinator_step touches */
+
+enum event_kind {
+    EVENT_PEER_OPENED,  /* peer: a small number of the shell's, free for reuse after PEER_CLOSED; address */
+    EVENT_PEER_MESSAGE, /* peer, message */
+    EVENT_PEER_DRAINED, /* peer: its write queue is empty */
+    EVENT_PEER_CLOSED,  /* peer, reason */
+    EVENT_JOB_DONE,     /* job, result (SAVE: store_save's), reason */
+    EVENT_TICK,
+    EVENT_STOP,         /* close the round if it can be, save, say goodbye */
+};
+struct event {
+    enum event_kind kind;
+    uint32_t peer;
+    const char *address;
+    const struct msg *message;
+    struct job *job;
+    int result;
+    const struct err *reason;
+    int64_t unix_ms; /* wall clock, for the history only */
+};
+
+enum action_kind {
+    ACTION_SEND,  /* peer, message (owned by the action; the shell may take its payload) */
+    ACTION_CLOSE, /* peer: after what is queued has been written */
+    ACTION_JOB,   /* job */
+    ACTION_EXIT,  /* exit_code: all is saved and said */
+};
+struct action {
+    enum action_kind kind;
+    uint32_t peer;
+    struct msg message;
+    struct job *job;
+    int exit_code;
+};
+struct actions {
+    struct action *items;
+    size_t count, capacity;
+};
+void actions_clear(struct actions *actions); /* finis the messages, keeps the memory */
+void actions_fini(struct actions *actions);
+
+/* now_ms: monotonic. ERR_NOMEM only: the coordinator is then unchanged for peers other than the event's, which is closed. */
+int coordinator_step(struct coordinator *coordinator, const struct event *event, uint64_t now_ms, struct actions *out);
+/* When the next EVENT_TICK is due at the latest; UINT64_MAX: never. */
+uint64_t coordinator_next_ms(const struct coordinator *coordinator);
+/* What this peer may send now. */
+const struct frame_limits *coordinator_limits(const struct coordinator *coordinator, uint32_t peer);
+/* Told by the shell before a STATUS is handled. */
+void coordinator_set_usage(struct coordinator *coordinator, uint64_t peak_rss_bytes);
+/* For logs, tests and invariants. */
+const char *coordinator_phase(const struct coordinator *coordinator);
+uint32_t coordinator_round(const struct coordinator *coordinator); /* last durable round */
+const float *coordinator_params(const struct coordinator *coordinator);
+
+#endif

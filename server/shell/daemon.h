@@ -1,0 +1,32 @@
+/* The coordinator daemon: owns the loop, the listener, the connections, the store and the job thread, and turns the
+ * coordinator's actions into I/O. */
+#ifndef STARLING_SERVER_DAEMON_H
+#define STARLING_SERVER_DAEMON_H
+
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/config/plan.h"
+
+struct server_options {
+    char listen[300];
+    char state[1024];
+    uint64_t idle_timeout_ms;
+    uint32_t upload_slots;
+    uint32_t max_clients; /* connections at a time */
+    uint32_t keep_every;  /* models of rounds that are multiples of it are kept; 0: only round 0, the last and its predecessor */
+    struct {
+        uint32_t capacity;
+    } bank;
+    struct {
+        uint32_t format; /* text, json */
+        uint32_t level;
+    } log;
+    struct plan plan;
+    bool new_run;
+};
+
+/* Runs until the run is done and all is said (with stay: until a signal), or SIGTERM/SIGINT. Returns 0 or the code whose
+ * exit code the program ends with. */
+int daemon_run(const struct server_options *options, const struct log *log, struct err *err);
+
+#endif

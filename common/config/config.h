@@ -1,5 +1,5 @@
-/* Configuration from one table: each option has a dotted key, a type, bounds, a default and a sentence; the YAML reader,
- * the flags, --print-config and the commented sample files all come from the same table.
+/* Configuration from one table: each option has a dotted key, a type, bounds, a default and a sentence; the YAML
+ * reader, the flags, --print-config and the commented sample files all come from the same table.
  *
  * Unknown keys, wrong types and values out of bounds are errors of the form
  *     server.yaml:14:3: unknown key "min_client"; did you mean "min_clients"?
@@ -28,16 +28,17 @@ enum option_type {
 struct option {
     const char *key; /* dotted, as in "model.width" */
     enum option_type type;
-    size_t offset;   /* of the field in the struct the table describes */
-    size_t size;     /* TEXT: bytes with the zero; U32_LIST: most elements */
+    size_t offset; /* of the field in the struct the table describes */
+    size_t size;   /* TEXT: bytes with the zero; U32_LIST: most elements */
     size_t count_offset;
-    double least, most; /* numbers and durations (ms), inclusive; lists: of each element */
-    const char *standard; /* the default, written as in YAML; NULL: no default, a TEXT that starts empty */
+    double least, most;         /* numbers and durations (ms), inclusive; lists: of each element */
+    const char *standard;       /* the default, written as in YAML; NULL: no default, a TEXT that starts empty */
     const char *const *choices; /* NULL-terminated */
     const char *help;
 };
 
-/* One struct may be described by several tables: the server's is its own options plus the plan's under "plan". */
+/* Options of one section (the same key up to the last dot) stand together, so that it is printed once.
+ * One struct may be described by several tables: the server's is its own options plus the plan's under "plan". */
 struct option_table {
     const char *prefix; /* "" or "plan"; without the dot */
     size_t base;        /* offset of the described struct in the outer one */
@@ -51,9 +52,14 @@ struct option_set {
 
 void config_defaults(const struct option_set *set, void *out);
 /* `name` is the file's name for messages. Values not named in the file stay as they are. */
-int config_parse(const struct option_set *set, const char *name, const uint8_t *text, size_t len, void *out, struct err *err);
+int config_parse(const struct option_set *set, const char *name, const uint8_t *text, size_t len, void *out,
+                 struct err *err);
+/* The same, and every key of the set must be there. */
+int config_parse_complete(const struct option_set *set, const char *name, const uint8_t *text, size_t len, void *out,
+                          struct err *err);
 /* One key from a flag or --set; `where` is for messages ("--set"). */
-int config_set(const struct option_set *set, const char *where, const char *key, const char *value, void *out, struct err *err);
+int config_set(const struct option_set *set, const char *where, const char *key, const char *value, void *out,
+               struct err *err);
 /* The whole set as YAML; with comments: each option's help and bounds above it (the sample file). */
 int config_print(const struct option_set *set, const void *in, bool comments, struct buf *out);
 /* The value of one option as YAML text. */

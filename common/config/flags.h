@@ -1,6 +1,7 @@
 /* Command-line flags from one table: parsing, bounds, and --help all come from it. Pure: nothing is printed here.
  *
- * "--name VALUE" and "--name=VALUE" are both understood; "--" ends the flags. Every program and verb knows --help. */
+ * "--name VALUE" and "--name=VALUE" are both understood; "--" ends the flags. Every program and verb knows --help
+ * (and -h). argv[0] is the program or verb and is passed over. */
 #ifndef STARLING_CONFIG_FLAGS_H
 #define STARLING_CONFIG_FLAGS_H
 
@@ -30,9 +31,10 @@ struct flag {
     bool required;
 };
 
-/* ERR_USAGE and the sentence for an unknown flag (with the nearest name), a missing or bad value, a flag given twice (not
- * lists), a missing required flag, more positional words than `positional_max`. *help is set when --help was given, and
- * then nothing else is judged. Positional words go to `positional` in order; *positional_count may be NULL when max is 0. */
+/* ERR_USAGE and the sentence for an unknown flag (with the nearest name), a missing or bad value, a flag given twice
+ * (not lists), a missing required flag, more positional words than `positional_max`. *help is set when --help was
+ * given, and then nothing else is judged. Positional words go to `positional` in order; *positional_count may be NULL
+ * when max is 0. */
 int flags_parse(const struct flag *flags, size_t count, int argc, char *const *argv, const char **positional,
                 size_t positional_max, size_t *positional_count, bool *help, struct err *err);
 /* Usage line, examples, then the flags in columns. */

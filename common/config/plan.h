@@ -9,7 +9,7 @@
 
 enum fusion_encoder {
     FUSION_ENCODER_MOMENTUM,   /* the site's own momentum encoder after local training (the paper's) */
-    FUSION_ENCODER_AGGREGATED, /* the aggregated encoder as the round began (ours): one space for all features of a round */
+    FUSION_ENCODER_AGGREGATED, /* the aggregated encoder as the round began (ours): one space for all features */
 };
 enum matching_form { MATCHING_FORM_ENTROPY, MATCHING_FORM_POSITIVES };
 
@@ -25,14 +25,14 @@ struct plan {
     uint32_t bn_groups; /* divides batch */
     double learning_rate, sgd_momentum, weight_decay;
     double temperature, key_momentum;
-    uint32_t queue; /* K, local keys kept as negatives */
+    uint32_t queue;      /* K, local keys kept as negatives */
     uint32_t weight_cap; /* most images a site's update counts for */
     struct model_spec model;
     struct {
         bool enabled;
-        uint32_t remote; /* M, remote features a client receives per round */
-        double share;    /* part of the negatives that is remote */
-        uint32_t upload; /* features a client uploads per round, at most */
+        uint32_t remote;  /* M, remote features a client receives per round */
+        double share;     /* part of the negatives that is remote */
+        uint32_t upload;  /* features a client uploads per round, at most */
         uint32_t encoder; /* enum fusion_encoder */
     } fusion;
     struct {

@@ -8,12 +8,14 @@
  *   [trainable_end, total)      BN statistics: running mean and running second moment, not trained
  *
  * BN keeps E[x] and E[x^2] in place of the variance, because the average of second moments over sites is right by
- * itself: the variance comes back as E[x^2] - E[x]^2, clamped at zero, and so includes how far the sites' means lie apart.
+ * itself: the variance comes back as E[x^2] - E[x]^2, clamped at zero, and so includes how far the sites' means lie
+ * apart.
  *
  * Convolution weights are OIHW, linear weights are [out, in], all row-major, as PyTorch has them. */
 #ifndef STARLING_VEC_LAYOUT_H
 #define STARLING_VEC_LAYOUT_H
 
+#include "common/base/buf.h"
 #include "common/base/err.h"
 #include "common/base/hash.h"
 
@@ -32,15 +34,15 @@ struct model_spec {
     uint32_t stages;
     uint32_t blocks[MODEL_STAGES_MAX];
     uint32_t width;
-    uint32_t stem;  /* enum model_stem */
-    uint32_t input; /* pixels a side */
+    uint32_t stem;     /* enum model_stem */
+    uint32_t input;    /* pixels a side */
     uint32_t features; /* d, the width of the projection that is exchanged */
 };
 
 enum tensor_kind {
-    TENSOR_CONV,    /* [out, in, kh, kw] */
-    TENSOR_LINEAR,  /* [out, in] */
-    TENSOR_BIAS,    /* [out] */
+    TENSOR_CONV,   /* [out, in, kh, kw] */
+    TENSOR_LINEAR, /* [out, in] */
+    TENSOR_BIAS,   /* [out] */
     TENSOR_BN_SCALE,
     TENSOR_BN_SHIFT,
     TENSOR_BN_MEAN,
@@ -72,6 +74,9 @@ int layout_new(const struct model_spec *spec, struct layout **out, struct err *e
 void layout_free(struct layout *layout);
 /* NULL when there is no such tensor. */
 const struct tensor *layout_find(const struct layout *layout, const char *name);
+/* The tensor table as text, one line "name kind 64x3x3x3 offset" for each tensor; the fingerprint is its XXH3-128.
+ * ERR_LIMIT, ERR_NOMEM. */
+int layout_table(const struct layout *layout, struct buf *out);
 
 /* The first global model: weights uniform in +-sqrt(6 / fan_in) for convolutions (He et al., ICCV 2015) and
  * +-sqrt(1 / fan_in) for linear layers, BN scale 1 and shift 0, mean 0 and square 1, biases 0. A function of spec and

@@ -14,13 +14,13 @@ struct model_info {
 };
 
 /* Writes durably (disk_save). params: [layout->total] floats. */
-int modelfile_save(const struct disk *disk, const char *path, const struct model_info *info, const struct layout *layout,
-                   const float *params, struct err *err);
+int modelfile_save(const struct disk *disk, const char *path, const struct model_info *info,
+                   const struct layout *layout, const float *params, struct err *err);
 
-/* ERR_DATA and the check that failed for anything but a whole, undamaged file; the caller frees layout (layout_free) and
- * params (mem_free). Outputs are NULL on failure. */
-int modelfile_load(const struct disk *disk, const char *path, struct model_info *info, struct layout **layout, float **params,
-                   struct err *err);
+/* ERR_DATA and the check that failed for anything but a whole, undamaged file; the caller frees layout (layout_free)
+ * and params (mem_free). Outputs are NULL on failure. */
+int modelfile_load(const struct disk *disk, const char *path, struct model_info *info, struct layout **layout,
+                   float **params, struct err *err);
 
 /* The same from and to memory, for tests and fuzzing. `head` receives everything before the floats, `tail` (16 bytes)
  * the content hash after them. */

@@ -1,0 +1,124 @@
+/* Option sets: the engine behind flags, defaults and printing. A set is a few tables of constant rows; every question
+ * is answered by walking them, since there are some dozens of rows and they are asked at start-up. The YAML reader is
+ * yaml.c, the values are value.c. */
+#include "common/config/config.h"
+
+#include "common/config/set.h"
+#include "common/config/value.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+void config_defaults(const struct option_set *set, void *out)
+{
+    for (size_t i = 0; i < set_count(set); i++) {
+        struct set_option found;
+        set_at(set, i, &found);
+        struct err err;
+        int rc = value_parse(found.option, found.option->standard ? found.option->standard : "",
+                             (char *)out + found.base, &err);
+        assert(rc == 0 && "a default out of its own bounds"); /* the table is part of the program */
+        (void)rc;
+    }
+}
+
+int config_set(const struct option_set *set, const char *where, const char *key, const char *value, void *out,
+               struct err *err)
+{
+    struct set_option found;
+    if (!set_find(set, key, &found)) {
+        size_t index;
+        if (*key && set_has_section(set, key, &index)) {
+            set_at(set, index, &found);
+            return err_set(err, ERR_CONFIG, "%s: \"%s\" is a section; name a key in it, such as \"%s\"", where, key,
+                           found.key);
+        }
+        return set_unknown(set, where, "", key, err);
+    }
+    int rc = value_parse(found.option, value, (char *)out + found.base, err);
+    if (rc) {
+        (void)err_prefix(err, "%s: %s", where, key);
+    }
+    return rc;
+}
+
+static int indent(struct buf *out, size_t depth)
+{
+    return buf_printf(out, "%*s", (int)(2 * depth), "");
+}
+
+/* The help in lines of at most 100 columns, then the bounds and the default. */
+static int print_comment(const struct option *option, size_t depth, struct buf *out)
+{
+    const char *text = option->help;
+    int rc = 0;
+    while (rc == 0 && *text) {
+        size_t len = strlen(text), most = 98 - 2 * depth;
+        if (len > most) {
+            for (len = most; len > 0 && text[len] != ' '; len--) {
+            }
+            len = len ? len : most;
+        }
+        rc = indent(out, depth);
+        rc = rc ? rc : buf_printf(out, "# %.*s\n", (int)len, text);
+        text += len;
+        text += *text == ' ';
+    }
+    rc = rc ? rc : indent(out, depth);
+    rc = rc ? rc : buf_printf(out, "# (");
+    rc = rc ? rc : value_print_bounds(option, out);
+    if (option->standard) {
+        rc = rc ? rc : buf_printf(out, "; default %s", option->standard);
+    }
+    return rc ? rc : buf_printf(out, ")\n");
+}
+
+/* Headers of the sections that `key` lies in and `before` did not; *depth is how many key lies in. */
+static int print_sections(const char *before, const char *key, size_t *depth, struct buf *out)
+{
+    int rc = 0;
+    bool same = true;
+    *depth = 0;
+    for (const char *dot = strchr(key, '.'); dot && rc == 0; dot = strchr(dot + 1, '.')) {
+        size_t end = (size_t)(dot - key) + 1;
+        same = same && strncmp(before, key, end) == 0;
+        if (!same) {
+            const char *name = dot;
+            while (name > key && name[-1] != '.') {
+                name--;
+            }
+            rc = indent(out, *depth);
+            rc = rc ? rc : buf_printf(out, "%.*s:\n", (int)(dot - name), name);
+        }
+        ++*depth;
+    }
+    return rc;
+}
+
+int config_print(const struct option_set *set, const void *in, bool comments, struct buf *out)
+{
+    char before[KEY_MAX] = "";
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < set_count(set); i++) {
+        struct set_option found;
+        size_t depth;
+        set_at(set, i, &found);
+        rc = print_sections(before, found.key, &depth, out);
+        if (comments) {
+            rc = rc ? rc : print_comment(found.option, depth, out);
+        }
+        const char *dot = strrchr(found.key, '.');
+        rc = rc ? rc : indent(out, depth);
+        rc = rc ? rc : buf_printf(out, "%s: ", dot ? dot + 1 : found.key);
+        rc = rc ? rc : value_print(found.option, (const char *)in + found.base, out);
+        rc = rc ? rc : buf_append(out, "\n", 1);
+        memcpy(before, found.key, sizeof before);
+    }
+    return rc;
+}
+
+int config_value(const struct option *option, const void *field_base, struct buf *out)
+{
+    return value_print(option, field_base, out);
+}

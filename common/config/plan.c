@@ -1,0 +1,187 @@
+/* The plan's keys, with bounds and defaults, and its canonical form. The rows' order is the order of the canonical
+ * bytes: moving, adding or removing one changes the hash of every plan. */
+#include "common/config/plan.h"
+
+#include "common/vec/fixed.h"
+
+#include <string.h>
+
+static const char *const blocks[] = {"basic", "bottleneck", NULL};
+static const char *const stems[] = {"small", "large", NULL};
+static const char *const encoders[] = {"momentum", "aggregated", NULL};
+static const char *const forms[] = {"entropy", "positives", NULL};
+
+#define AT(field) .offset = offsetof(struct plan, field)
+#define HOUR      3600000.0
+#define ROWS_MOST 1048576
+
+/* clang-format off */
+const struct option plan_options[] = {
+    {"rounds", OPTION_U32, AT(rounds), .least = 1, .most = 1000000, .standard = "50",
+     .help = "Rounds in all."},
+    {"min_clients", OPTION_U32, AT(min_clients), .least = 1, .most = 100000, .standard = "2",
+     .help = "A round opens when this many clients are ready, and closes with a new model when at least as many "
+             "contributed."},
+    {"clients_per_round", OPTION_U32, AT(clients_per_round), .least = 0, .most = 100000, .standard = "0",
+     .help = "Clients chosen for a round; 0: all that are ready."},
+    {"round_deadline", OPTION_DURATION, AT(round_deadline_ms), .least = 100, .most = 168 * HOUR, .standard = "30m",
+     .help = "A round closes at the latest after this time."},
+    {"seed", OPTION_U64, AT(seed), .least = 0, .most = 0x1p64, .standard = "1",
+     .help = "Names all random streams: first weights, views, order, samples."},
+    {"local_epochs", OPTION_U32, AT(local_epochs), .least = 1, .most = 1000, .standard = "1",
+     .help = "Passes of a client over its images in a round."},
+    {"local_steps", OPTION_U32, AT(local_steps), .least = 0, .most = 1000000, .standard = "0",
+     .help = "Steps of a client in a round, for rounds shorter than an epoch; 0: local_epochs counts."},
+    {"batch", OPTION_U32, AT(batch), .least = 2, .most = 4096, .standard = "128",
+     .help = "Images in a step."},
+    {"bn_groups", OPTION_U32, AT(bn_groups), .least = 1, .most = 256, .standard = "4",
+     .help = "Parts of the batch with batch normalisation statistics of their own; divides batch. Keys are "
+             "shuffled between parts, as MoCo does between devices."},
+    {"learning_rate", OPTION_F64, AT(learning_rate), .least = 0, .most = 10, .standard = "0.06",
+     .help = "At the start; falls to zero over the rounds along a cosine."},
+    {"sgd_momentum", OPTION_F64, AT(sgd_momentum), .least = 0, .most = 0.9999, .standard = "0.9",
+     .help = "Of stochastic gradient descent."},
+    {"weight_decay", OPTION_F64, AT(weight_decay), .least = 0, .most = 1, .standard = "0.0005",
+     .help = "Of convolutions and linear layers; normalisation and biases have none."},
+    {"temperature", OPTION_F64, AT(temperature), .least = 0.001, .most = 10, .standard = "0.1",
+     .help = "Of the contrastive loss."},
+    {"key_momentum", OPTION_F64, AT(key_momentum), .least = 0, .most = 1, .standard = "0.99",
+     .help = "Share of the momentum encoder that a step keeps."},
+    {"queue", OPTION_U32, AT(queue), .least = 0, .most = ROWS_MOST, .standard = "4096",
+     .help = "Key features of its own that a client keeps as negatives."},
+    {"weight_cap", OPTION_U32, AT(weight_cap), .least = 1, .most = FIXED_WEIGHT_MAX, .standard = "1000000",
+     .help = "Most images that a client's contribution counts for."},
+
+    {"model.block", OPTION_CHOICE, AT(model.block), .choices = blocks, .standard = "basic",
+     .help = "Residual block of the encoder."},
+    {"model.blocks", OPTION_U32_LIST, AT(model.blocks), .size = MODEL_STAGES_MAX,
+     .count_offset = offsetof(struct plan, model.stages),
+     .least = 1, .most = 64, .standard = "[2, 2, 2, 2]",
+     .help = "Blocks in each stage; [2, 2, 2, 2] is ResNet-18."},
+    {"model.width", OPTION_U32, AT(model.width), .least = 4, .most = 512, .standard = "64",
+     .help = "Channels of the first stage; each later one has twice as many."},
+    {"model.stem", OPTION_CHOICE, AT(model.stem), .choices = stems, .standard = "small",
+     .help = "small: 3x3, for images of 32 to 64 pixels; large: 7x7 with stride 2 and pooling."},
+    {"model.input", OPTION_U32, AT(model.input), .least = 8, .most = 512, .standard = "32",
+     .help = "Pixels a side of what the encoder sees."},
+    {"model.features", OPTION_U32, AT(model.features), .least = 8, .most = 4096, .standard = "128",
+     .help = "Width of the features that are contrasted and exchanged."},
+
+    {"fusion.enabled", OPTION_BOOL, AT(fusion.enabled), .standard = "true",
+     .help = "Features of other clients serve as negatives."},
+    {"fusion.remote", OPTION_U32, AT(fusion.remote), .least = 0, .most = ROWS_MOST, .standard = "2048",
+     .help = "Remote features that a client receives in a round."},
+    {"fusion.share", OPTION_F64, AT(fusion.share), .least = 0, .most = 1, .standard = "0.5",
+     .help = "Part of the negatives that is remote; 1: no local ones at all."},
+    {"fusion.upload", OPTION_U32, AT(fusion.upload), .least = 0, .most = ROWS_MOST, .standard = "2048",
+     .help = "Features that a client contributes in a round, at most."},
+    {"fusion.encoder", OPTION_CHOICE, AT(fusion.encoder), .choices = encoders, .standard = "momentum",
+     .help = "What makes the shared features. momentum: the client's momentum encoder after local training; "
+             "aggregated: the model with which the round began."},
+
+    {"matching.enabled", OPTION_BOOL, AT(matching.enabled), .standard = "true",
+     .help = "Neighbourhood matching pulls features to their nearest neighbours."},
+    {"matching.form", OPTION_CHOICE, AT(matching.form), .choices = forms, .standard = "entropy",
+     .help = "entropy: each feature decides for a neighbourhood; positives: the neighbours of its key are "
+             "further positives."},
+    {"matching.neighbours", OPTION_U32, AT(matching.neighbours), .least = 1, .most = 1024, .standard = "5",
+     .help = "Nearest neighbours that count."},
+    {"matching.weight", OPTION_F64, AT(matching.weight), .least = 0, .most = 100, .standard = "0.2",
+     .help = "Of the matching loss beside the contrastive loss."},
+    {"matching.temperature", OPTION_F64, AT(matching.temperature), .least = 0.001, .most = 10, .standard = "0.1",
+     .help = "Of the matching loss."},
+    {"matching.start_round", OPTION_U32, AT(matching.start_round), .least = 1, .most = 1000000, .standard = "5",
+     .help = "First round with matching; neighbours mean nothing while features are random."},
+    {"matching.ramp_rounds", OPTION_U32, AT(matching.ramp_rounds), .least = 0, .most = 1000000, .standard = "5",
+     .help = "Rounds over which the weight grows to its full size."},
+
+    {"augment.crop_least", OPTION_F64, AT(augment.crop_least), .least = 0.01, .most = 1, .standard = "0.2",
+     .help = "Smallest part of the image's area that a random crop keeps."},
+    {"augment.jitter", OPTION_F64, AT(augment.jitter), .least = 0, .most = 1, .standard = "0.4",
+     .help = "Strength of the change of brightness, contrast and saturation; hue gets a quarter of it."},
+    {"augment.jitter_probability", OPTION_F64, AT(augment.jitter_probability), .least = 0, .most = 1, .standard = "0.8",
+     .help = "Share of views with changed colours."},
+    {"augment.grey_probability", OPTION_F64, AT(augment.grey_probability), .least = 0, .most = 1, .standard = "0.2",
+     .help = "Share of views without colours."},
+    {"augment.blur_probability", OPTION_F64, AT(augment.blur_probability), .least = 0, .most = 1, .standard = "0",
+     .help = "Share of blurred views; helps with large images."},
+    {"augment.flip", OPTION_BOOL, AT(augment.flip), .standard = "true",
+     .help = "Half of the views are mirrored left to right."},
+};
+/* clang-format on */
+const size_t plan_options_count = sizeof plan_options / sizeof plan_options[0];
+
+static const struct option_table plan_table = {
+    .prefix = "", .options = plan_options, .count = sizeof plan_options / sizeof plan_options[0]};
+const struct option_set plan_set = {.tables = &plan_table, .count = 1};
+
+int plan_check(const struct plan *plan, struct err *err)
+{
+    if (plan->clients_per_round != 0 && plan->clients_per_round < plan->min_clients) {
+        return err_set(err, ERR_CONFIG, "clients_per_round: %u is less than min_clients, %u", plan->clients_per_round,
+                       plan->min_clients);
+    }
+    if (plan->bn_groups == 0 || plan->batch % plan->bn_groups != 0 || plan->batch / plan->bn_groups < 2) {
+        return err_set(err, ERR_CONFIG, "bn_groups: a batch of %u makes no %u equal groups of two images or more",
+                       plan->batch, plan->bn_groups);
+    }
+    if (plan->queue == 0 && !(plan->fusion.enabled && plan->fusion.remote > 0)) {
+        return err_set(err, ERR_CONFIG, "queue: 0 leaves no negatives, since no remote features come in either");
+    }
+    if (plan->weight_cap > FIXED_WEIGHT_MAX) {
+        return err_set(err, ERR_CONFIG, "weight_cap: %u is more than %llu", plan->weight_cap,
+                       (unsigned long long)FIXED_WEIGHT_MAX);
+    }
+    if (plan->model.block == MODEL_BLOCK_BOTTLENECK) {
+        return err_set(err, ERR_CONFIG, "model.block: bottleneck is not supported by this version");
+    }
+    struct layout *layout;
+    int rc = layout_new(&plan->model, &layout, err);
+    if (rc) {
+        (void)err_prefix(err, "model");
+    }
+    layout_free(layout);
+    return rc;
+}
+
+int plan_encode(const struct plan *plan, struct buf *out)
+{
+    return config_print(&plan_set, plan, false, out);
+}
+
+int plan_decode(const uint8_t *text, size_t len, struct plan *out, struct err *err)
+{
+    memset(out, 0, sizeof *out);
+    int rc = config_parse_complete(&plan_set, "plan", text, len, out, err);
+    if (rc == 0 && (rc = plan_check(out, err)) != 0) {
+        (void)err_prefix(err, "plan");
+    }
+    return rc;
+}
+
+struct hash128 plan_hash(const uint8_t *canonical, size_t len)
+{
+    return hash_of(canonical, len);
+}
+
+int plan_difference(const struct plan *from, const struct plan *to, struct buf *out)
+{
+    struct buf a, b;
+    buf_init(&a, 4096);
+    buf_init(&b, 4096);
+    int rc = 0;
+    bool first = true;
+    for (size_t i = 0; rc == 0 && i < plan_options_count; i++) {
+        a.len = b.len = 0;
+        rc = config_value(&plan_options[i], from, &a);
+        rc = rc ? rc : config_value(&plan_options[i], to, &b);
+        if (rc == 0 && (a.len != b.len || memcmp(a.data, b.data, a.len) != 0)) {
+            rc = buf_printf(out, "%s%s: %.*s -> %.*s", first ? "" : ", ", plan_options[i].key, (int)a.len,
+                            (const char *)a.data, (int)b.len, (const char *)b.data);
+            first = false;
+        }
+    }
+    buf_fini(&a);
+    buf_fini(&b);
+    return rc;
+}

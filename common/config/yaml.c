@@ -1,0 +1,276 @@
+/* The YAML reader: libyaml's events against an option set.
+ *
+ * Nothing is built in memory: a map is a section of the set or an error, a scalar is an option's value or an error, so
+ * depth and number of keys are bounded by the set itself, whatever the file holds. Accepted are UTF-8 files of at most
+ * 1 MiB with one document of nested maps (dotted keys may stand for them), scalars, and lists where the option is one.
+ * Anchors, aliases, tags, a second document and a key given twice are refused: in a configuration they are slips. */
+#include "common/config/config.h"
+
+#include "common/base/mem.h"
+#include "common/config/set.h"
+#include "common/config/value.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <yaml.h>
+
+#define FILE_MAX    ((size_t)1 << 20)
+#define SECTION_MAX 8 /* depth of sections that a set may have */
+#define WHERE_MAX   256
+
+/* What was seen of each option, by its index in the set. Sections are marked at their first option, one bit a level. */
+struct seen {
+    size_t line; /* 0: not yet */
+    unsigned sections;
+};
+
+struct reader {
+    const struct option_set *set;
+    const char *name;
+    void *out;
+    struct err *err;
+    yaml_parser_t parser;
+    yaml_event_t event; /* the one at hand */
+    struct seen *seen;
+    char where[WHERE_MAX];
+};
+
+static const char *where(struct reader *reader, yaml_mark_t mark)
+{
+    (void)snprintf(reader->where, sizeof reader->where, "%.200s:%zu:%zu", reader->name, mark.line + 1, mark.column + 1);
+    return reader->where;
+}
+
+static int refuse(struct reader *reader, const char *what)
+{
+    return err_set(reader->err, ERR_CONFIG, "%s: %s", where(reader, reader->event.start_mark), what);
+}
+
+static int syntax_error(struct reader *reader, const uint8_t *text)
+{
+    const yaml_parser_t *parser = &reader->parser;
+    if (parser->error == YAML_MEMORY_ERROR) {
+        return err_set(reader->err, ERR_NOMEM, "%s: %s", reader->name, err_meaning(ERR_NOMEM));
+    }
+    yaml_mark_t mark = parser->problem_mark;
+    if (parser->error == YAML_READER_ERROR) { /* bytes that are no text: libyaml knows the offset alone */
+        mark = (yaml_mark_t){0};
+        for (size_t i = 0; i < parser->problem_offset; i++) {
+            mark.line += text[i] == '\n';
+            mark.column = text[i] == '\n' ? 0 : mark.column + 1;
+        }
+    }
+    return err_set(reader->err, ERR_CONFIG, "%s: %s", where(reader, mark),
+                   parser->problem ? parser->problem : "not YAML");
+}
+
+/* The next event, without those that are refused wherever they stand. */
+static int next(struct reader *reader)
+{
+    yaml_event_t *event = &reader->event;
+    yaml_event_delete(event);
+    if (!yaml_parser_parse(&reader->parser, event)) {
+        return syntax_error(reader, reader->parser.input.string.start);
+    }
+    const yaml_char_t *anchor = NULL, *tag = NULL;
+    if (event->type == YAML_SCALAR_EVENT) {
+        anchor = event->data.scalar.anchor;
+        tag = event->data.scalar.tag;
+    } else if (event->type == YAML_MAPPING_START_EVENT) {
+        anchor = event->data.mapping_start.anchor;
+        tag = event->data.mapping_start.tag;
+    } else if (event->type == YAML_SEQUENCE_START_EVENT) {
+        anchor = event->data.sequence_start.anchor;
+        tag = event->data.sequence_start.tag;
+    }
+    if (anchor || event->type == YAML_ALIAS_EVENT) {
+        return refuse(reader, "anchors and aliases (& and *) are not allowed here");
+    }
+    return tag ? refuse(reader, "tags (!) are not allowed here") : 0;
+}
+
+/* The scalar at hand as a value; only unquoted ones are numbers, words of a choice and the like. */
+static int read_scalar(struct reader *reader, const struct set_option *found, uint32_t index)
+{
+    const char *text = (const char *)reader->event.data.scalar.value;
+    size_t len = reader->event.data.scalar.length;
+    bool quoted = reader->event.data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
+    yaml_mark_t mark = reader->event.start_mark;
+    if (!quoted && len == 0) {
+        return err_set(reader->err, ERR_CONFIG, "%s: %s: the value is missing", where(reader, mark), found->key);
+    }
+    if (quoted && found->option->type != OPTION_TEXT) {
+        return err_set(reader->err, ERR_CONFIG, "%s: %s: \"%.*s\" stands in quotes, and is no text",
+                       where(reader, mark), found->key, VALUE_SHOWN, text);
+    }
+    int rc = value_parse_scalar(found->option, text, len, index, (char *)reader->out + found->base, reader->err);
+    if (rc) {
+        (void)err_prefix(reader->err, "%s: %s", where(reader, mark), found->key);
+    }
+    return rc;
+}
+
+static int read_list(struct reader *reader, const struct set_option *found)
+{
+    yaml_mark_t mark = reader->event.start_mark;
+    uint32_t count = 0;
+    int rc = next(reader);
+    for (; rc == 0 && reader->event.type != YAML_SEQUENCE_END_EVENT; count++) {
+        if (reader->event.type != YAML_SCALAR_EVENT) {
+            rc = refuse(reader, "a number is expected");
+        } else if (count >= found->option->size) {
+            rc = err_set(reader->err, ERR_CONFIG, "%s: %s: more than %zu elements",
+                         where(reader, reader->event.start_mark), found->key, found->option->size);
+        } else {
+            rc = read_scalar(reader, found, count);
+        }
+        rc = rc ? rc : next(reader);
+    }
+    if (rc == 0) {
+        rc = value_end_list(found->option, count, (char *)reader->out + found->base, reader->err);
+        if (rc) {
+            (void)err_prefix(reader->err, "%s: %s", where(reader, mark), found->key);
+        }
+    }
+    return rc;
+}
+
+static int read_value(struct reader *reader, const struct set_option *found)
+{
+    bool list = found->option->type == OPTION_U32_LIST;
+    if (list && reader->event.type == YAML_SEQUENCE_START_EVENT) {
+        return read_list(reader, found);
+    }
+    if (!list && reader->event.type == YAML_SCALAR_EVENT) {
+        return read_scalar(reader, found, 0);
+    }
+    return err_set(reader->err, ERR_CONFIG, "%s: %s: %s is expected", where(reader, reader->event.start_mark),
+                   found->key, list ? "a list such as [2, 2]" : "a single value");
+}
+
+static int read_map(struct reader *reader, const char *section, unsigned depth);
+
+static int read_section(struct reader *reader, const char *key, size_t first, unsigned depth, yaml_mark_t mark)
+{
+    if (reader->seen[first].sections & 1u << depth || depth >= SECTION_MAX) {
+        return err_set(reader->err, ERR_CONFIG, "%s: section \"%s\" is given twice", where(reader, mark), key);
+    }
+    reader->seen[first].sections |= 1u << depth;
+    if (reader->event.type == YAML_MAPPING_START_EVENT) {
+        return read_map(reader, key, depth + 1);
+    }
+    if (reader->event.type == YAML_SCALAR_EVENT && reader->event.data.scalar.length == 0) {
+        return 0; /* all of its keys are commented out */
+    }
+    return err_set(reader->err, ERR_CONFIG, "%s: \"%s\" is a section; its keys stand indented below it",
+                   where(reader, reader->event.start_mark), key);
+}
+
+/* The key at hand and its value. */
+static int read_pair(struct reader *reader, const char *section, unsigned depth)
+{
+    char name[KEY_MAX], key[2 * KEY_MAX];
+    struct set_option found;
+    size_t first;
+    yaml_mark_t mark = reader->event.start_mark;
+    if (reader->event.type != YAML_SCALAR_EVENT ||
+        strlen((const char *)reader->event.data.scalar.value) != reader->event.data.scalar.length) {
+        return refuse(reader, "a key is expected");
+    }
+    (void)snprintf(name, sizeof name, "%s", (const char *)reader->event.data.scalar.value);
+    (void)snprintf(key, sizeof key, "%s%s%s", section, *section ? "." : "", name);
+    bool is_option = set_find(reader->set, key, &found);
+    if (!is_option && (*name == '\0' || !set_has_section(reader->set, key, &first))) {
+        return set_unknown(reader->set, where(reader, mark), section, name, reader->err);
+    }
+    if (is_option && reader->seen[found.index].line) {
+        return err_set(reader->err, ERR_CONFIG, "%s: key \"%s\" is given twice, first in line %zu", where(reader, mark),
+                       found.key, reader->seen[found.index].line);
+    }
+    int rc = next(reader);
+    if (rc || !is_option) {
+        return rc ? rc : read_section(reader, key, first, depth, mark);
+    }
+    reader->seen[found.index].line = mark.line + 1;
+    return read_value(reader, &found);
+}
+
+static int read_map(struct reader *reader, const char *section, unsigned depth)
+{
+    int rc = next(reader);
+    while (rc == 0 && reader->event.type != YAML_MAPPING_END_EVENT) {
+        rc = read_pair(reader, section, depth);
+        rc = rc ? rc : next(reader);
+    }
+    return rc;
+}
+
+/* Stream, document, map or nothing, end, end. */
+static int read_stream(struct reader *reader)
+{
+    int rc = next(reader); /* the stream's start */
+    rc = rc ? rc : next(reader);
+    if (rc || reader->event.type == YAML_STREAM_END_EVENT) {
+        return rc; /* nothing but comments */
+    }
+    rc = next(reader);
+    if (rc == 0 && reader->event.type == YAML_MAPPING_START_EVENT) {
+        rc = read_map(reader, "", 0);
+    } else if (rc == 0 && (reader->event.type != YAML_SCALAR_EVENT || reader->event.data.scalar.length > 0)) {
+        rc = refuse(reader, "lines of the form \"key: value\" are expected");
+    }
+    rc = rc ? rc : next(reader); /* the document's end */
+    rc = rc ? rc : next(reader);
+    if (rc == 0 && reader->event.type != YAML_STREAM_END_EVENT) {
+        rc = refuse(reader, "a second document is not allowed here");
+    }
+    return rc;
+}
+
+static int check_complete(const struct reader *reader)
+{
+    for (size_t i = 0; i < set_count(reader->set); i++) {
+        if (reader->seen[i].line == 0) {
+            struct set_option missing;
+            set_at(reader->set, i, &missing);
+            return err_set(reader->err, ERR_CONFIG, "%s: the key \"%s\" is missing", reader->name, missing.key);
+        }
+    }
+    return 0;
+}
+
+static int parse(const struct option_set *set, const char *name, const uint8_t *text, size_t len, bool complete,
+                 void *out, struct err *err)
+{
+    if (len > FILE_MAX) {
+        return err_set(err, ERR_CONFIG, "%s: larger than 1 MiB", name);
+    }
+    struct reader reader = {.set = set, .name = name, .out = out, .err = err};
+    reader.seen = mem_new(set_count(set), sizeof *reader.seen);
+    if (!reader.seen || !yaml_parser_initialize(&reader.parser)) {
+        mem_free(reader.seen);
+        return err_set(err, ERR_NOMEM, "%s: %s", name, err_meaning(ERR_NOMEM));
+    }
+    yaml_parser_set_input_string(&reader.parser, text, len);
+    yaml_parser_set_encoding(&reader.parser, YAML_UTF8_ENCODING);
+    int rc = read_stream(&reader);
+    if (rc == 0 && complete) {
+        rc = check_complete(&reader);
+    }
+    yaml_event_delete(&reader.event);
+    yaml_parser_delete(&reader.parser);
+    mem_free(reader.seen);
+    return rc;
+}
+
+int config_parse(const struct option_set *set, const char *name, const uint8_t *text, size_t len, void *out,
+                 struct err *err)
+{
+    return parse(set, name, text, len, false, out, err);
+}
+
+int config_parse_complete(const struct option_set *set, const char *name, const uint8_t *text, size_t len, void *out,
+                          struct err *err)
+{
+    return parse(set, name, text, len, true, out, err);
+}

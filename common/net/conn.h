@@ -1,9 +1,9 @@
 /* One framed connection over libuv: reads and decodes frames, writes from a queue, closes itself only in the loop's own
  * time. Owns the uv_tcp_t; everything happens on the loop's thread.
  *
- * Life: conn_connect or conn_accept -> on_open -> on_message* -> on_close, exactly once, after which the pointer is dead.
- * conn_close may be called anywhere, also from a callback; queued bytes are still written for up to `linger_ms` (a peer
- * that does not read cannot keep it longer), then on_close follows from a fresh loop turn. */
+ * Life: conn_connect or conn_accept -> on_open -> on_message* -> on_close, exactly once, after which the pointer is
+ * dead. conn_close may be called anywhere, also from a callback; queued bytes are still written for up to `linger_ms`
+ * (a peer that does not read cannot keep it longer), then on_close follows from a fresh loop turn. */
 #ifndef STARLING_NET_CONN_H
 #define STARLING_NET_CONN_H
 
@@ -22,7 +22,10 @@ struct conn_events {
     void (*on_message)(void *ctx, struct conn *conn, const struct msg *msg);
     /* The write queue has run empty after something was queued. */
     void (*on_drained)(void *ctx, struct conn *conn);
-    /* reason->code 0: the peer closed in order, or we did. Also called when connecting failed. */
+    /* reason->code 0: the peer closed in order, or we did. Also called when connecting failed. The text begins with the
+     * peer's address. ERR_UNAVAILABLE: no connection came about; ERR_TEMPFAIL: idle for too long; ERR_IO: broken off,
+     * also in the middle of a frame; else what the decoder refused (frame_next, msg_decode), which the peer has been
+     * told by a BYE. */
     void (*on_close)(void *ctx, struct conn *conn, const struct err *reason);
 };
 
@@ -32,20 +35,22 @@ struct conn_options {
     const struct frame_limits *limits;
     uint64_t idle_timeout_ms; /* no byte from the peer for so long: closed with ERR_TEMPFAIL. After a stall of our own
                                  process the sockets are read before the time-out is judged. */
-    uint64_t connect_timeout_ms; /* conn_connect only */
-    size_t queue_max_bytes;   /* conn_send refuses above it: ERR_LIMIT */
-    size_t decode_budget;     /* memory for one message */
+    uint64_t connect_timeout_ms; /* conn_connect only. 0, here and above: none */
+    size_t queue_max_bytes;      /* conn_send refuses above it: ERR_LIMIT */
+    size_t decode_budget;        /* memory for one message */
 };
 
 /* "host:port", "[v6]:port" -> host and port texts. ERR_USAGE with the sentence. */
 int net_split_address(const char *address, char host[256], char port[8], struct err *err);
 
 /* Resolves and connects; failure arrives as on_close. */
-int conn_connect(uv_loop_t *loop, const char *address, const struct conn_options *options, struct conn **out, struct err *err);
+int conn_connect(uv_loop_t *loop, const char *address, const struct conn_options *options, struct conn **out,
+                 struct err *err);
 /* Takes the next connection of a listener; on_open is called before it returns. */
 int conn_accept(uv_stream_t *listener, const struct conn_options *options, struct conn **out, struct err *err);
-/* Encodes and queues. A CHUNK's raw bytes are written by reference: the msg's payload reference moves to the queue and is
- * dropped when written. The msg may be fini'd afterwards. */
+/* Encodes and queues. A CHUNK's raw bytes are written by reference: the msg's payload reference moves to the queue and
+ * is dropped when written. The msg may be fini'd afterwards. ERR_STATE (not open, or closing), ERR_LIMIT (queue),
+ * ERR_NOMEM, ERR_PROTOCOL (the peer would refuse it); on failure the msg keeps what it owns. */
 int conn_send(struct conn *conn, struct msg *msg, struct err *err);
 size_t conn_queued_bytes(const struct conn *conn);
 void conn_limit(struct conn *conn, const struct frame_limits *limits);
@@ -60,9 +65,11 @@ uint64_t conn_bytes_out(const struct conn *conn);
  * address when it is in use. */
 struct listener {
     uv_tcp_t tcp;
-    void (*on_connection)(void *ctx, struct listener *listener);
+    void (*on_connection)(void *ctx, struct listener *listener); /* answers with conn_accept; both set by the caller */
     void *ctx;
+    void (*done)(struct listener *listener); /* of listener_close */
 };
+/* ERR_USAGE, ERR_UNAVAILABLE; after a failure there is nothing to close. */
 int listener_open(uv_loop_t *loop, const char *address, struct listener *listener, char bound[300], struct err *err);
 void listener_close(struct listener *listener, void (*done)(struct listener *listener)); /* done may be NULL */
 

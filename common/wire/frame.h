@@ -17,13 +17,17 @@
 #include "common/base/buf.h"
 #include "common/base/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
-#define FRAME_HEADER_BYTES 16
-#define FRAME_VERSION      1
-#define FRAME_SKIPPABLE    1u
-#define FRAME_CHUNK_MAX    (1u << 20) /* raw bytes in one CHUNK */
-#define FRAME_TYPES        32         /* types are 1..31 */
+#define FRAME_HEADER_BYTES    16
+#define FRAME_VERSION         1
+#define FRAME_SKIPPABLE       1u
+#define FRAME_CHUNK_MAX       (1u << 20) /* raw bytes in one CHUNK */
+#define FRAME_CHUNK_PROTO_MAX 1024u      /* protobuf part of one CHUNK */
+#define FRAME_SKIP_MAX        (1u << 16) /* payload of a frame of an unknown, skippable type */
+#define FRAME_READ_MAX        (1u << 16) /* bytes in one call of frame_feed */
+#define FRAME_TYPES           32         /* types are 1..31 */
 
 /* The longest payload of each type that may come now; 0: the type may not come. */
 struct frame_limits {
@@ -39,24 +43,35 @@ struct frame {
     uint32_t raw_len;
 };
 
+/* Who the first bytes of a stream gave away. */
+enum frame_peer { FRAME_PEER_STARLING, FRAME_PEER_TLS, FRAME_PEER_HTTP };
+
 struct frame_decoder {
     struct buf in;
-    size_t taken; /* bytes of `in` that the last frame used */
+    size_t taken; /* bytes of `in` that the frames since the last feed used */
     const struct frame_limits *limits;
-    uint64_t skipped; /* frames of unknown, skippable types */
-    int failed;       /* sticky: after an error the stream has no meaning */
+    uint64_t skipped;     /* frames of unknown, skippable types */
+    bool started;         /* a whole frame has come: what follows is no longer judged as a first byte */
+    enum frame_peer peer; /* set with the failure */
+    int failed;           /* sticky: after an error the stream has no meaning */
 };
 
 void frame_decoder_init(struct frame_decoder *decoder, const struct frame_limits *limits);
 void frame_decoder_fini(struct frame_decoder *decoder);
 /* The state changed: other limits from the next frame on. */
 void frame_decoder_limit(struct frame_decoder *decoder, const struct frame_limits *limits);
-/* Adds bytes from the network. A caller alternates feed (at most 64 KiB or so) with next until it yields no frame, so
+/* Adds bytes from the network. A caller alternates feed (at most FRAME_READ_MAX) with next until it yields no frame, so
  * the buffer holds at most one frame and one read. ERR_NOMEM, ERR_LIMIT. */
 int frame_feed(struct frame_decoder *decoder, const void *data, size_t len);
 /* 1: *frame is set. 0: more bytes are needed. Negative: the connection must be closed; err says why. A TLS or HTTP
  * first byte is named. ERR_PROTOCOL (malformed, checksum), ERR_VERSION, ERR_STATE (type not allowed now), ERR_LIMIT. */
 int frame_next(struct frame_decoder *decoder, struct frame *frame, struct err *err);
+
+/* Bytes of a frame that is not whole yet; nonzero when the stream ends: the peer broke off. */
+static inline size_t frame_pending(const struct frame_decoder *decoder)
+{
+    return decoder->in.len - decoder->taken;
+}
 
 /* Writes the 16 header bytes of a frame whose payload is proto followed by raw. */
 void frame_header(uint8_t out[FRAME_HEADER_BYTES], uint8_t type, uint16_t flags, const void *proto, uint32_t proto_len,

@@ -1,8 +1,9 @@
-/* The messages as plain structs, and the one place where they become protobuf and back (msg.c).
+/* The messages as plain structs, and the one place where they become protobuf and back (msg.c, by the tables of
+ * msg_schema.c).
  *
- * proto/starling.proto is the specification; these structs mirror it, with fixed-size texts and checked numbers, so that
- * no other file knows generated code. What msg_decode returns has passed: presence of required fields, bounds, UTF-8 and
- * name rules, and the memory budget. */
+ * proto/starling.proto is the specification; these structs mirror it, with fixed-size texts and checked numbers, so
+ * that no other file knows generated code. What msg_decode returns has passed: presence of required fields, bounds,
+ * UTF-8 and name rules, and the memory budget. */
 #ifndef STARLING_WIRE_MSG_H
 #define STARLING_WIRE_MSG_H
 
@@ -58,10 +59,10 @@ const char *blob_kind_name(uint32_t kind);
 
 /* A blob is announced by its description and travels in chunks. */
 struct blob {
-    uint32_t kind;  /* enum blob_kind */
+    uint32_t kind; /* enum blob_kind */
     uint32_t round;
     uint32_t element;
-    uint64_t count; /* elements */
+    uint64_t count;     /* elements */
     uint32_t dimension; /* features: elements a row; others 0 */
     uint32_t encoder;   /* features: enum fusion_encoder of the plan; others 0 */
     uint64_t bytes;
@@ -69,28 +70,39 @@ struct blob {
     struct hash128 hash;   /* XXH3-128 of the bytes */
 };
 
-struct report { /* of one local round */
-    uint64_t images;    /* distinct images in the folder that were trained on: the weight */
-    uint64_t seen;      /* images processed, with repeats */
+struct report {      /* of one local round */
+    uint64_t images; /* distinct images in the folder that were trained on: the weight */
+    uint64_t seen;   /* images processed, with repeats */
     uint32_t steps;
-    double loss;          /* mean of the total loss */
+    double loss;          /* mean of the total loss; a double that is not finite is not sent and arrives as 0 */
     double loss_contrast; /* its terms */
     double loss_matching;
-    double remote_share;  /* share of the negatives that were remote, as it was */
+    double remote_share; /* share of the negatives that were remote, as it was */
     double images_per_second;
     uint64_t train_ms;
 };
 
-#define MSG_TEXT_MAX 256
-#define MSG_PLAN_MAX 65536
+/* Bounds; msg_encode and msg_decode refuse what exceeds them. */
+#define MSG_TEXT_MAX       256 /* with the zero; msg_encode cleans a text: what is no UTF-8 or a control becomes '?' */
+#define MSG_PLAN_MAX       65536
+#define MSG_MS_MAX         (UINT64_C(1) << 42) /* every duration; msg_encode clamps to it */
+#define MSG_CLIENTS_MAX    16384               /* in one STATUS_REPLY */
+#define MSG_HISTORY_MAX    4096                /* in one STATUS_REPLY */
+#define BLOB_BYTES_MAX     (UINT64_C(1) << 32)
+#define BLOB_DIMENSION_MAX 65536u
+
+/* What one message may cost to decode: no message from a client needs more than the first, and the second lets a status
+ * of MSG_CLIENTS_MAX clients through. */
+#define MSG_BUDGET_SERVER ((size_t)64 << 10)
+#define MSG_BUDGET_CLIENT ((size_t)32 << 20)
 
 struct msg_hello {
     uint32_t major, minor_least, minor_most;
     uint64_t capabilities;
     uint32_t role;
-    char name[NAME_MAX_BYTES];  /* operators may leave it empty */
-    struct hash128 instance;    /* random per state folder, tells two clients of one name apart */
-    char software[32];          /* "starling 0.1.0" */
+    char name[NAME_MAX_BYTES]; /* operators may leave it empty */
+    struct hash128 instance;   /* random per state folder, tells two clients of one name apart */
+    char software[32];         /* "starling 0.1.0" */
     bool has_saved;
     struct hash128 saved_run, saved_plan;
     uint32_t saved_round;
@@ -102,9 +114,9 @@ struct msg_welcome {
     uint8_t *plan;            /* canonical bytes; owned by the msg */
     uint32_t plan_len;
     struct hash128 plan_hash;
-    uint32_t round;            /* last durable round */
+    uint32_t round; /* last durable round */
     bool has_counted;
-    uint32_t counted_round; /* the last durable round that counted this client's contribution */
+    uint32_t counted_round;   /* the last durable round that counted this client's contribution */
     uint64_t idle_timeout_ms; /* the server's; the client's heartbeats follow it */
 };
 enum reject_code {
@@ -277,7 +289,8 @@ extern const struct frame_limits msg_limits_server_trainer;  /* server, after a 
 extern const struct frame_limits msg_limits_server_operator; /* server, after an operator's HELLO: STATUS, BYE */
 extern const struct frame_limits msg_limits_client;          /* client, and `starling status` */
 
-/* Whether a description is sane by itself: known kind and element, count and bytes that agree, within 4 GiB. */
+/* Whether a description is sane by itself: known kind and element, count and bytes that agree, within 4 GiB; features
+ * have a dimension that divides the count, others have neither dimension nor encoder. ERR_PROTOCOL. */
 int blob_check(const struct blob *blob, struct err *err);
 uint32_t element_bytes(uint32_t element); /* 4, 2, 2, 1; 0 for unknown */
 

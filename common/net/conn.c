@@ -1,0 +1,273 @@
+/* An open connection: bytes in through the decoder to on_message, messages out through libuv's write queue, and the
+ * idle time-out. conn_open.c and conn_close.c hold the two ends of its life.
+ *
+ * The read buffer lives from libuv's alloc callback to its read callback, so that a thousand idle connections hold no
+ * buffers. */
+#include "common/net/conn_state.h"
+
+#include "common/base/mem.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+#define KEEPALIVE_S 60
+
+/* ---- Reading ---- */
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+    (void)handle;
+    (void)suggested;
+    *buf = uv_buf_init(mem_resize(NULL, FRAME_READ_MAX, 1), FRAME_READ_MAX); /* NULL: on_read gets UV_ENOBUFS */
+}
+
+static void take_bytes(struct conn *conn, const char *data, size_t len)
+{
+    struct err err = {0};
+    struct frame frame;
+    int rc = frame_feed(&conn->decoder, data, len);
+    if (rc < 0) {
+        (void)err_set(&err, rc, "%s", err_meaning(rc));
+    } else {
+        rc = 1;
+    }
+    while (rc == 1 && conn->state == CONN_OPEN) {
+        rc = frame_next(&conn->decoder, &frame, &err);
+        if (rc != 1) {
+            break;
+        }
+        struct msg msg;
+        int decoded = msg_decode(&frame, conn->options.decode_budget, &msg, &err);
+        if (decoded < 0) {
+            rc = decoded;
+            break;
+        }
+        conn->options.events->on_message(conn->options.ctx, conn, &msg);
+        msg_fini(&msg);
+    }
+    if (rc < 0 && conn->state == CONN_OPEN) {
+        conn_refuse(conn, &err);
+    }
+}
+
+/* The stream has ended, in order (UV_EOF) or not. */
+static void take_end(struct conn *conn, int status)
+{
+    conn->at_end = true;
+    if (conn->state == CONN_LINGERING && status == UV_EOF && !conn->shut) {
+        return; /* our queue may still be on its way */
+    }
+    if (conn->state == CONN_OPEN && conn->reason.code == 0) {
+        size_t pending = frame_pending(&conn->decoder);
+        if (status == UV_ENOBUFS) {
+            (void)err_set(&conn->reason, ERR_NOMEM, "%s: out of memory for a read", conn->peer);
+        } else if (status != UV_EOF) {
+            (void)err_set(&conn->reason, ERR_IO, "%s: %s", conn->peer, uv_strerror(status));
+        } else if (pending > 0) {
+            (void)err_set(&conn->reason, ERR_IO, "%s: broken off in the middle of a frame, of which %zu bytes had come",
+                          conn->peer, pending);
+        } else {
+            (void)err_set(&conn->reason, 0, "%s: closed by the peer", conn->peer);
+        }
+    }
+    conn_finish(conn);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buf)
+{
+    struct conn *conn = stream->data;
+    if (got > 0) {
+        conn->last_read_ms = uv_now(conn->loop);
+        conn->bytes_in += (uint64_t)got;
+        if (conn->state == CONN_OPEN) {
+            take_bytes(conn, buf->base, (size_t)got);
+        }
+    } else if (got < 0 && conn->state != CONN_CLOSED) {
+        take_end(conn, (int)got);
+    }
+    mem_free(buf->base);
+}
+
+/* ---- Idle time-out ---- */
+
+/* After a stall of our own process timers come due before the loop has looked at its sockets; the peer's bytes, or its
+ * end, may have been there for long. */
+static bool has_input(const struct conn *conn)
+{
+    struct pollfd poll_fd = {.events = POLLIN};
+    return uv_fileno((const uv_handle_t *)&conn->tcp, &poll_fd.fd) == 0 && poll(&poll_fd, 1, 0) > 0;
+}
+
+static void on_idle_timeout(uv_timer_t *timer)
+{
+    struct conn *conn = timer->data;
+    uint64_t timeout_ms = conn->options.idle_timeout_ms;
+    uint64_t idle_ms = uv_now(conn->loop) - conn->last_read_ms;
+    if (idle_ms < timeout_ms) {
+        (void)uv_timer_start(timer, on_idle_timeout, timeout_ms - idle_ms, 0);
+    } else if (has_input(conn)) {
+        (void)uv_timer_start(timer, on_idle_timeout, timeout_ms, 0);
+    } else {
+        char what[64];
+        (void)snprintf(what, sizeof what, "no byte for %llu ms", (unsigned long long)idle_ms);
+        conn_fail(conn, ERR_TEMPFAIL, what);
+    }
+}
+
+void conn_opened(struct conn *conn)
+{
+    struct sockaddr_storage name = {0};
+    int len = sizeof name;
+    if (uv_tcp_getpeername(&conn->tcp, (struct sockaddr *)&name, &len) == 0) {
+        net_format_address((struct sockaddr *)&name, conn->peer);
+    }
+    (void)uv_tcp_nodelay(&conn->tcp, 1);
+    (void)uv_tcp_keepalive(&conn->tcp, 1, KEEPALIVE_S);
+    conn->state = CONN_OPEN;
+    conn->last_read_ms = uv_now(conn->loop);
+    (void)uv_timer_stop(&conn->timer);
+    if (conn->options.idle_timeout_ms > 0) {
+        (void)uv_timer_start(&conn->timer, on_idle_timeout, conn->options.idle_timeout_ms, 0);
+    }
+    int rc = uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read);
+    conn->options.events->on_open(conn->options.ctx, conn);
+    if (rc < 0 && conn->state == CONN_OPEN) {
+        conn_fail(conn, ERR_IO, uv_strerror(rc));
+    }
+}
+
+/* ---- Writing ---- */
+
+struct write {
+    uv_write_t request;
+    struct conn *conn;
+    struct buf head;       /* frame header and protobuf part; empty for static bytes */
+    struct bytes *payload; /* holds the raw part */
+    size_t total;
+};
+
+static void write_free(struct write *write)
+{
+    buf_fini(&write->head);
+    bytes_unref(write->payload);
+    mem_free(write);
+}
+
+/* A failed write is only remembered: what the peer said last may still wait to be read, and after it the reading side
+ * finds the end. */
+static void on_write(uv_write_t *request, int status)
+{
+    struct write *write = request->data;
+    struct conn *conn = write->conn;
+    conn->queued_bytes -= write->total;
+    if (status == 0) {
+        conn->bytes_out += write->total;
+    } else if (conn->state == CONN_OPEN && conn->reason.code == 0) {
+        (void)err_set(&conn->reason, ERR_IO, "%s: %s", conn->peer, uv_strerror(status));
+    }
+    write_free(write);
+    if (status == 0 && conn->queued_bytes == 0 && conn->state == CONN_OPEN) {
+        conn->options.events->on_drained(conn->options.ctx, conn);
+    }
+}
+
+/* Takes `write` over, whatever comes. */
+static int submit(struct conn *conn, struct write *write, const uv_buf_t *bufs, unsigned count)
+{
+    write->request.data = write;
+    write->conn = conn;
+    for (unsigned i = 0; i < count; i++) {
+        write->total += bufs[i].len;
+    }
+    int rc = uv_write(&write->request, (uv_stream_t *)&conn->tcp, bufs, count, on_write);
+    if (rc < 0) {
+        write_free(write);
+        return rc;
+    }
+    conn->queued_bytes += write->total;
+    return 0;
+}
+
+static uv_buf_t view(const void *data, size_t len)
+{
+    return uv_buf_init((char *)(uintptr_t)data, (unsigned)len); /* libuv only reads it */
+}
+
+void conn_send_static(struct conn *conn, const void *data, size_t len)
+{
+    struct write *write = mem_new(1, sizeof *write);
+    uv_buf_t bytes = view(data, len);
+    if (write) {
+        (void)submit(conn, write, &bytes, 1);
+    }
+}
+
+int conn_send(struct conn *conn, struct msg *msg, struct err *err)
+{
+    if (conn->state != CONN_OPEN) {
+        return err_set(err, ERR_STATE, "%s: the connection is not open", conn->peer);
+    }
+    if (msg->raw_len > 0 && !msg->payload) {
+        return err_set(err, ERR_USAGE, "a %s message whose raw bytes nobody holds", msg_type_name(msg->type));
+    }
+    struct write *write = mem_new(1, sizeof *write);
+    if (!write) {
+        return err_set(err, ERR_NOMEM, "out of memory for a %s message", msg_type_name(msg->type));
+    }
+    buf_init(&write->head, SIZE_MAX / 2);
+    int rc = msg_encode(msg, &write->head, err);
+    if (rc < 0) {
+        write_free(write);
+        return rc;
+    }
+    size_t total = write->head.len + msg->raw_len;
+    if (conn->queued_bytes > conn->options.queue_max_bytes ||
+        total > conn->options.queue_max_bytes - conn->queued_bytes) {
+        write_free(write);
+        return err_set(err, ERR_LIMIT, "%s: %zu bytes wait to be written and %zu more exceed the queue", conn->peer,
+                       conn->queued_bytes, total);
+    }
+    uv_buf_t bufs[2] = {view(write->head.data, write->head.len), view(msg->raw, msg->raw_len)};
+    write->payload = msg->payload;
+    msg->payload = NULL;
+    rc = submit(conn, write, bufs, msg->raw_len > 0 ? 2 : 1);
+    return rc < 0 ? err_set(err, ERR_IO, "%s: %s", conn->peer, uv_strerror(rc)) : 0;
+}
+
+/* ---- Asking ---- */
+
+size_t conn_queued_bytes(const struct conn *conn)
+{
+    return conn->queued_bytes;
+}
+
+void conn_limit(struct conn *conn, const struct frame_limits *limits)
+{
+    frame_decoder_limit(&conn->decoder, limits);
+}
+
+void *conn_ctx(const struct conn *conn)
+{
+    return conn->options.ctx;
+}
+
+void conn_set_ctx(struct conn *conn, void *ctx)
+{
+    conn->options.ctx = ctx;
+}
+
+const char *conn_peer(const struct conn *conn)
+{
+    return conn->peer;
+}
+
+uint64_t conn_bytes_in(const struct conn *conn)
+{
+    return conn->bytes_in;
+}
+
+uint64_t conn_bytes_out(const struct conn *conn)
+{
+    return conn->bytes_out;
+}

@@ -1,0 +1,51 @@
+/* Names of the wire's numbers, for logs and people. A number from outside may be anything: "unknown" then. */
+#include "common/wire/msg.h"
+
+#define NAME_AT(table, index)                                                                                          \
+    ((index) < sizeof(table) / sizeof((table)[0]) && (table)[index] ? (table)[index] : "unknown")
+
+const char *msg_type_name(uint8_t type)
+{
+    static const char *const names[] = {
+        [MSG_HELLO] = "HELLO",       [MSG_WELCOME] = "WELCOME",   [MSG_REJECT] = "REJECT",
+        [MSG_READY] = "READY",       [MSG_ROUND] = "ROUND",       [MSG_FETCH] = "FETCH",
+        [MSG_CHUNK] = "CHUNK",       [MSG_PROGRESS] = "PROGRESS", [MSG_ALIVE] = "ALIVE",
+        [MSG_OFFER] = "OFFER",       [MSG_GRANT] = "GRANT",       [MSG_QUEUED] = "QUEUED",
+        [MSG_ACCEPTED] = "ACCEPTED", [MSG_DECLINED] = "DECLINED", [MSG_ROUND_END] = "ROUND_END",
+        [MSG_BYE] = "BYE",           [MSG_STATUS] = "STATUS",     [MSG_STATUS_REPLY] = "STATUS_REPLY",
+    };
+    return NAME_AT(names, type);
+}
+
+const char *role_name(uint32_t role)
+{
+    static const char *const names[] = {
+        [ROLE_TRAINER] = "trainer",
+        [ROLE_OBSERVER] = "observer",
+        [ROLE_OPERATOR] = "operator",
+    };
+    return NAME_AT(names, role);
+}
+
+const char *blob_kind_name(uint32_t kind)
+{
+    static const char *const names[] = {
+        [BLOB_MODEL] = "model",
+        [BLOB_REMOTE] = "remote",
+        [BLOB_UPDATE] = "update",
+        [BLOB_FEATURES] = "features",
+    };
+    return NAME_AT(names, kind);
+}
+
+const char *decline_reason_name(uint32_t reason)
+{
+    static const char *const names[] = {
+        [DECLINE_STALE] = "stale",       [DECLINE_NOT_FINITE] = "not finite",
+        [DECLINE_RANGE] = "range",       [DECLINE_NORM] = "norm",
+        [DECLINE_LAYOUT] = "layout",     [DECLINE_HASH] = "hash",
+        [DECLINE_LENGTH] = "length",     [DECLINE_WEIGHT] = "weight",
+        [DECLINE_FEATURES] = "features", [DECLINE_NOT_SELECTED] = "not selected",
+    };
+    return NAME_AT(names, reason);
+}

@@ -9,7 +9,8 @@
 
 struct embedder;
 
-int embedder_new(const struct layout *layout, const float *params, uint32_t threads, struct embedder **out, struct err *err);
+int embedder_new(const struct layout *layout, const float *params, uint32_t threads, struct embedder **out,
+                 struct err *err);
 void embedder_free(struct embedder *embedder);
 /* fetch fills image i of the set, normalised floats [3, input, input]; it is called from worker threads. backbone:
  * [n, layout->backbone] or NULL, not normalised; features: [n, d] or NULL, unit rows. */

@@ -13,11 +13,15 @@
  *   L = mean_i -log( exp(q_i.k_i/t) / (exp(q_i.k_i/t) + sum_n exp(q_i.n/t)) )
  * q, k: [B, d]; negatives: [n, d] (local queue and remote features, already drawn; n may be 0). dq: [B, d].
  * scratch: [B, n + 1]. *accuracy: share of rows whose positive has the largest logit. */
-void loss_contrast(uint32_t B, uint32_t d, uint32_t n, const float *q, const float *k, const float *negatives, float temperature,
-                   float *dq, double *loss, double *accuracy, float *scratch);
+void loss_contrast(uint32_t B, uint32_t d, uint32_t n, const float *q, const float *k, const float *negatives,
+                   float temperature, float *dq, double *loss, double *accuracy, float *scratch);
+
+/* Most neighbours that the matching losses take: their choice lies on the stack. */
+#define LOSS_NEIGHBOURS_MAX 1024
 
 /* Neighbourhood matching, entropy form (our reconstruction): p_ij = softmax_j(q_i.r_j / t) over the `neighbours` remote
- * features nearest to q_i; the loss is weight * mean_i H(p_i). remote: [m, d]; scratch: [B, m]. neighbours <= m. */
+ * features nearest to q_i; the loss is weight * mean_i H(p_i). remote: [m, d]; scratch: [B, m].
+ * 1 <= neighbours <= m, at most LOSS_NEIGHBOURS_MAX. */
 void loss_matching_entropy(uint32_t B, uint32_t d, uint32_t m, const float *q, const float *remote, uint32_t neighbours,
                            float temperature, float weight, float *dq, double *loss, float *scratch);
 
@@ -25,8 +29,8 @@ void loss_matching_entropy(uint32_t B, uint32_t d, uint32_t m, const float *q, c
  * (no gradient through the choice) are further positives against the same negatives:
  *   weight * mean_i mean_{p in N(i)} -log( exp(q_i.p/t) / (exp(q_i.p/t) + sum_n exp(q_i.n/t)) )
  * where negatives that are among i's positives are left out of the sum. scratch: [B, n + 2m]. */
-void loss_matching_positives(uint32_t B, uint32_t d, uint32_t m, uint32_t n, const float *q, const float *k, const float *remote,
-                             const float *negatives, uint32_t neighbours, float temperature, float weight, float *dq,
-                             double *loss, float *scratch);
+void loss_matching_positives(uint32_t B, uint32_t d, uint32_t m, uint32_t n, const float *q, const float *k,
+                             const float *remote, const float *negatives, uint32_t neighbours, float temperature,
+                             float weight, float *dq, double *loss, float *scratch);
 
 #endif

@@ -1,8 +1,10 @@
 /* One network planned for one batch size: memory, layouts and primitives are fixed by net_new; forward and backward
- * allocate nothing. A net is used by one thread at a time; parameters are passed in and never kept.
+ * allocate nothing. A net is used by one thread at a time, for which OpenMP's thread count becomes 1; parameters
+ * are passed in and never kept. The layout is kept by reference.
  *
- * Projection head: pooled backbone [n, c] -> linear c x c -> ReLU -> linear d x c -> L2 normalisation -> features [n, d]
- * (MoCo v2, Chen et al. 2020). What is exchanged and contrasted are the features; eval and embed use the backbone. */
+ * Projection head: pooled backbone [n, c] -> linear c x c -> ReLU -> linear d x c -> L2 normalisation -> features [n,
+ * d] (MoCo v2, Chen et al. 2020). What is exchanged and contrasted are the features; eval and embed use the backbone.
+ */
 #ifndef STARLING_NN_NET_H
 #define STARLING_NN_NET_H
 
@@ -16,15 +18,15 @@ enum net_mode {
 
 struct net;
 
-/* ERR_NOMEM, ERR_FAILED (with oneDNN's reason). */
+/* ERR_NOMEM, ERR_CONFIG (an empty batch), ERR_FAILED (with oneDNN's reason). */
 int net_new(const struct layout *layout, uint32_t batch, enum net_mode mode, struct net **out, struct err *err);
 void net_free(struct net *net);
 
-/* images: [batch, 3, input, input], normalised floats. backbone: [batch, layout->backbone] or NULL. features: [batch, d]
- * or NULL. stats (not NET_EVAL; may be NULL): [total - trainable_end], in the layout's order: the batch's mean and second
- * moment of every BN, to be folded into the running ones by the caller. ERR_FAILED. */
-int net_forward(struct net *net, const float *params, const float *images, float *backbone, float *features, float *stats,
-                struct err *err);
+/* images: [batch, 3, input, input], normalised floats. backbone: [batch, layout->backbone] or NULL. features: [batch,
+ * d] or NULL. stats (not NET_EVAL; may be NULL): [total - trainable_end], in the layout's order: the batch's mean and
+ * second moment of every BN, to be folded into the running ones by the caller. ERR_FAILED. */
+int net_forward(struct net *net, const float *params, const float *images, float *backbone, float *features,
+                float *stats, struct err *err);
 /* NET_TRAIN, after net_forward with the same params. dfeatures: [batch, d], gradient by the normalised features.
  * grad: [trainable_end], accumulated into. */
 int net_backward(struct net *net, const float *params, const float *dfeatures, float *grad, struct err *err);

@@ -1,0 +1,187 @@
+/* The method is described in README; what is the paper's and what is ours is said at each loss in loss.h.
+ *
+ * Every loss is two dense products around a pass over the logits: similarities, a softmax that turns them in place into
+ * the coefficients of the gradient, and coefficients times rows. */
+#include "client/nn/loss.h"
+
+#include "client/nn/blas.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+/* out [B, n] (rows `stride` apart) = scale * q [B, d] * rows [n, d]^T. */
+static void similarities(uint32_t B, uint32_t d, uint32_t n, const float *q, const float *rows, float scale, float *out,
+                         size_t stride)
+{
+    blas_gemm(B, n, d, scale, (struct blas_matrix){q, d, 0}, (struct blas_matrix){rows, d, 1}, 0, out, stride);
+}
+
+/* dq [B, d] += coefficients [B, n] * rows [n, d]. */
+static void pull(uint32_t B, uint32_t d, uint32_t n, const float *coefficients, size_t stride, const float *rows,
+                 float *dq)
+{
+    if (n == 0) {
+        return;
+    }
+    blas_gemm(B, d, n, 1, (struct blas_matrix){coefficients, stride, 0}, (struct blas_matrix){rows, d, 0}, 1, dq, d);
+}
+
+static void pull_one(uint32_t d, double coefficient, const float *row, float *dq)
+{
+    for (uint32_t j = 0; j < d; j++) {
+        dq[j] += (float)coefficient * row[j];
+    }
+}
+
+static float largest(const float *values, uint32_t n)
+{
+    float best = -INFINITY;
+    for (uint32_t i = 0; i < n; i++) {
+        best = values[i] > best ? values[i] : best;
+    }
+    return best;
+}
+
+/* values[i] becomes exp(values[i] - top); the sum is returned. */
+static double exponentials(float *values, uint32_t n, float top)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        values[i] = expf(values[i] - top);
+        sum += (double)values[i];
+    }
+    return sum;
+}
+
+static void scale_row(float *values, uint32_t n, double by)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        values[i] *= (float)by;
+    }
+}
+
+void loss_contrast(uint32_t B, uint32_t d, uint32_t n, const float *q, const float *k, const float *negatives,
+                   float temperature, float *dq, double *loss, double *accuracy, float *scratch)
+{
+    size_t stride = (size_t)n + 1; /* column 0 is the positive */
+    double total = 0, pulls = 1 / ((double)B * (double)temperature);
+    uint32_t right = 0;
+    similarities(B, d, n, q, negatives, 1 / temperature, scratch + 1, stride);
+    for (uint32_t i = 0; i < B; i++) {
+        float *logits = scratch + i * stride;
+        double positive = blas_dot(q + (size_t)i * d, k + (size_t)i * d, d) / (double)temperature;
+        float rival = largest(logits + 1, n);
+        logits[0] = (float)positive;
+        float top = logits[0] > rival ? logits[0] : rival;
+        right += logits[0] > rival;
+        double sum = exponentials(logits, n + 1, top);
+        total += (double)top - positive + log(sum);
+        scale_row(logits, n + 1, pulls / sum);
+        pull_one(d, (double)logits[0] - pulls, k + (size_t)i * d, dq + (size_t)i * d);
+    }
+    pull(B, d, n, scratch + 1, stride, negatives, dq);
+    *loss = total / B;
+    *accuracy = (double)right / B;
+}
+
+/* The `count` largest of n values, largest first; of equal ones the first. */
+static void choose_largest(const float *values, uint32_t n, uint32_t count, uint32_t *chosen)
+{
+    uint32_t have = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (have == count && !(values[i] > values[chosen[have - 1]])) {
+            continue;
+        }
+        uint32_t at = have < count ? have++ : have - 1;
+        for (; at > 0 && values[i] > values[chosen[at - 1]]; at--) {
+            chosen[at] = chosen[at - 1];
+        }
+        chosen[at] = i;
+    }
+}
+
+void loss_matching_entropy(uint32_t B, uint32_t d, uint32_t m, const float *q, const float *remote, uint32_t neighbours,
+                           float temperature, float weight, float *dq, double *loss, float *scratch)
+{
+    uint32_t chosen[LOSS_NEIGHBOURS_MAX];
+    double p[LOSS_NEIGHBOURS_MAX], total = 0;
+    similarities(B, d, m, q, remote, 1 / temperature, scratch, m);
+    for (uint32_t i = 0; i < B; i++) {
+        const float *logits = scratch + (size_t)i * m;
+        choose_largest(logits, m, neighbours, chosen);
+        double top = (double)logits[chosen[0]], sum = 0, entropy = 0;
+        for (uint32_t j = 0; j < neighbours; j++) {
+            p[j] = exp((double)logits[chosen[j]] - top);
+            sum += p[j];
+        }
+        for (uint32_t j = 0; j < neighbours; j++) {
+            double log_p = (double)logits[chosen[j]] - top - log(sum);
+            p[j] /= sum;
+            entropy -= p[j] * log_p;
+        }
+        /* dH / dlogit_j = -p_j (log p_j + H). */
+        for (uint32_t j = 0; j < neighbours; j++) {
+            double log_p = (double)logits[chosen[j]] - top - log(sum);
+            double by = -p[j] * (log_p + entropy) * (double)weight / ((double)temperature * B);
+            pull_one(d, by, remote + (size_t)chosen[j] * d, dq + (size_t)i * d);
+        }
+        total += entropy;
+    }
+    *loss = (double)weight * total / B;
+}
+
+/* Takes negatives that are the same feature as a positive out of row i's sum. A copy has the same similarity up to
+ * rounding, so only those near it are compared as a whole. */
+static void leave_out(float *logits, uint32_t n, uint32_t d, const float *negatives, const float *positive, float logit)
+{
+    float near = 1e-4f * (1 + fabsf(logit));
+    for (uint32_t j = 0; j < n; j++) {
+        if (fabsf(logits[j] - logit) <= near &&
+            memcmp(negatives + (size_t)j * d, positive, d * sizeof *positive) == 0) {
+            logits[j] = -INFINITY;
+        }
+    }
+}
+
+/* One image of loss_matching_positives: the loss; logits [n] become the coefficients of the negatives. */
+static double matching_row(uint32_t d, uint32_t n, const float *remote, const float *negatives, const uint32_t *chosen,
+                           uint32_t neighbours, const float *similar, double pulls, float *logits, float *dq)
+{
+    float top = -INFINITY;
+    for (uint32_t j = 0; j < neighbours; j++) {
+        leave_out(logits, n, d, negatives, remote + (size_t)chosen[j] * d, similar[chosen[j]]);
+        top = similar[chosen[j]] > top ? similar[chosen[j]] : top;
+    }
+    float rival = largest(logits, n);
+    top = rival > top ? rival : top;
+    double rest = exponentials(logits, n, top), shares = 0, total = 0;
+    for (uint32_t j = 0; j < neighbours; j++) {
+        double logit = (double)similar[chosen[j]] - (double)top, e = exp(logit), sum = e + rest;
+        total += log(sum) - logit;
+        shares += 1 / sum;
+        pull_one(d, (e / sum - 1) * pulls, remote + (size_t)chosen[j] * d, dq);
+    }
+    scale_row(logits, n, shares * pulls);
+    return total;
+}
+
+void loss_matching_positives(uint32_t B, uint32_t d, uint32_t m, uint32_t n, const float *q, const float *k,
+                             const float *remote, const float *negatives, uint32_t neighbours, float temperature,
+                             float weight, float *dq, double *loss, float *scratch)
+{
+    uint32_t chosen[LOSS_NEIGHBOURS_MAX];
+    float *logits = scratch, *near = logits + (size_t)B * n, *similar = near + (size_t)B * m;
+    double total = 0, pulls = (double)weight / ((double)temperature * B * neighbours);
+    similarities(B, d, n, q, negatives, 1 / temperature, logits, n);
+    similarities(B, d, m, k, remote, 1, near, m);
+    similarities(B, d, m, q, remote, 1 / temperature, similar, m);
+    for (uint32_t i = 0; i < B; i++) {
+        choose_largest(near + (size_t)i * m, m, neighbours, chosen);
+        total += matching_row(d, n, remote, negatives, chosen, neighbours, similar + (size_t)i * m, pulls,
+                              logits + (size_t)i * n, dq + (size_t)i * d);
+    }
+    pull(B, d, n, logits, n, negatives, dq);
+    *loss = (double)weight * total / ((double)B * neighbours);
+}

@@ -1,0 +1,459 @@
+/* One step in three parallel phases with a barrier after each: keys by group, features and gradients by group, and the
+ * optimiser by stretches of the parameters. What a group leaves behind lies in its own place, and everything that adds
+ * up is added in the order of groups. */
+#include "client/nn/moco.h"
+
+#include "client/nn/blas.h"
+#include "client/nn/elementwise.h"
+#include "client/nn/loss.h"
+#include "client/nn/negatives.h"
+#include "client/nn/net.h"
+#include "client/nn/optimiser.h"
+#include "client/nn/queue.h"
+#include "client/nn/workers.h"
+#include "common/base/mem.h"
+#include "common/base/rng.h"
+
+#include <math.h>
+#include <string.h>
+
+#define BN_MOMENTUM 0.1f /* PyTorch's: how much of a batch enters the running statistics */
+#define STRETCH     65536u
+
+struct group {
+    double contrast, matching, accuracy;
+    bool finite;
+    float *grad;                    /* [trainable_end] */
+    float *query_stats, *key_stats; /* [total - trainable_end] */
+};
+
+/* What one worker needs to work on one group at a time. */
+struct place {
+    struct net *query, *key;
+    float *images;   /* [size, 3, input, input] */
+    float *features; /* [size, d] */
+    float *dq;       /* [size, d] */
+    float *scratch;  /* of the losses */
+};
+
+struct moco {
+    const struct layout *layout;
+    struct moco_options options;
+    uint32_t size; /* of a group */
+    uint32_t places_count;
+    uint64_t image; /* floats of one */
+    struct workers *workers;
+    struct place *places;
+    struct group *groups;
+    const float **grads; /* of the groups */
+    float *query, *key;  /* [total] */
+    float *velocity;     /* [trainable_end] */
+    float *keys;         /* [batch, d], in the batch's order */
+    uint32_t *order;     /* [batch], the shuffle of this step */
+    struct queue queue;
+    struct negatives negatives;
+    float *remote; /* [remote_rows, d] */
+    uint32_t remote_rows;
+    float matching_weight;
+    uint64_t step;
+    const float *view1, *view2; /* of the step that runs */
+    float learning_rate;
+};
+
+static int check_options(const struct moco_options *o, struct err *err)
+{
+    if (o->batch == 0 || o->bn_groups == 0 || o->batch % o->bn_groups != 0) {
+        return err_set(err, ERR_CONFIG, "bn_groups (%u) must divide batch (%u)", o->bn_groups, o->batch);
+    }
+    if (o->threads == 0 || o->queue == 0) {
+        return err_set(err, ERR_CONFIG, "threads (%u) and queue (%u) must be at least 1", o->threads, o->queue);
+    }
+    if (!(o->temperature > 0) || !(o->fusion_share >= 0 && o->fusion_share <= 1)) {
+        return err_set(err, ERR_CONFIG, "temperature (%g) must be positive and fusion.share (%g) in [0, 1]",
+                       (double)o->temperature, (double)o->fusion_share);
+    }
+    if (o->matching != MOCO_MATCHING_OFF &&
+        (o->neighbours == 0 || o->neighbours > LOSS_NEIGHBOURS_MAX || !(o->matching_temperature > 0))) {
+        return err_set(err, ERR_CONFIG, "matching.neighbours (%u) must be in [1, %u] and matching.temperature positive",
+                       o->neighbours, LOSS_NEIGHBOURS_MAX);
+    }
+    return 0;
+}
+
+static int out_of_memory(struct err *err)
+{
+    return err_set(err, ERR_NOMEM, "out of memory");
+}
+
+static float *floats(uint64_t rows, uint64_t each)
+{
+    return mem_new_aligned(rows, each * sizeof(float));
+}
+
+static int new_groups(struct moco *moco, struct err *err)
+{
+    const struct layout *layout = moco->layout;
+    uint64_t stats = layout->total - layout->trainable_end;
+    uint32_t count = moco->options.bn_groups;
+    moco->groups = mem_new(count, sizeof *moco->groups);
+    moco->grads = mem_new(count, sizeof *moco->grads);
+    if (!moco->groups || !moco->grads) {
+        return out_of_memory(err);
+    }
+    for (uint32_t g = 0; g < count; g++) {
+        struct group *group = &moco->groups[g];
+        group->grad = floats(layout->trainable_end, 1);
+        group->query_stats = floats(stats, 1);
+        group->key_stats = floats(stats, 1);
+        if (!group->grad || !group->query_stats || !group->key_stats) {
+            return out_of_memory(err);
+        }
+        moco->grads[g] = group->grad;
+    }
+    return 0;
+}
+
+static int new_places(struct moco *moco, struct err *err)
+{
+    uint32_t d = moco->layout->spec.features;
+    moco->places_count =
+        moco->options.threads < moco->options.bn_groups ? moco->options.threads : moco->options.bn_groups;
+    moco->places = mem_new(moco->places_count, sizeof *moco->places);
+    if (!moco->places) {
+        return out_of_memory(err);
+    }
+    for (uint32_t i = 0; i < moco->places_count; i++) {
+        struct place *place = &moco->places[i];
+        place->images = floats(moco->size, moco->image);
+        place->features = floats(moco->size, d);
+        place->dq = floats(moco->size, d);
+        place->scratch = floats(moco->size, (uint64_t)moco->options.queue + 1);
+        if (!place->images || !place->features || !place->dq || !place->scratch) {
+            return out_of_memory(err);
+        }
+        int rc = net_new(moco->layout, moco->size, NET_TRAIN, &place->query, err);
+        if (rc == 0) {
+            rc = net_new(moco->layout, moco->size, NET_BATCH, &place->key, err);
+        }
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    return 0;
+}
+
+static int new_state(struct moco *moco, struct err *err)
+{
+    const struct layout *layout = moco->layout;
+    uint32_t d = layout->spec.features;
+    moco->query = floats(layout->total, 1);
+    moco->key = floats(layout->total, 1);
+    moco->velocity = floats(layout->trainable_end, 1);
+    moco->keys = floats(moco->options.batch, d);
+    moco->order = mem_new(moco->options.batch, sizeof *moco->order);
+    if (!moco->query || !moco->key || !moco->velocity || !moco->keys || !moco->order) {
+        return out_of_memory(err);
+    }
+    int rc = queue_init(&moco->queue, moco->options.queue, d, moco->options.seed, err);
+    return rc ? rc : negatives_init(&moco->negatives, moco->options.queue, 0, d, err);
+}
+
+int moco_new(const struct layout *layout, const struct moco_options *options, struct moco **out, struct err *err)
+{
+    *out = NULL;
+    int rc = check_options(options, err);
+    if (rc != 0) {
+        return rc;
+    }
+    struct moco *moco = mem_new(1, sizeof *moco);
+    if (!moco) {
+        return out_of_memory(err);
+    }
+    moco->layout = layout;
+    moco->options = *options;
+    moco->size = options->batch / options->bn_groups;
+    moco->image = (uint64_t)3 * layout->spec.input * layout->spec.input;
+    blas_setup();
+    if ((rc = new_state(moco, err)) || (rc = new_groups(moco, err)) || (rc = new_places(moco, err)) ||
+        (rc = workers_new(moco->places_count, &moco->workers, err))) {
+        moco_free(moco);
+        return rc;
+    }
+    *out = moco;
+    return 0;
+}
+
+void moco_free(struct moco *moco)
+{
+    if (!moco) {
+        return;
+    }
+    workers_free(moco->workers);
+    for (uint32_t g = 0; moco->groups && g < moco->options.bn_groups; g++) {
+        mem_free(moco->groups[g].grad);
+        mem_free(moco->groups[g].query_stats);
+        mem_free(moco->groups[g].key_stats);
+    }
+    for (uint32_t i = 0; moco->places && i < moco->places_count; i++) {
+        struct place *place = &moco->places[i];
+        net_free(place->query);
+        net_free(place->key);
+        mem_free(place->images);
+        mem_free(place->features);
+        mem_free(place->dq);
+        mem_free(place->scratch);
+    }
+    mem_free(moco->groups);
+    mem_free(moco->grads);
+    mem_free(moco->places);
+    mem_free(moco->query);
+    mem_free(moco->key);
+    mem_free(moco->velocity);
+    mem_free(moco->keys);
+    mem_free(moco->order);
+    queue_fini(&moco->queue);
+    negatives_fini(&moco->negatives);
+    mem_free(moco->remote);
+    mem_free(moco);
+}
+
+/* Room for m remote features: themselves, the draw among them, and the losses' scratch. Without memory for all of it
+ * the old rows stay. */
+static int resize_remote(struct moco *moco, uint32_t m, struct err *err)
+{
+    uint32_t d = moco->layout->spec.features;
+    struct negatives negatives;
+    int rc = negatives_init(&negatives, moco->options.queue, m, d, err);
+    if (rc != 0) {
+        return rc;
+    }
+    float *remote = floats(m, d);
+    bool missing = !remote;
+    for (uint32_t i = 0; i < moco->places_count && !missing; i++) {
+        /* A larger one than the old rows need does no harm if a later one is missing. */
+        float *scratch = floats(moco->size, (uint64_t)moco->options.queue + 1 + 2 * (uint64_t)m);
+        missing = !scratch;
+        if (scratch && m > moco->remote_rows) {
+            mem_free(moco->places[i].scratch);
+            moco->places[i].scratch = scratch;
+        } else {
+            mem_free(scratch);
+        }
+    }
+    if (missing) {
+        mem_free(remote);
+        negatives_fini(&negatives);
+        return err_set(err, ERR_NOMEM, "out of memory for %u remote features", m);
+    }
+    mem_free(moco->remote);
+    negatives_fini(&moco->negatives);
+    moco->remote = remote;
+    moco->negatives = negatives;
+    return 0;
+}
+
+int moco_begin(struct moco *moco, const float *params, const float *remote, uint32_t m, float matching_weight,
+               uint64_t first_step, struct err *err)
+{
+    uint32_t d = moco->layout->spec.features;
+    int rc = queue_check_rows(remote, m, d, "remote features", err);
+    if (rc == 0 && m != moco->remote_rows) {
+        rc = resize_remote(moco, m, err);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    if (m > 0) {
+        memcpy(moco->remote, remote, (size_t)m * d * sizeof *remote);
+    }
+    moco->remote_rows = m;
+    moco->matching_weight = matching_weight;
+    moco->step = first_step;
+    memcpy(moco->query, params, moco->layout->total * sizeof *params);
+    memcpy(moco->key, params, moco->layout->total * sizeof *params);
+    memset(moco->velocity, 0, moco->layout->trainable_end * sizeof *moco->velocity);
+    return 0;
+}
+
+/* Phase 1. A group of keys is drawn from the whole batch, so that what its BN sees is not what its query group's sees.
+ */
+static int keys_of_group(void *ctx, uint32_t worker, uint32_t item, struct err *err)
+{
+    struct moco *moco = ctx;
+    struct place *place = &moco->places[worker];
+    const uint32_t *order = moco->order + (size_t)item * moco->size;
+    uint32_t d = moco->layout->spec.features;
+    for (uint32_t i = 0; i < moco->size; i++) {
+        memcpy(place->images + i * moco->image, moco->view2 + order[i] * moco->image, moco->image * sizeof(float));
+    }
+    int rc =
+        net_forward(place->key, moco->key, place->images, NULL, place->features, moco->groups[item].key_stats, err);
+    for (uint32_t i = 0; i < moco->size && rc == 0; i++) {
+        memcpy(moco->keys + (size_t)order[i] * d, place->features + (size_t)i * d, d * sizeof(float));
+    }
+    return rc;
+}
+
+/* The losses of a group's rows. Their gradients are means over the group; dq is then a part of the batch's mean. */
+static void losses_of_group(struct moco *moco, struct place *place, uint32_t item)
+{
+    const struct moco_options *o = &moco->options;
+    struct group *group = &moco->groups[item];
+    uint32_t d = moco->layout->spec.features, B = moco->size, m = moco->remote_rows;
+    uint32_t n = moco->negatives.remote + moco->negatives.local, neighbours = o->neighbours < m ? o->neighbours : m;
+    const float *keys = moco->keys + (size_t)item * B * d;
+    memset(place->dq, 0, (size_t)B * d * sizeof *place->dq);
+    loss_contrast(B, d, n, place->features, keys, moco->negatives.data, o->temperature, place->dq, &group->contrast,
+                  &group->accuracy, place->scratch);
+    group->matching = 0;
+    bool matches = m > 0 && moco->matching_weight > 0;
+    if (matches && o->matching == MOCO_MATCHING_ENTROPY) {
+        loss_matching_entropy(B, d, m, place->features, moco->remote, neighbours, o->matching_temperature,
+                              moco->matching_weight, place->dq, &group->matching, place->scratch);
+    } else if (matches && o->matching == MOCO_MATCHING_POSITIVES) {
+        loss_matching_positives(B, d, m, n, place->features, keys, moco->remote, moco->negatives.data, neighbours,
+                                o->matching_temperature, moco->matching_weight, place->dq, &group->matching,
+                                place->scratch);
+    }
+    for (size_t i = 0; i < (size_t)B * d; i++) {
+        place->dq[i] /= (float)o->bn_groups;
+    }
+}
+
+/* Phase 2. */
+static int gradient_of_group(void *ctx, uint32_t worker, uint32_t item, struct err *err)
+{
+    struct moco *moco = ctx;
+    struct place *place = &moco->places[worker];
+    struct group *group = &moco->groups[item];
+    const float *images = moco->view1 + (size_t)item * moco->size * moco->image;
+    int rc = net_forward(place->query, moco->query, images, NULL, place->features, group->query_stats, err);
+    if (rc != 0) {
+        return rc;
+    }
+    losses_of_group(moco, place, item);
+    memset(group->grad, 0, moco->layout->trainable_end * sizeof *group->grad);
+    rc = net_backward(place->query, moco->query, place->dq, group->grad, err);
+    /* A ReLU turns NaN into 0, so that a broken net may well have a loss; its statistics and gradient tell. */
+    uint64_t trained = moco->layout->trainable_end, stats = moco->layout->total - trained;
+    group->finite = all_finite(group->grad, trained) && all_finite(group->query_stats, stats) &&
+                    all_finite(group->key_stats, stats);
+    return rc;
+}
+
+/* Phase 3. The key encoder's step is taken here, behind the optimiser's, instead of at the start of the next step: the
+ * numbers are the same, and the memory is walked once. */
+static int optimise_stretch(void *ctx, uint32_t worker, uint32_t item, struct err *err)
+{
+    (void)worker, (void)err;
+    struct moco *moco = ctx;
+    const struct moco_options *o = &moco->options;
+    uint64_t begin = (uint64_t)item * STRETCH, end = begin + STRETCH;
+    struct optimiser optimiser = {moco->query,     moco->velocity,          moco->key,           moco->grads,
+                                  o->bn_groups,    moco->layout->decay_end, moco->learning_rate, o->sgd_momentum,
+                                  o->weight_decay, o->key_momentum};
+    optimiser_step(&optimiser, begin, end < moco->layout->trainable_end ? end : moco->layout->trainable_end);
+    return 0;
+}
+
+/* The running statistics of both encoders take in the mean over the groups. */
+static void fold_statistics(struct moco *moco)
+{
+    uint64_t first = moco->layout->trainable_end, count = moco->layout->total - first;
+    float share = 1 / (float)moco->options.bn_groups;
+    for (uint64_t i = 0; i < count; i++) {
+        float query = 0, key = 0;
+        for (uint32_t g = 0; g < moco->options.bn_groups; g++) {
+            query += moco->groups[g].query_stats[i];
+            key += moco->groups[g].key_stats[i];
+        }
+        moco->query[first + i] += BN_MOMENTUM * (query * share - moco->query[first + i]);
+        moco->key[first + i] += BN_MOMENTUM * (key * share - moco->key[first + i]);
+    }
+}
+
+/* False when anything is not finite. */
+static bool add_up(const struct moco *moco, struct moco_step *out)
+{
+    bool finite = true;
+    uint32_t groups = moco->options.bn_groups, negatives = moco->negatives.remote + moco->negatives.local;
+    *out = (struct moco_step){0};
+    for (uint32_t g = 0; g < groups; g++) {
+        out->loss_contrast += moco->groups[g].contrast / groups;
+        out->loss_matching += moco->groups[g].matching / groups;
+        out->accuracy += moco->groups[g].accuracy / groups;
+        finite = finite && moco->groups[g].finite;
+    }
+    out->loss = out->loss_contrast + out->loss_matching;
+    out->remote_share = negatives ? (double)moco->negatives.remote / negatives : 0;
+    return finite && isfinite(out->loss);
+}
+
+int moco_step(struct moco *moco, const float *view1, const float *view2, float learning_rate, struct moco_step *out,
+              struct err *err)
+{
+    const struct moco_options *o = &moco->options;
+    moco->view1 = view1;
+    moco->view2 = view2;
+    moco->learning_rate = learning_rate;
+    struct rng rng;
+    rng_init(&rng, o->seed, RNG_SHUFFLE, moco->step, 0, 0);
+    for (uint32_t i = 0; i < o->batch; i++) {
+        moco->order[i] = i;
+    }
+    rng_permute(&rng, moco->order, o->batch);
+    negatives_draw(&moco->negatives, &moco->queue, moco->remote, moco->remote_rows, o->fusion_share, o->seed,
+                   moco->step);
+    int rc = workers_run(moco->workers, o->bn_groups, keys_of_group, moco, err);
+    if (rc == 0) {
+        rc = workers_run(moco->workers, o->bn_groups, gradient_of_group, moco, err);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    if (!add_up(moco, out)) {
+        return err_set(err, ERR_FAILED,
+                       "loss or gradient is not finite in step %llu: the learning rate may be too high",
+                       (unsigned long long)moco->step);
+    }
+    fold_statistics(moco);
+    uint32_t stretches = (uint32_t)((moco->layout->trainable_end + STRETCH - 1) / STRETCH);
+    rc = workers_run(moco->workers, stretches, optimise_stretch, moco, err);
+    queue_push(&moco->queue, moco->keys, o->batch);
+    moco->step++;
+    return rc;
+}
+
+const float *moco_query(const struct moco *moco)
+{
+    return moco->query;
+}
+
+const float *moco_key(const struct moco *moco)
+{
+    return moco->key;
+}
+
+uint32_t moco_queue_rows(const struct moco *moco)
+{
+    return moco->queue.rows;
+}
+
+void moco_queue_save(const struct moco *moco, float *out)
+{
+    for (uint32_t i = 0; i < moco->queue.rows; i++) {
+        memcpy(out + (size_t)i * moco->queue.d, queue_row(&moco->queue, i), moco->queue.d * sizeof *out);
+    }
+}
+
+int moco_queue_load(struct moco *moco, const float *rows, uint32_t count, struct err *err)
+{
+    if (count > moco->queue.rows) {
+        return err_set(err, ERR_DATA, "%u rows for a queue of %u", count, moco->queue.rows);
+    }
+    int rc = queue_check_rows(rows, count, moco->queue.d, "queue", err);
+    if (rc == 0) {
+        queue_push(&moco->queue, rows, count);
+    }
+    return rc;
+}

@@ -1,0 +1,347 @@
+/* The engine against PyTorch: features, statistics and every gradient of three encoders; the three losses; ten steps of
+ * training. The files' byte table is in make_golden.py.
+ *
+ * Tolerances: the files hold float64 results, so what is compared is our float32 rounding alone. Features to 1e-5, each
+ * gradient tensor to 1e-4 of its norm, ten steps of training to 1e-4 of the loss and of the vectors. Each comparison is
+ * also shown a planted error that it has to refuse. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* cmocka wants the four above first. */
+#include <cmocka.h>
+
+#include "client/nn/loss.h"
+#include "client/nn/moco.h"
+#include "client/nn/net.h"
+#include "common/base/mem.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct array {
+    char name[33];
+    uint32_t count;
+    const void *data;
+};
+
+struct golden {
+    uint8_t *bytes;
+    uint32_t count;
+    struct array arrays[16];
+};
+
+static uint32_t get_u32(const uint8_t *at)
+{
+    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+}
+
+static void golden_open(struct golden *golden, const char *name)
+{
+    char path[512];
+    (void)snprintf(path, sizeof path, "%s/tests/golden/%s", STARLING_SOURCE_DIR, name);
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, 0, SEEK_END), 0);
+    size_t size = (size_t)ftell(file), at = 12;
+    rewind(file);
+    memset(golden, 0, sizeof *golden);
+    golden->bytes = mem_new_aligned(size, 1);
+    assert_non_null(golden->bytes);
+    assert_int_equal(fread(golden->bytes, 1, size, file), size);
+    (void)fclose(file);
+    assert_memory_equal(golden->bytes, "STGOLD01", 8);
+    golden->count = get_u32(golden->bytes + 8);
+    assert_true(golden->count <= 16);
+    for (uint32_t i = 0; i < golden->count; i++) {
+        struct array *array = &golden->arrays[i];
+        assert_true(at + 40 <= size);
+        memcpy(array->name, golden->bytes + at, 32);
+        array->count = get_u32(golden->bytes + at + 36);
+        array->data = golden->bytes + at + 40; /* a multiple of four; the machine is little-endian as the file is */
+        at += 40 + (size_t)array->count * 4;
+        assert_true(at <= size);
+    }
+    assert_int_equal(at, size);
+}
+
+static const struct array *find(const struct golden *golden, const char *name)
+{
+    for (uint32_t i = 0; i < golden->count; i++) {
+        if (strcmp(golden->arrays[i].name, name) == 0) {
+            return &golden->arrays[i];
+        }
+    }
+    fail_msg("the golden file has no %s", name);
+    return NULL;
+}
+
+static const float *floats(const struct golden *golden, const char *name, size_t count)
+{
+    const struct array *array = find(golden, name);
+    assert_int_equal(array->count, count);
+    return array->data;
+}
+
+static const uint32_t *numbers(const struct golden *golden, const char *name, size_t count)
+{
+    const struct array *array = find(golden, name);
+    assert_int_equal(array->count, count);
+    return array->data;
+}
+
+static float *room(size_t n)
+{
+    float *out = mem_new_aligned(n, sizeof *out);
+    assert_non_null(out);
+    return out;
+}
+
+/* |a - b| / |b|. */
+static double distance(const float *a, const float *b, size_t n)
+{
+    double off = 0, size = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = (double)a[i] - (double)b[i];
+        off += d * d;
+        size += (double)b[i] * (double)b[i];
+    }
+    return sqrt(off / (size > 0 ? size : 1));
+}
+
+static void near(const char *what, const float *a, const float *b, size_t n, double tolerance)
+{
+    double off = distance(a, b, n);
+    if (!(off <= tolerance)) {
+        fail_msg("%s: off by %g of its norm, %g allowed", what, off, tolerance);
+    }
+}
+
+static struct layout *read_layout(const struct golden *golden, uint32_t *batch)
+{
+    const uint32_t *n = numbers(golden, "spec", 11);
+    struct model_spec spec = {.block = n[0],
+                              .stages = n[1],
+                              .blocks = {n[2], n[3], n[4], n[5]},
+                              .width = n[6],
+                              .stem = n[7],
+                              .input = n[8],
+                              .features = n[9]};
+    struct layout *layout;
+    struct err err;
+    if (layout_new(&spec, &layout, &err) != 0) {
+        fail_msg("%s", err.text);
+    }
+    *batch = n[10];
+    return layout;
+}
+
+static void check_gradients(const struct layout *layout, float *grad, const float *golden)
+{
+    for (uint32_t i = 0; i < layout->count; i++) {
+        const struct tensor *tensor = &layout->tensors[i];
+        if (tensor->offset >= layout->trainable_end) {
+            continue;
+        }
+        float *part = grad + tensor->offset;
+        const float *truth = golden + tensor->offset;
+        near(tensor->name, part, truth, tensor->count, 1e-4);
+        /* The same comparison refuses a tensor that is scaled by 1.05 and one that is missing. */
+        for (uint64_t j = 0; j < tensor->count; j++) {
+            part[j] *= 1.05f;
+        }
+        assert_true(distance(part, truth, tensor->count) > 1e-4);
+        memset(part, 0, tensor->count * sizeof *part);
+        assert_true(distance(part, truth, tensor->count) > 1e-4);
+    }
+}
+
+static void check_net(const char *name)
+{
+    struct golden golden;
+    uint32_t batch;
+    golden_open(&golden, name);
+    struct layout *layout = read_layout(&golden, &batch);
+    size_t c = (size_t)batch * layout->backbone, d = (size_t)batch * layout->spec.features;
+    size_t stats_count = layout->total - layout->trainable_end;
+    const float *params = floats(&golden, "params", layout->total);
+    const float *images = floats(&golden, "images", (size_t)batch * 3 * layout->spec.input * layout->spec.input);
+    float *backbone = room(c), *features = room(d), *stats = room(stats_count), *grad = room(layout->trainable_end);
+    struct net *net;
+    assert_int_equal(net_new(layout, batch, NET_TRAIN, &net, NULL), 0);
+    assert_int_equal(net_forward(net, params, images, backbone, features, stats, NULL), 0);
+    assert_int_equal(net_backward(net, params, floats(&golden, "dfeatures", d), grad, NULL), 0);
+    net_free(net);
+    near("backbone", backbone, floats(&golden, "backbone", c), c, 1e-5);
+    near("features", features, floats(&golden, "features", d), d, 1e-5);
+    near("stats", stats, floats(&golden, "stats", stats_count), stats_count, 1e-5);
+    check_gradients(layout, grad, floats(&golden, "grad", layout->trainable_end));
+
+    assert_int_equal(net_new(layout, batch, NET_EVAL, &net, NULL), 0);
+    assert_int_equal(net_forward(net, params, images, backbone, features, NULL, NULL), 0);
+    net_free(net);
+    near("eval backbone", backbone, floats(&golden, "eval_backbone", c), c, 1e-5);
+    near("eval features", features, floats(&golden, "eval_features", d), d, 1e-5);
+    assert_true(distance(features, floats(&golden, "features", d), d) > 1e-2); /* the modes differ */
+    mem_free(backbone);
+    mem_free(features);
+    mem_free(stats);
+    mem_free(grad);
+    mem_free(golden.bytes);
+    layout_free(layout);
+}
+
+static void small_stem(void **state)
+{
+    (void)state;
+    check_net("net_small.bin");
+}
+
+static void large_stem(void **state)
+{
+    (void)state;
+    check_net("net_large.bin");
+}
+
+static void bottleneck(void **state)
+{
+    (void)state;
+    check_net("net_bottleneck.bin");
+}
+
+static void check_loss(const struct golden *golden, const char *name, double loss, float *dq, size_t n)
+{
+    char key[33];
+    (void)snprintf(key, sizeof key, "%s_loss", name);
+    double truth = (double)*floats(golden, key, 1);
+    if (!(fabs(loss - truth) <= 1e-5 * fabs(truth))) {
+        fail_msg("%s: loss %g, should be %g", name, loss, truth);
+    }
+    (void)snprintf(key, sizeof key, "%s_dq", name);
+    const float *dtruth = floats(golden, key, n);
+    near(key, dq, dtruth, n, 1e-4);
+    memset(dq, 0, n * sizeof *dq);
+    assert_true(distance(dq, dtruth, n) > 0.5);
+}
+
+static void losses(void **state)
+{
+    (void)state;
+    struct golden golden;
+    golden_open(&golden, "losses.bin");
+    const uint32_t *sizes = numbers(&golden, "sizes", 5);
+    uint32_t B = sizes[0], d = sizes[1], n = sizes[2], m = sizes[3], neighbours = sizes[4];
+    float t = *floats(&golden, "temperature", 1), weight = *floats(&golden, "weight", 1);
+    const float *q = floats(&golden, "q", (size_t)B * d), *k = floats(&golden, "k", (size_t)B * d);
+    const float *negatives = floats(&golden, "negatives", (size_t)n * d);
+    const float *remote = floats(&golden, "remote", (size_t)m * d);
+    float *dq = room((size_t)B * d), *scratch = room((size_t)B * (n + 2 * m));
+    double loss, accuracy;
+    loss_contrast(B, d, n, q, k, negatives, t, dq, &loss, &accuracy, scratch);
+    check_loss(&golden, "contrast", loss, dq, (size_t)B * d);
+    assert_true(fabs(accuracy - (double)*floats(&golden, "accuracy", 1)) < 1e-6);
+    loss_matching_entropy(B, d, m, q, remote, neighbours, t, weight, dq, &loss, scratch);
+    check_loss(&golden, "entropy", loss, dq, (size_t)B * d);
+    loss_matching_positives(B, d, m, n, q, k, remote, negatives, neighbours, t, weight, dq, &loss, scratch);
+    check_loss(&golden, "positives", loss, dq, (size_t)B * d);
+    mem_free(dq);
+    mem_free(scratch);
+    mem_free(golden.bytes);
+}
+
+static void check_figures(uint32_t step, const struct moco_step *out, const float *truth)
+{
+    double off = fmax(fabs(out->loss_contrast - (double)truth[0]), fabs(out->loss_matching - (double)truth[1]));
+    if (!(off <= 1e-4 * fabs((double)truth[0]))) {
+        fail_msg("step %u: losses %g and %g, should be %g and %g", step, out->loss_contrast, out->loss_matching,
+                 (double)truth[0], (double)truth[1]);
+    }
+    assert_true(fabs(out->loss - out->loss_contrast - out->loss_matching) < 1e-9);
+    assert_true(fabs(out->accuracy - (double)truth[2]) < 1e-6);
+    assert_true(fabs(out->remote_share - (double)truth[3]) < 1e-6);
+}
+
+static void check_steps(const char *name)
+{
+    struct golden golden;
+    uint32_t batch;
+    golden_open(&golden, name);
+    struct layout *layout = read_layout(&golden, &batch);
+    const uint32_t *o = numbers(&golden, "options", 7);
+    const float *rates = floats(&golden, "rates", 8);
+    uint32_t d = layout->spec.features, K = o[1], m = o[2], steps = o[5];
+    struct moco_options options = {.batch = batch,
+                                   .bn_groups = o[0],
+                                   .threads = 2,
+                                   .queue = K,
+                                   .temperature = rates[4],
+                                   .key_momentum = rates[3],
+                                   .sgd_momentum = rates[1],
+                                   .weight_decay = rates[2],
+                                   .fusion_share = rates[7],
+                                   .matching = (enum moco_matching)o[3],
+                                   .neighbours = o[4],
+                                   .matching_weight = rates[6],
+                                   .matching_temperature = rates[5],
+                                   .seed = o[6]};
+    size_t view = (size_t)batch * 3 * layout->spec.input * layout->spec.input;
+    const float *views = floats(&golden, "views", (size_t)steps * 2 * view);
+    const float *figures = floats(&golden, "figures", (size_t)steps * 4);
+    const float *params = floats(&golden, "params", layout->total);
+    struct moco *moco;
+    assert_int_equal(moco_new(layout, &options, &moco, NULL), 0);
+    assert_int_equal(moco_queue_load(moco, floats(&golden, "queue", (size_t)K * d), K, NULL), 0);
+    assert_int_equal(moco_begin(moco, params, floats(&golden, "remote", (size_t)m * d), m, rates[6], 0, NULL), 0);
+    for (uint32_t step = 0; step < steps; step++) {
+        struct moco_step out;
+        const float *view1 = views + 2 * step * view;
+        assert_int_equal(moco_step(moco, view1, view1 + view, rates[0], &out, NULL), 0);
+        check_figures(step, &out, figures + (size_t)step * 4);
+    }
+    float *queue = room((size_t)K * d);
+    moco_queue_save(moco, queue);
+    near("query", moco_query(moco), floats(&golden, "query", layout->total), layout->total, 1e-4);
+    near("key", moco_key(moco), floats(&golden, "key", layout->total), layout->total, 1e-4);
+    near("queue", queue, floats(&golden, "last_queue", (size_t)K * d), (size_t)K * d, 1e-4);
+    /* Training went somewhere, and the key encoder is another than the query encoder. */
+    assert_true(distance(moco_query(moco), params, layout->trainable_end) > 1e-2);
+    assert_true(distance(moco_key(moco), moco_query(moco), layout->trainable_end) > 5e-3);
+    mem_free(queue);
+    moco_free(moco);
+    mem_free(golden.bytes);
+    layout_free(layout);
+}
+
+static void ten_local_steps(void **state)
+{
+    (void)state;
+    check_steps("steps_local.bin");
+}
+
+static void ten_fused_steps_with_entropy(void **state)
+{
+    (void)state;
+    check_steps("steps_entropy.bin");
+}
+
+static void ten_fused_steps_with_positives(void **state)
+{
+    (void)state;
+    check_steps("steps_positives.bin");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(small_stem),
+        cmocka_unit_test(large_stem),
+        cmocka_unit_test(bottleneck),
+        cmocka_unit_test(losses),
+        cmocka_unit_test(ten_local_steps),
+        cmocka_unit_test(ten_fused_steps_with_entropy),
+        cmocka_unit_test(ten_fused_steps_with_positives),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,196 @@
+/* The losses: gradients against finite differences, and the cases that have an answer on paper. */
+#include "tests/unit/client/nn/nn_support.h"
+
+#include "client/nn/loss.h"
+
+#define B  5u
+#define D  12u
+#define N  17u
+#define M  9u
+#define K  3u /* neighbours */
+#define T  0.3f
+#define BY 0.6f /* weight */
+
+enum form { CONTRAST, ENTROPY, POSITIVES };
+
+struct fixture {
+    enum form form;
+    uint32_t n;
+    float *k, *negatives, *remote, *dq, *scratch;
+};
+
+static double value(void *ctx, const float *q)
+{
+    struct fixture *f = ctx;
+    double loss = 0, accuracy;
+    memset(f->dq, 0, B * D * sizeof *f->dq);
+    switch (f->form) {
+    case CONTRAST:
+        loss_contrast(B, D, f->n, q, f->k, f->negatives, T, f->dq, &loss, &accuracy, f->scratch);
+        break;
+    case ENTROPY:
+        loss_matching_entropy(B, D, M, q, f->remote, K, T, BY, f->dq, &loss, f->scratch);
+        break;
+    case POSITIVES:
+        loss_matching_positives(B, D, M, f->n, q, f->k, f->remote, f->negatives, K, T, BY, f->dq, &loss, f->scratch);
+        break;
+    }
+    return loss;
+}
+
+static struct fixture fixture(enum form form)
+{
+    struct fixture f = {form,
+                        N,
+                        test_unit_rows(1, B, D),
+                        test_unit_rows(2, N, D),
+                        test_unit_rows(3, M, D),
+                        test_floats(B * D),
+                        test_floats(B * (N + 2 * M + 1))};
+    /* Some negatives are remote features, as in training. */
+    memcpy(f.negatives + 4 * D, f.remote, 5 * D * sizeof(float));
+    return f;
+}
+
+static void fixture_fini(struct fixture *f)
+{
+    mem_free(f->k);
+    mem_free(f->negatives);
+    mem_free(f->remote);
+    mem_free(f->dq);
+    mem_free(f->scratch);
+}
+
+static void check_form(enum form form)
+{
+    struct fixture f = fixture(form);
+    float *q = test_unit_rows(4, B, D), *grad = test_floats(B * D);
+    (void)value(&f, q);
+    memcpy(grad, f.dq, B * D * sizeof *grad);
+    test_gradient("q", (struct test_function){value, &f, q}, grad, 0, B * D, 0.005, 0.01);
+    mem_free(q);
+    mem_free(grad);
+    fixture_fini(&f);
+}
+
+static void contrast_gradient(void **state)
+{
+    (void)state;
+    check_form(CONTRAST);
+}
+
+static void entropy_gradient(void **state)
+{
+    (void)state;
+    check_form(ENTROPY);
+}
+
+static void positives_gradient(void **state)
+{
+    (void)state;
+    check_form(POSITIVES);
+}
+
+static void gradients_accumulate(void **state)
+{
+    (void)state;
+    float *q = test_unit_rows(4, B, D);
+    struct fixture f = fixture(CONTRAST);
+    double loss, accuracy;
+    (void)value(&f, q);
+    float *once = test_floats(B * D);
+    memcpy(once, f.dq, B * D * sizeof *once);
+    loss_contrast(B, D, N, q, f.k, f.negatives, T, f.dq, &loss, &accuracy, f.scratch);
+    for (size_t i = 0; i < B * D; i++) {
+        assert_true(fabsf(f.dq[i] - 2 * once[i]) <= 1e-6f);
+    }
+    mem_free(once);
+    mem_free(q);
+    fixture_fini(&f);
+}
+
+/* q = k and negatives orthogonal to it: the loss is log(1 + n exp(-1/t)). */
+static void contrast_on_paper(void **state)
+{
+    (void)state;
+    float q[D] = {1}, negatives[3 * D] = {0}, dq[D] = {0}, scratch[4];
+    double loss, accuracy;
+    for (size_t i = 0; i < 3; i++) {
+        negatives[i * D + i + 1] = 1;
+    }
+    loss_contrast(1, D, 3, q, q, negatives, 0.5f, dq, &loss, &accuracy, scratch);
+    assert_true(fabs(loss - log(1 + 3 * exp(-2))) < 1e-6);
+    assert_true(accuracy > 0.999);
+    double p = exp(-2) / (1 + 3 * exp(-2)); /* of each negative */
+    assert_true(fabs((double)dq[0] + 3 * p / 0.5) < 1e-6);
+    assert_true(fabs((double)dq[1] - p / 0.5) < 1e-6);
+    /* A negative that is nearer than the positive. */
+    negatives[0] = 1;
+    float k[D] = {0, 1};
+    loss_contrast(1, D, 3, q, k, negatives, 0.5f, dq, &loss, &accuracy, scratch);
+    assert_true(accuracy < 0.001);
+}
+
+/* Without negatives there is nothing to tell apart; with them there is. */
+static void no_negatives(void **state)
+{
+    (void)state;
+    float *q = test_unit_rows(4, B, D);
+    struct fixture f = fixture(CONTRAST);
+    assert_true(value(&f, q) > 0.1);
+    f.n = 0;
+    assert_true(fabs(value(&f, q)) < 1e-7);
+    assert_true(test_dot(f.dq, f.dq, B * D) < 1e-12);
+    f.form = POSITIVES;
+    assert_true(fabs(value(&f, q)) < 1e-7);
+    mem_free(q);
+    fixture_fini(&f);
+}
+
+/* Equal similarities: the entropy of K equal shares is log K, and its gradient zero; a single neighbour has none. */
+static void entropy_on_paper(void **state)
+{
+    (void)state;
+    float q[D] = {1}, remote[4 * D] = {0}, dq[D] = {0}, scratch[4];
+    double loss;
+    for (size_t i = 0; i < 4; i++) {
+        remote[i * D] = i == 3 ? -1 : 0.5f; /* the last is far and must not count */
+        remote[i * D + i + 1] = 0.8f;
+    }
+    loss_matching_entropy(1, D, 4, q, remote, 3, T, 2, dq, &loss, scratch);
+    assert_true(fabs(loss - 2 * log(3)) < 1e-6);
+    assert_true(test_dot(dq, dq, D) < 1e-10);
+    loss_matching_entropy(1, D, 4, q, remote, 4, T, 2, dq, &loss, scratch);
+    assert_true(loss > 2 * log(3) + 1e-3 && loss < 2 * log(4));
+    loss_matching_entropy(1, D, 4, q, remote, 1, T, 2, dq, &loss, scratch);
+    assert_true(fabs(loss) < 1e-9);
+}
+
+/* A negative that is a copy of a chosen neighbour leaves the sum; a copy of one that is not chosen stays. */
+static void positives_leave_their_copies_out(void **state)
+{
+    (void)state;
+    float q[D] = {1}, k[D] = {0, 1}, dq[D] = {0}, scratch[3 + 2 * 2];
+    float remote[2 * D] = {0}, negatives[3 * D] = {0};
+    remote[1] = 1;    /* nearest to k */
+    remote[D] = 1;    /* nearest to q, which does not choose */
+    negatives[1] = 1; /* a copy of the first */
+    negatives[D] = 1; /* a copy of the second */
+    negatives[2 * D + 2] = 1;
+    double loss;
+    loss_matching_positives(1, D, 2, 3, q, k, remote, negatives, 1, 1, 1, dq, &loss, scratch);
+    /* s_p = 0; the sum holds exp(0) for the positive, exp(1) and exp(0) for the negatives that stay. */
+    assert_true(fabs(loss - log(2 + exp(1))) < 1e-6);
+    assert_true(fabs(log(3 + exp(1)) - log(2 + exp(1))) > 0.1); /* what it would be with the copy */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(contrast_gradient),  cmocka_unit_test(entropy_gradient),
+        cmocka_unit_test(positives_gradient), cmocka_unit_test(gradients_accumulate),
+        cmocka_unit_test(contrast_on_paper),  cmocka_unit_test(no_negatives),
+        cmocka_unit_test(entropy_on_paper),   cmocka_unit_test(positives_leave_their_copies_out),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -13,8 +13,9 @@
  *   DELIVERED   ROUND_END
  *   DONE        nothing: the run is finished, or a reason to stop was given
  *
- * Guarantees: a contribution is kept until a durable ROUND_END counted it, and is offered again to any server that does not
- * list it; the same round is never trained twice while its contribution exists; every wait has a line in the log. */
+ * Guarantees: a contribution is kept until a durable ROUND_END counted it, and is offered again to any server that does
+ * not list it; the same round is never trained twice while its contribution exists; every wait has a line in the log.
+ */
 #ifndef STARLING_CLIENT_SESSION_H
 #define STARLING_CLIENT_SESSION_H
 
@@ -36,7 +37,7 @@ struct contribution {
     struct bytes *update;   /* f32 [total] */
     struct bytes *features; /* f32 [rows, d]; NULL when there are none */
 };
-/* Computes the blobs' hashes and lengths from the bytes. */
+/* Computes the blobs' hashes and lengths from the bytes; `round` is set already. */
 void contribution_describe(struct contribution *contribution, const struct layout *layout, uint32_t features_dimension,
                            uint32_t features_encoder);
 void contribution_fini(struct contribution *contribution);
@@ -49,25 +50,27 @@ struct session_options {
     bool stay;     /* after the run is done: stay connected instead of DONE */
     bool has_saved;
     struct hash128 saved_run, saved_plan;
-    uint32_t saved_round;          /* last round known to be counted and durable */
-    struct contribution *pending;  /* NULL, or what was trained and not yet counted; ownership moves */
+    uint32_t saved_round;         /* last round known to be counted and durable */
+    struct contribution *pending; /* NULL, or what was trained and not yet counted, described; from mem_new, and
+                                     ownership moves when session_new succeeds */
     const struct log *log;
 };
 
+/* ERR_NOMEM; ERR_USAGE for a name that is none. Connects at the first SESSION_TICK. */
 int session_new(const struct session_options *options, uint64_t now_ms, struct session **out, struct err *err);
 void session_free(struct session *session);
 
 enum session_event_kind {
     SESSION_CONNECTED,
-    SESSION_CLOSED,  /* reason; also: connecting failed */
+    SESSION_CLOSED,  /* reason; also: connecting failed. Follows every SESSION_CLOSE; no CONNECT comes before it */
     SESSION_MESSAGE, /* message */
     SESSION_DRAINED,
-    SESSION_PREPARED,       /* images */
-    SESSION_TRAINED,        /* contribution (ownership moves); it is already durable at the client */
-    SESSION_WORK_FAILED,    /* reason: PREPARE or TRAIN failed */
-    SESSION_PROGRESS,       /* step, steps, loss, images_per_second: to be told to the server with the next heartbeat */
+    SESSION_PREPARED, /* images */
+    SESSION_TRAINED,  /* contribution (from mem_new, described; ownership moves); it is already durable at the client */
+    SESSION_WORK_FAILED, /* reason: PREPARE or TRAIN failed */
+    SESSION_PROGRESS,    /* step, steps, loss, images_per_second: to be told to the server with the next heartbeat */
     SESSION_TICK,
-    SESSION_STOP,           /* say goodbye, then exit 0 */
+    SESSION_STOP, /* say goodbye, then exit 0 */
 };
 struct session_event {
     enum session_event_kind kind;
@@ -110,10 +113,14 @@ struct session_actions {
 void session_actions_clear(struct session_actions *actions); /* frees what was not taken */
 void session_actions_fini(struct session_actions *actions);
 
-int session_step(struct session *session, const struct session_event *event, uint64_t now_ms, struct session_actions *out);
+/* Appends to `out`. ERR_NOMEM only: the session can then only be freed. */
+int session_step(struct session *session, const struct session_event *event, uint64_t now_ms,
+                 struct session_actions *out);
+/* When the next SESSION_TICK is due at the latest; UINT64_MAX: never. */
 uint64_t session_next_ms(const struct session *session);
+/* What the server may send now; asked again after each step. */
 const struct frame_limits *session_limits(const struct session *session);
-const char *session_state(const struct session *session); /* "TRAINING" */
+const char *session_state(const struct session *session);        /* "TRAINING" */
 uint64_t session_idle_timeout_ms(const struct session *session); /* the server's, once welcomed */
 
 #endif

@@ -47,7 +47,7 @@ const struct option plan_options[] = {
      .help = "Of the contrastive loss."},
     {"key_momentum", OPTION_F64, AT(key_momentum), .least = 0, .most = 1, .standard = "0.99",
      .help = "Share of the momentum encoder that a step keeps."},
-    {"queue", OPTION_U32, AT(queue), .least = 0, .most = ROWS_MOST, .standard = "4096",
+    {"queue", OPTION_U32, AT(queue), .least = 1, .most = ROWS_MOST, .standard = "4096",
      .help = "Key features of its own that a client keeps as negatives."},
     {"weight_cap", OPTION_U32, AT(weight_cap), .least = 1, .most = FIXED_WEIGHT_MAX, .standard = "1000000",
      .help = "Most images that a client's contribution counts for."},
@@ -125,15 +125,9 @@ int plan_check(const struct plan *plan, struct err *err)
         return err_set(err, ERR_CONFIG, "bn_groups: a batch of %u makes no %u equal groups of two images or more",
                        plan->batch, plan->bn_groups);
     }
-    if (plan->queue == 0 && !(plan->fusion.enabled && plan->fusion.remote > 0)) {
-        return err_set(err, ERR_CONFIG, "queue: 0 leaves no negatives, since no remote features come in either");
-    }
     if (plan->weight_cap > FIXED_WEIGHT_MAX) {
         return err_set(err, ERR_CONFIG, "weight_cap: %u is more than %llu", plan->weight_cap,
                        (unsigned long long)FIXED_WEIGHT_MAX);
-    }
-    if (plan->model.block == MODEL_BLOCK_BOTTLENECK) {
-        return err_set(err, ERR_CONFIG, "model.block: bottleneck is not supported by this version");
     }
     struct layout *layout;
     int rc = layout_new(&plan->model, &layout, err);

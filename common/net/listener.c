@@ -61,7 +61,7 @@ static void on_closed(uv_handle_t *handle)
 
 int listener_open(uv_loop_t *loop, const char *address, struct listener *listener, char bound[300], struct err *err)
 {
-    int fd;
+    int fd = -1;
     int rc = open_socket(address, &fd, err);
     if (rc < 0) {
         return rc;

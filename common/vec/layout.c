@@ -57,7 +57,7 @@ static void emit(struct walk *walk, enum tensor_kind kind, const uint32_t shape[
     uint64_t count = (uint64_t)shape[0] * shape[1] * shape[2] * shape[3];
     if (walk->tensors) {
         struct tensor *tensor = &walk->tensors[walk->count];
-        (void)snprintf(tensor->name, sizeof tensor->name, "%s.%s", prefix, leaf);
+        (void)snprintf(tensor->name, sizeof tensor->name, "%.29s.%.17s", prefix, leaf);
         tensor->kind = kind;
         tensor->dims = kind == TENSOR_CONV ? 4 : kind == TENSOR_LINEAR ? 2 : 1;
         memcpy(tensor->shape, shape, sizeof tensor->shape);

@@ -1,13 +1,14 @@
-/* The coordinator without I/O: events in, actions out. It marries the round (server/round), the sessions of the peers (one
- * handler file per message), the aggregate, the feature bank and the upload slots; the shell turns its actions into
- * sockets, files and threads, and the simulation into a lossy network, a simulated disk and a virtual clock.
+/* The coordinator without I/O: events in, actions out. It marries the round (server/round), the sessions of the peers
+ * (one handler file per message), the aggregate, the feature bank and the upload slots; the shell turns its actions
+ * into sockets, files and threads, and the simulation into a lossy network, a simulated disk and a virtual clock.
  *
  *   shell: connection opened / message / drained / closed, job done, time passed, stop
  *     -> coordinator_step -> actions: send, close, run a job, exit
  *
  * Guarantees: nothing is announced that is not durable (ROUND n+1 and ROUND_END n follow JOB_SAVE n); a contribution
  * counts once; a client never receives its own features; the result of a round does not depend on the order of arrival;
- * memory does not grow with the number of clients beyond a session record each: (upload_slots + 4) models and the bank. */
+ * memory does not grow with the number of clients beyond a session record each: (upload_slots + 4) models and the bank.
+ */
 #ifndef STARLING_SESSION_COORDINATOR_H
 #define STARLING_SESSION_COORDINATOR_H
 
@@ -35,14 +36,15 @@ struct coordinator_options {
     const struct log *log;
 };
 
-/* Starts from a durable state. The coordinator takes what it needs out of `from` (it may be fini'd afterwards).
- * history: rounds already closed, oldest first; copied. */
-int coordinator_new(const struct coordinator_options *options, const struct checkpoint *from, const struct round_summary *history,
-                    uint32_t history_count, uint64_t now_ms, struct coordinator **out, struct err *err);
+/* Starts from a durable state. The coordinator takes what it needs out of `from` (it may be fini'd afterwards); plan,
+ * layout and log of the options are kept by reference. history: rounds already closed, oldest first; copied. */
+int coordinator_new(const struct coordinator_options *options, const struct checkpoint *from,
+                    const struct round_summary *history, uint32_t history_count, uint64_t now_ms,
+                    struct coordinator **out, struct err *err);
 void coordinator_free(struct coordinator *coordinator);
 
-/* Work that takes long: run outside the loop, one at a time, in the order of the actions. ABSORB and AGGREGATE are pure:
- * call job_run. SAVE belongs to whoever owns the disk: call store_save with job->checkpoint. */
+/* Work that takes long: run outside the loop, one at a time, in the order of the actions. ABSORB and AGGREGATE are
+ * pure: call job_run. SAVE belongs to whoever owns the disk: call store_save with job->checkpoint. */
 enum job_kind { JOB_ABSORB, JOB_AGGREGATE, JOB_SAVE };
 struct job {
     enum job_kind kind;
@@ -58,7 +60,7 @@ enum event_kind {
     EVENT_PEER_CLOSED,  /* peer, reason */
     EVENT_JOB_DONE,     /* job, result (SAVE: store_save's), reason */
     EVENT_TICK,
-    EVENT_STOP,         /* close the round if it can be, save, say goodbye */
+    EVENT_STOP, /* a round that is being closed is saved first; then goodbye */
 };
 struct event {
     enum event_kind kind;
@@ -91,7 +93,8 @@ struct actions {
 void actions_clear(struct actions *actions); /* finis the messages, keeps the memory */
 void actions_fini(struct actions *actions);
 
-/* now_ms: monotonic. ERR_NOMEM only: the coordinator is then unchanged for peers other than the event's, which is closed. */
+/* now_ms: monotonic. ERR_NOMEM only: a peer to which something could not be said is closed, and nothing changes for the
+ * others; jobs, closes and the exit that could not be handed out follow with the next step. */
 int coordinator_step(struct coordinator *coordinator, const struct event *event, uint64_t now_ms, struct actions *out);
 /* When the next EVENT_TICK is due at the latest; UINT64_MAX: never. */
 uint64_t coordinator_next_ms(const struct coordinator *coordinator);

@@ -25,8 +25,10 @@ struct server_options {
     bool new_run;
 };
 
-/* Runs until the run is done and all is said (with stay: until a signal), or SIGTERM/SIGINT. Returns 0 or the code whose
- * exit code the program ends with. */
+/* What the bounds of single keys cannot say. ERR_CONFIG and the sentence. */
+int daemon_check(const struct server_options *options, struct err *err);
+/* Runs until SIGTERM or SIGINT; after the last round it stays, to answer status and late clients. Returns 0 or the code
+ * whose exit code the program ends with. A second signal ends the process at once, with exit code 1. */
 int daemon_run(const struct server_options *options, const struct log *log, struct err *err);
 
 #endif

@@ -1,0 +1,49 @@
+#include "server/bank/bank.h"
+
+#include "common/base/mem.h"
+
+#include <float.h>
+#include <math.h>
+#include <stddef.h>
+
+#define UNIT_TOLERANCE 1e-3
+
+int bank_new(uint32_t capacity, uint32_t dimension, struct bank **out)
+{
+    *out = mem_new(1, sizeof **out);
+    if (!*out) {
+        return ERR_NOMEM;
+    }
+    (*out)->capacity = capacity;
+    (*out)->dimension = dimension;
+    return 0;
+}
+
+void bank_free(struct bank *bank)
+{
+    if (bank) {
+        mem_free(bank->owners);
+        mem_free(bank->rounds);
+        mem_free(bank->features);
+        mem_free(bank);
+    }
+}
+
+enum bank_verdict bank_check(const float *features, uint32_t rows, uint32_t dimension, uint32_t *row)
+{
+    for (uint32_t r = 0; r < rows; r++) {
+        const float *feature = features + (size_t)r * dimension;
+        double square = 0;
+        for (uint32_t i = 0; i < dimension; i++) {
+            square += (double)feature[i] * (double)feature[i];
+        }
+        double length = sqrt(square); /* NaN and infinity come through to here */
+        if (!(fabs(length - 1) <= UNIT_TOLERANCE)) {
+            if (row) {
+                *row = r;
+            }
+            return isfinite(length) ? BANK_NOT_UNIT : BANK_NOT_FINITE;
+        }
+    }
+    return BANK_OK;
+}

@@ -1,0 +1,88 @@
+/* A sample of the others' rows. Every owner gives the same number of rows, or all that it has; what is left over is
+ * given by owners that are drawn. */
+#include "server/bank/bank.h"
+
+#include "common/base/hash.h"
+#include "common/base/rng.h"
+
+#include <string.h>
+
+/* The receiver's place among the owners; owners_count when it has no rows. */
+static uint32_t place_of(const struct bank *bank, const char *receiver)
+{
+    uint32_t i = 0;
+    while (i < bank->owners_count && strcmp(bank->owners[i].name, receiver) != 0) {
+        i++;
+    }
+    return i;
+}
+
+/* Rows that the others give if each gives at most `level`. */
+static uint64_t rows_at(const struct bank *bank, uint32_t own, uint32_t level)
+{
+    uint64_t rows = 0;
+    for (uint32_t i = 0; i < bank->owners_count; i++) {
+        if (i != own) {
+            rows += bank->owners[i].count < level ? bank->owners[i].count : level;
+        }
+    }
+    return rows;
+}
+
+/* The highest level at which there are no more than `most` rows. */
+static uint32_t level_for(const struct bank *bank, uint32_t own, uint32_t most)
+{
+    uint32_t low = 0, high = bank->rows;
+    while (low < high) {
+        uint32_t middle = low + (high - low + 1) / 2;
+        if (rows_at(bank, own, middle) <= most) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    return low;
+}
+
+/* `take` of an owner's rows, each subset with the same chance: a row is taken with the chance (to take) / (to see). */
+static uint32_t draw(const struct bank_owner *owner, uint32_t take, struct rng *rng, uint32_t *out)
+{
+    uint32_t taken = 0;
+    for (uint32_t i = 0; i < owner->count && taken < take; i++) {
+        if (rng_below(rng, owner->count - i) < take - taken) {
+            out[taken++] = owner->first + i;
+        }
+    }
+    return taken;
+}
+
+uint32_t bank_sample(const struct bank *bank, uint64_t seed, uint32_t round, const char *receiver, uint32_t most,
+                     uint32_t *out)
+{
+    uint32_t own = place_of(bank, receiver), level = level_for(bank, own, most);
+    uint32_t spare = most - (uint32_t)rows_at(bank, own, level), givers = 0;
+    for (uint32_t i = 0; i < bank->owners_count; i++) {
+        givers += i != own && bank->owners[i].count > level;
+    }
+    struct hash128 name = hash_of(receiver, strlen(receiver));
+    uint64_t name_half;
+    memcpy(&name_half, name.bytes, sizeof name_half);
+    struct rng rng;
+    rng_init(&rng, seed, RNG_REMOTE, round, name_half, 0);
+
+    uint32_t taken = 0;
+    for (uint32_t i = 0; i < bank->owners_count; i++) {
+        const struct bank_owner *owner = &bank->owners[i];
+        if (i == own) {
+            continue;
+        }
+        uint32_t take = owner->count < level ? owner->count : level;
+        if (owner->count > level && rng_below(&rng, givers--) < spare) {
+            take++;
+            spare--;
+        }
+        taken += draw(owner, take, &rng, out + taken);
+    }
+    rng_permute(&rng, out, taken); /* The order says nothing about owners. */
+    return taken;
+}

@@ -1,0 +1,46 @@
+/* The keys of server.yaml: how the server runs. What all sites must agree on is the plan's table, under "plan". */
+#include "server/options.h"
+
+#include "server/shell/daemon.h"
+
+#include <stddef.h>
+
+static const char *const formats[] = {"text", "json", NULL};
+static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
+
+#define AT(field)   .offset = offsetof(struct server_options, field)
+#define TEXT(field) AT(field), .size = sizeof((struct server_options *)0)->field
+
+/* clang-format off */
+static const struct option options[] = {
+    {"listen", OPTION_TEXT, TEXT(listen), .standard = "127.0.0.1:7640",
+     .help = "HOST:PORT that clients connect to; 0.0.0.0 for all of this machine's addresses, port 0 lets the kernel choose. Nothing here is encrypted yet: keep it on a network that you trust."},
+    {"state", OPTION_TEXT, TEXT(state), .standard = "starling-state",
+     .help = "Folder of checkpoints, models and history. A server that is started again with it goes on where it was."},
+    {"idle_timeout", OPTION_DURATION, AT(idle_timeout_ms), .least = 500, .most = 604800000, .standard = "60s",
+     .help = "A connection without a byte for so long is closed."},
+    {"upload_slots", OPTION_U32, AT(upload_slots), .least = 1, .most = 64, .standard = "2",
+     .help = "Updates that may be uploaded at the same time; each needs the memory of one model."},
+    {"max_clients", OPTION_U32, AT(max_clients), .least = 1, .most = 16384, .standard = "1000",
+     .help = "Connections at the same time; further ones are told to come back."},
+    {"keep_every", OPTION_U32, AT(keep_every), .least = 0, .most = 1000000, .standard = "0",
+     .help = "Models of rounds that are multiples of this are kept; 0: the first, the last and the one before it."},
+    {"bank.capacity", OPTION_U32, AT(bank.capacity), .least = 1, .most = 16777216, .standard = "16384",
+     .help = "Rows in the feature bank, all clients together."},
+    {"log.format", OPTION_CHOICE, AT(log.format), .choices = formats, .standard = "text",
+     .help = "Lines on standard error."},
+    {"log.level", OPTION_CHOICE, AT(log.level), .choices = levels, .standard = "info",
+     .help = "The least important events to be logged."},
+};
+/* clang-format on */
+
+void server_option_set_init(struct server_option_set *out)
+{
+    out->tables[0] =
+        (struct option_table){.prefix = "", .options = options, .count = sizeof options / sizeof options[0]};
+    out->tables[1] = (struct option_table){.prefix = "plan",
+                                           .base = offsetof(struct server_options, plan),
+                                           .options = plan_options,
+                                           .count = plan_options_count};
+    out->set = (struct option_set){.tables = out->tables, .count = 2};
+}

@@ -1,0 +1,165 @@
+/* The round: who takes part, when it opens and when it closes. A pure state machine; time comes in as a number.
+ *
+ * Members are small indices that the caller gives out (round_member_add); they are never removed. The caller keeps
+ * names, connections and contributions; the round keeps, for each member, whether it is ready and what it owes. The
+ * memory grows with the members alone, in round_member_add, so that round_step cannot fail.
+ *
+ *   WAITING      for min_clients ready members
+ *   OPEN         for the contributions of its participants
+ *   AGGREGATING  for the next model
+ *   SAVING       for the disk
+ *   DONE         for nothing: the last round is durable
+ *   DRAINING     for the goodbyes, after STOP
+ *
+ * The table. What an event notes (a member ready, away, delivered, ...) is said with the events below, settle under the
+ * table. An empty cell ignores the event.
+ *
+ *   event       WAITING          OPEN               AGGREGATING        SAVING             DONE      DRAINING
+ *   ----------------------------------------------------------------------------------------------------------
+ *   READY       note; enough:    note; who owes     note               note               note
+ *               OPEN INVITE      gets INVITE;
+ *               -> OPEN          settle
+ *   LOST        note             note; settle       note               note               note      note
+ *   OFFERED                      note, joins if
+ *                                there is room;
+ *                                settle
+ *   ABSORBING                    note
+ *   DELIVERED                    note; settle
+ *   DECLINED                     note; settle
+ *   AGGREGATED                                      SAVE -> SAVING
+ *   SAVED                                                              END, then see (*)
+ *   FAILED                                          see (+)            see (+)
+ *   TICK                         settle             retry that is      retry that is                overdue: EXIT
+ *                                                   due: AGGREGATE     due: SAVE
+ *   STOP        DRAIN            DRAIN              stopping; retry    stopping; retry    DRAIN
+ *               -> DRAINING      -> DRAINING        now: AGGREGATE     now: SAVE          -> DRAINING
+ *   DRAINED                                                                                         EXIT
+ *
+ *   (*) stopping: DRAIN -> DRAINING; it was the last round: FINISH -> DONE; enough are ready: OPEN INVITE -> OPEN;
+ *       else WAIT -> WAITING
+ *   (+) stopping: DRAIN -> DRAINING; else a retry after 1 s, doubling to 30 s
+ *
+ * settle, in this order:
+ *   1. a participant that is away for deadline / 10 counts as absent (until it comes back);
+ *   2. no participant owes anything, and min_clients have delivered: AGGREGATE -> AGGREGATING;
+ *   3. the deadline has passed and no absorption is under way: with min_clients delivered AGGREGATE -> AGGREGATING;
+ *      else EXTEND by another deadline: the absent are dropped, those that were declined are asked again, ready late
+ *      joiners are admitted: INVITE;
+ *   4. those that delivered and those that may still are fewer than min_clients: INVITE ready late joiners.
+ *
+ * A participant owes a contribution unless it has delivered, was declined, or is absent. One whose contribution is
+ * being absorbed owes it whether it is connected or not, so a round never closes over an absorption that has begun.
+ *
+ * The sum of weights is bounded when the round opens: with P participants each counts for at most
+ * weight_bound = min(weight_cap, weight_max / P). At most weight_max / weight_bound members can take part in it, also
+ * after late joiners are admitted; where they need seats, the absent give theirs up. */
+#ifndef STARLING_ROUND_ROUND_H
+#define STARLING_ROUND_ROUND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum round_phase {
+    ROUND_WAITING,
+    ROUND_OPEN,
+    ROUND_AGGREGATING,
+    ROUND_SAVING,
+    ROUND_DONE,
+    ROUND_DRAINING,
+    ROUND_PHASES
+};
+const char *round_phase_name(enum round_phase phase); /* "WAITING" */
+
+enum round_event_kind {
+    ROUND_READY,      /* member: connected and able to train */
+    ROUND_LOST,       /* member: not connected any more */
+    ROUND_OFFERED,    /* member: has a contribution for the open round, maybe from before a restart of the server */
+    ROUND_ABSORBING,  /* member: its contribution is here, and is being checked and added */
+    ROUND_DELIVERED,  /* member: it is in the sum */
+    ROUND_DECLINED,   /* member: it was refused, and left no trace */
+    ROUND_AGGREGATED, /* the next model exists */
+    ROUND_SAVED,      /* it is durable */
+    ROUND_FAILED,     /* aggregating or saving failed */
+    ROUND_TICK,
+    ROUND_STOP,
+    ROUND_DRAINED, /* all goodbyes are said */
+    ROUND_EVENTS
+};
+const char *round_event_name(enum round_event_kind kind); /* "READY" */
+
+struct round_event {
+    enum round_event_kind kind;
+    uint32_t member;
+};
+
+/* Bits, to be carried out in this order. */
+enum round_action {
+    ROUND_DO_END = 1 << 0,       /* round `durable` is durable: tell everybody */
+    ROUND_DO_FINISH = 1 << 1,    /* it was the last one */
+    ROUND_DO_WAIT = 1 << 2,      /* there are not enough clients for the next one */
+    ROUND_DO_OPEN = 1 << 3,      /* round `durable + 1` is open */
+    ROUND_DO_EXTEND = 1 << 4,    /* its deadline was moved */
+    ROUND_DO_INVITE = 1 << 5,    /* invited[0..invited_count) are to get it */
+    ROUND_DO_AGGREGATE = 1 << 6, /* nothing more is accepted; make the next model */
+    ROUND_DO_SAVE = 1 << 7,      /* make it durable */
+    ROUND_DO_DRAIN = 1 << 8,     /* say goodbye to everybody */
+    ROUND_DO_EXIT = 1 << 9,
+};
+
+struct round_options {
+    uint32_t rounds, min_clients, clients_per_round; /* of the plan; clients_per_round 0: all that are ready */
+    uint64_t deadline_ms;
+    uint64_t drain_ms; /* how long goodbyes may take */
+    uint64_t seed;
+    uint64_t weight_cap, weight_max;
+};
+
+struct round_member {
+    bool ready;
+    bool participant; /* of the open round; what follows holds for participants */
+    bool absorbing, delivered, declined, absent;
+    uint64_t lost_ms; /* when it was lost, while it is not ready */
+};
+
+struct round {
+    struct round_options options;
+    enum round_phase phase;
+    uint32_t durable; /* the last durable round; the one worked on is durable + 1 */
+    bool stopping;    /* STOP came while a round was being closed */
+    bool exited;
+    uint64_t opened_ms, deadline_ms; /* of the open round */
+    uint32_t extensions, draws;
+    uint64_t weight_bound;
+    uint64_t retry_ms, retry_wait_ms; /* retry_ms UINT64_MAX: nothing to retry */
+    uint64_t drain_until_ms;
+    uint64_t next_ms; /* when TICK is due */
+
+    uint32_t count, capacity;
+    struct round_member *members;
+    uint32_t *order;   /* members in order of name */
+    uint32_t *invited; /* for ROUND_DO_INVITE, valid until the next step; in order of name */
+    uint32_t invited_count;
+};
+
+/* `durable` rounds are behind us. A round that starts with durable == rounds is DONE. */
+void round_init(struct round *round, const struct round_options *options, uint32_t durable);
+void round_fini(struct round *round);
+/* A new member, not ready, which comes at `place` in the order of names. Its index is round->count - 1 afterwards.
+ * ERR_NOMEM. */
+int round_member_add(struct round *round, uint32_t place);
+/* Takes one event and returns the actions as bits. */
+uint32_t round_step(struct round *round, const struct round_event *event, uint64_t now_ms);
+/* When TICK is due; UINT64_MAX: never. */
+uint64_t round_next_ms(const struct round *round);
+
+/* Whether the open round still waits for this member. */
+bool round_owes(const struct round *round, uint32_t member);
+
+struct round_tally {
+    uint32_t ready;        /* members */
+    uint32_t participants; /* of the open round */
+    uint32_t delivered, owing;
+};
+struct round_tally round_count(const struct round *round);
+
+#endif

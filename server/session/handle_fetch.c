@@ -1,0 +1,29 @@
+/* FETCH: send a blob of the open round from some byte on. One chunk is under way at a time; the next follows when the
+ * peer's write queue has run empty (EVENT_PEER_DRAINED), so a slow reader costs one chunk of memory. */
+#include "server/session/state.h"
+
+void handle_fetch(struct coordinator *c, struct peer *peer, const struct msg_fetch *fetch)
+{
+    if (fetch->kind != BLOB_MODEL && fetch->kind != BLOB_REMOTE) {
+        peer_fault(c, peer, "FETCH of a %s blob", blob_kind_name(fetch->kind));
+        return;
+    }
+    /* A round that was closed while the FETCH was on its way: ROUND_END tells the client. */
+    bool in_round = c->round.phase == ROUND_OPEN && c->round.members[peer->member].participant;
+    if (fetch->round != round_current(c) || !in_round) {
+        return;
+    }
+    struct blob blob = c->model_blob;
+    bool exists = true;
+    if (fetch->kind == BLOB_REMOTE && remote_describe(c, peer->member, &blob, &exists) != 0) {
+        peer_nomem(c, peer, "the remote features");
+        return;
+    }
+    if (!exists || fetch->offset > blob.bytes) {
+        peer_fault(c, peer, "FETCH of %s %u from byte %llu; it has %llu", blob_kind_name(fetch->kind), fetch->round,
+                   (unsigned long long)fetch->offset, (unsigned long long)(exists ? blob.bytes : 0));
+        return;
+    }
+    peer->download = (struct download){true, fetch->kind, fetch->offset, blob.bytes};
+    download_continue(c, peer);
+}

@@ -1,0 +1,133 @@
+/* HELLO: who is there, and do we speak the same language about the same run? WELCOME or REJECT. */
+#include "common/base/mem.h"
+#include "server/session/state.h"
+
+#include <string.h>
+
+static bool speaks_our_version(struct coordinator *c, struct peer *peer, const struct msg_hello *hello)
+{
+    if (hello->major == FRAME_VERSION && hello->minor_least <= PROTOCOL_MINOR_MOST &&
+        hello->minor_most >= PROTOCOL_MINOR_LEAST) {
+        return true;
+    }
+    peer_reject(c, peer, REJECT_VERSION, 0, "the client speaks protocol %u.%u to %u.%u, the server %u.%u to %u.%u",
+                hello->major, hello->minor_least, hello->major, hello->minor_most, (unsigned)FRAME_VERSION,
+                (unsigned)PROTOCOL_MINOR_LEAST, (unsigned)FRAME_VERSION, (unsigned)PROTOCOL_MINOR_MOST);
+    return false;
+}
+
+static bool is_of_our_run(struct coordinator *c, struct peer *peer, const struct msg_hello *hello)
+{
+    char theirs[HASH_HEX], ours[HASH_HEX];
+    if (!hello->has_saved) {
+        return true;
+    }
+    if (!hash_equal(&hello->saved_run, &c->run)) {
+        peer_reject(c, peer, REJECT_RUN, 0, "the client's state is of run %s, the server's run is %s",
+                    hash_hex(&hello->saved_run, theirs), hash_hex(&c->run, ours));
+        return false;
+    }
+    if (!hash_equal(&hello->saved_plan, &c->plan_hash)) {
+        peer_reject(c, peer, REJECT_PLAN, 0, "the client's state is of plan %s, the server's plan is %s",
+                    hash_hex(&hello->saved_plan, theirs), hash_hex(&c->plan_hash, ours));
+        return false;
+    }
+    if (hello->saved_round > c->round.durable) {
+        log_event(c->log, LOG_LEVEL_WARN, "client_ahead", "name=%s client_round=%u round=%u", hello->name,
+                  hello->saved_round, c->round.durable);
+    }
+    return true;
+}
+
+static void welcome(struct coordinator *c, struct peer *peer, const struct msg_hello *hello)
+{
+    struct msg msg = {.type = MSG_WELCOME};
+    struct msg_welcome *w = &msg.welcome;
+    w->plan = mem_new(c->plan_len, 1);
+    if (!w->plan) {
+        peer_nomem(c, peer, "WELCOME");
+        return;
+    }
+    memcpy(w->plan, c->plan_bytes, c->plan_len);
+    w->plan_len = c->plan_len;
+    w->plan_hash = c->plan_hash;
+    w->minor = hello->minor_most < PROTOCOL_MINOR_MOST ? hello->minor_most : PROTOCOL_MINOR_MOST;
+    w->capabilities = 0; /* of this server; the base needs none */
+    w->run = c->run;
+    w->boot = c->options.boot;
+    w->round = c->round.durable;
+    w->idle_timeout_ms = c->options.idle_timeout_ms;
+    if (peer->member != NONE) {
+        w->has_counted = c->members[peer->member].has_counted;
+        w->counted_round = c->members[peer->member].counted_round;
+    }
+    peer_send(c, peer, &msg);
+}
+
+/* The member that this connection is from now on, or NONE after a REJECT. */
+static uint32_t claim_name(struct coordinator *c, struct peer *peer, const struct msg_hello *hello)
+{
+    uint32_t index = member_find(c, hello->name);
+    if (index == NONE) {
+        int rc = member_add(c, hello->name, &index);
+        if (rc == ERR_LIMIT) {
+            peer_reject(c, peer, REJECT_FULL, 0, "the server knows %u names, which is its limit", MEMBERS_MAX);
+            return NONE;
+        }
+        if (rc) {
+            peer_nomem(c, peer, "a new client");
+            return NONE;
+        }
+    }
+    struct peer *old = member_peer(c, index);
+    if (old && !hash_equal(&c->members[index].instance, &hello->instance)) {
+        peer_reject(c, peer, REJECT_NAME_IN_USE, c->options.idle_timeout_ms,
+                    "another client of the name %s is connected from %s", hello->name, old->address);
+        return NONE;
+    }
+    if (old) {
+        peer_bye(c, old, ERR_STATE, "replaced by a newer connection of the same client");
+        peer_detach(c, old, "replaced by a newer connection");
+    }
+    c->members[index].instance = hello->instance;
+    return index;
+}
+
+void handle_hello(struct coordinator *c, struct peer *peer, const struct msg_hello *hello)
+{
+    if (!speaks_our_version(c, peer, hello)) {
+        return;
+    }
+    if (hello->role != ROLE_TRAINER && hello->role != ROLE_OPERATOR) {
+        peer_reject(c, peer, REJECT_ROLE, 0, "%ss are not served by this version", role_name(hello->role));
+        return;
+    }
+    if (hello->role == ROLE_OPERATOR) {
+        peer->state = PEER_OPERATOR;
+        peer->limits = &msg_limits_server_operator;
+        c->peers_new--;
+        welcome(c, peer, hello);
+        return;
+    }
+    if (!name_is_valid(hello->name)) {
+        peer_fault(c, peer, "a client's name is [A-Za-z0-9._-]{1,64}");
+        return;
+    }
+    if (!is_of_our_run(c, peer, hello)) {
+        return;
+    }
+    uint32_t index = claim_name(c, peer, hello);
+    if (index == NONE) {
+        return;
+    }
+    peer->state = PEER_GREETED;
+    peer->limits = &msg_limits_server_trainer;
+    peer->member = index;
+    c->peers_new--;
+    c->members[index].peer = peer->number;
+    c->members[index].last_seen_ms = c->now_ms;
+    if (c->trainers++ == 0) {
+        c->alive_ms = c->now_ms + c->options.idle_timeout_ms / 4;
+    }
+    welcome(c, peer, hello);
+}

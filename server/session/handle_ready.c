@@ -1,0 +1,28 @@
+/* READY: the client has built the same network and can train. */
+#include "server/session/state.h"
+
+void handle_ready(struct coordinator *c, struct peer *peer, const struct msg_ready *ready)
+{
+    if (!hash_equal(&ready->layout, &c->layout->fingerprint)) {
+        char theirs[HASH_HEX], ours[HASH_HEX];
+        peer_reject(c, peer, REJECT_LAYOUT, 0, "the client's encoder has layout %s, the server's has %s",
+                    hash_hex(&ready->layout, theirs), hash_hex(&c->layout->fingerprint, ours));
+        return;
+    }
+    if (ready->images == 0) {
+        peer_fault(c, peer, "a trainer without images");
+        return;
+    }
+    uint32_t index = peer->member;
+    struct member *member = &c->members[index];
+    member->images = ready->images;
+    const struct round_member *in_round = &c->round.members[index];
+    bool open = c->round.phase == ROUND_OPEN;
+    peer->state = open && in_round->participant && in_round->delivered ? PEER_DELIVERED : PEER_READY;
+    log_event(c->log, LOG_LEVEL_INFO, "client_joined", "name=%s address=%s images=%llu", member->name, peer->address,
+              (unsigned long long)ready->images);
+    if (c->round.phase == ROUND_DONE) {
+        send_round_end(c, peer, c->round.durable);
+    }
+    round_apply(c, ROUND_READY, index);
+}

@@ -1,0 +1,78 @@
+/* STATUS: everything that an operator may see, in one reply. */
+#include "common/base/mem.h"
+#include "server/session/state.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void describe_client(const struct coordinator *c, const struct member *member, struct status_client *out)
+{
+    const struct peer *peer = member->peer == NONE ? NULL : c->peers[member->peer];
+    memcpy(out->name, member->name, sizeof out->name);
+    out->role = ROLE_TRAINER;
+    (void)snprintf(out->state, sizeof out->state, "%s", peer ? peer_state_name(peer->state) : "AWAY");
+    out->last_seen_ms = c->now_ms - member->last_seen_ms;
+    out->connected = peer != NULL;
+    out->step = member->step;
+    out->steps = member->steps;
+    out->loss = member->loss;
+    out->images_per_second = member->images_per_second;
+    out->bytes_up = member->bytes_up;
+    out->bytes_down = member->bytes_down;
+    memcpy(out->bytes_by_kind, member->bytes_by_kind, sizeof out->bytes_by_kind);
+}
+
+static void describe_round(const struct round_summary *summary, struct status_round *out)
+{
+    *out = (struct status_round){
+        .round = summary->round,
+        .seconds = summary->seconds,
+        .accepted = summary->accepted,
+        .declined = summary->declined,
+        .loss = summary->loss,
+        .loss_contrast = summary->loss_contrast,
+        .loss_matching = summary->loss_matching,
+        .remote_share = summary->remote_share,
+        .bytes_up = summary->bytes_up,
+        .bytes_down = summary->bytes_down,
+    };
+}
+
+void handle_status(struct coordinator *c, struct peer *peer, const struct msg_status *status)
+{
+    uint32_t clients = c->round.count < MSG_CLIENTS_MAX ? c->round.count : MSG_CLIENTS_MAX;
+    uint32_t history = c->history_count < status->history ? c->history_count : status->history;
+    history = history < MSG_HISTORY_MAX ? history : MSG_HISTORY_MAX;
+
+    struct msg msg = {.type = MSG_STATUS_REPLY};
+    struct msg_status_reply *reply = &msg.status_reply;
+    reply->clients = mem_new(clients, sizeof *reply->clients);
+    reply->history = mem_new(history, sizeof *reply->history);
+    if (!reply->clients || !reply->history) {
+        msg_fini(&msg);
+        peer_nomem(c, peer, "STATUS_REPLY");
+        return;
+    }
+    reply->run = c->run;
+    reply->plan_hash = c->plan_hash;
+    (void)snprintf(reply->software, sizeof reply->software, "starling %s", STARLING_VERSION);
+    reply->round = c->round.durable;
+    reply->rounds = c->plan->rounds;
+    (void)snprintf(reply->state, sizeof reply->state, "%s", round_phase_name(c->round.phase));
+    waits_for(c, reply->waits_for);
+    reply->remaining_ms = remaining_ms(c);
+    reply->uptime_ms = c->now_ms - c->started_ms;
+    reply->bank_rows = c->bank->rows;
+    reply->bank_capacity = c->bank->capacity;
+    reply->bank_contributors = c->bank->owners_count;
+    reply->peak_rss_bytes = c->peak_rss_bytes;
+    for (uint32_t i = 0; i < clients; i++) {
+        describe_client(c, &c->members[c->round.order[i]], &reply->clients[i]);
+    }
+    for (uint32_t i = 0; i < history; i++) {
+        describe_round(&c->history[c->history_count - history + i], &reply->history[i]);
+    }
+    reply->clients_count = clients;
+    reply->history_count = history;
+    peer_send(c, peer, &msg);
+}

@@ -1,0 +1,311 @@
+/* What runs outside the loop: absorbing a contribution, making the next model, saving. Jobs run one at a time, in the
+ * order in which they are handed out, so the sum, the intake and what they make need no lock. A job works on its own
+ * struct (slot.absorb, aggregate) and on what only jobs touch: agg's sum and the intake. */
+#include "common/base/mem.h"
+#include "server/session/state.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- ABSORB ---- */
+
+static void absorb_run(struct slot *slot)
+{
+    struct absorb *absorb = &slot->absorb;
+    if (transfer_verify(&slot->update, &absorb->err) != 0 ||
+        (absorb->rows > 0 && transfer_verify(&slot->features, &absorb->err) != 0)) {
+        absorb->reason = DECLINE_HASH;
+        return;
+    }
+    const float *update = (const float *)(const void *)slot->update.data;
+    const float *features = (const float *)(const void *)slot->features.data;
+    uint32_t at = 0;
+    enum fixed_verdict verdict = agg_check(absorb->agg, update, &at);
+    if (verdict != FIXED_OK) {
+        (void)err_set(&absorb->err, ERR_DATA, "the update of %s %s", absorb->layout->tensors[at].name,
+                      verdict == FIXED_NOT_FINITE ? "holds a number that is not finite" : "is out of range");
+        absorb->reason = verdict == FIXED_NOT_FINITE ? DECLINE_NOT_FINITE : DECLINE_RANGE;
+        return;
+    }
+    enum bank_verdict rows = bank_check(features, absorb->rows, absorb->dimension, &at);
+    if (rows != BANK_OK) {
+        (void)err_set(&absorb->err, ERR_DATA, "feature %u %s", at,
+                      rows == BANK_NOT_FINITE ? "holds a number that is not finite" : "is not of unit length");
+        absorb->reason = rows == BANK_NOT_FINITE ? DECLINE_NOT_FINITE : DECLINE_FEATURES;
+        return;
+    }
+    if (absorb->rows > 0) {
+        absorb->result = bank_intake_add(absorb->intake, absorb->owner, absorb->round, features, absorb->rows);
+    }
+    if (absorb->result == 0) { /* Nothing can fail from here on: the contribution is in as a whole. */
+        agg_add(absorb->agg, update, absorb->weight);
+    }
+}
+
+void absorb_submit(struct coordinator *c, struct slot *slot)
+{
+    const struct member *member = &c->members[slot->member];
+    assert(round_owes(&c->round, slot->member)); /* What gets into the sum is counted, and once. */
+    slot->state = SLOT_CHECKING;
+    slot->absorb = (struct absorb){
+        .agg = c->agg,
+        .intake = c->intake,
+        .layout = c->layout,
+        .round = round_current(c),
+        .dimension = c->bank->dimension,
+        .rows = member->offer.has_features ? (uint32_t)(member->offer.features.count / c->bank->dimension) : 0,
+        .weight = member_weight(c, slot->member),
+    };
+    memcpy(slot->absorb.owner, member->name, sizeof slot->absorb.owner);
+    slot->job.kind = JOB_ABSORB;
+    slot->job.work = slot;
+    member_peer(c, slot->member)->state = PEER_CHECKING;
+    round_apply(c, ROUND_ABSORBING, slot->member);
+    job_submit(c, &slot->job);
+}
+
+static void log_accepted(const struct coordinator *c, uint32_t member)
+{
+    const struct report *report = &c->members[member].offer.report;
+    log_event(c->log, LOG_LEVEL_INFO, "contribution_accepted",
+              "name=%s round=%u images=%llu loss=%.6g loss_contrast=%.6g loss_matching=%.6g remote_share=%.4g",
+              c->members[member].name, round_current(c), (unsigned long long)member_weight(c, member), report->loss,
+              report->loss_contrast, report->loss_matching, report->remote_share);
+}
+
+static void absorb_done(struct coordinator *c, struct slot *slot)
+{
+    uint32_t index = slot->member;
+    struct peer *peer = member_peer(c, index);
+    struct absorb *absorb = &slot->absorb;
+    bool answers = peer && peer->state == PEER_CHECKING;
+    if (c->round.phase != ROUND_OPEN) { /* Stopped meanwhile: the sum is not used any more. */
+        slot_free(c, slot);
+        return;
+    }
+    if (absorb->result == 0 && absorb->reason == 0) {
+        log_accepted(c, index);
+        if (answers) {
+            peer->state = PEER_DELIVERED;
+            send_accepted(c, peer, round_current(c));
+        }
+    } else if (answers && absorb->result != 0) {
+        peer_nomem(c, peer, "a contribution");
+    } else if (answers) {
+        peer->state = PEER_WORKING;
+        send_declined(c, peer, round_current(c), absorb->reason, "%s", absorb->err.text);
+    }
+    bool delivered = absorb->result == 0 && absorb->reason == 0;
+    slot_free(c, slot);
+    round_apply(c, delivered ? ROUND_DELIVERED : ROUND_DECLINED, index);
+    slots_fill(c);
+}
+
+/* ---- AGGREGATE ---- */
+
+static void aggregate_drop(struct aggregate *work)
+{
+    bytes_unref(work->next);
+    bank_free(work->next_bank);
+    mem_free(work->bank_bytes);
+    work->next = NULL;
+    work->next_bank = NULL;
+    work->bank_bytes = NULL;
+}
+
+static void aggregate_run(struct aggregate *work)
+{
+    work->result = agg_finish(work->agg, &work->next);
+    if (work->result == 0) {
+        work->result = bank_merge(work->bank, work->intake, &work->next_bank);
+    }
+    if (work->result == 0) {
+        work->result = bank_encode(work->next_bank, &work->bank_bytes, &work->bank_len);
+    }
+    if (work->result != 0) {
+        aggregate_drop(work);
+        return;
+    }
+    work->next_hash = hash_of(work->next->data, work->next->len);
+    agg_restart(work->agg, work->next);
+    bank_intake_clear(work->intake);
+}
+
+/* Means weighted by images, summed in the order of names, so that they do not depend on the order of arrival. */
+static void summarise(struct coordinator *c)
+{
+    struct round_summary *s = &c->summary;
+    *s = (struct round_summary){.round = round_current(c), .declined = c->declined, .closed_unix_ms = c->unix_ms};
+    for (uint32_t i = 0; i < c->round.count; i++) {
+        uint32_t member = c->round.order[i];
+        const struct round_member *in_round = &c->round.members[member];
+        if (!in_round->participant || !in_round->delivered) {
+            continue;
+        }
+        const struct report *report = &c->members[member].offer.report;
+        double weight = (double)member_weight(c, member);
+        s->accepted++;
+        s->images += member_weight(c, member);
+        s->loss += weight * report->loss;
+        s->loss_contrast += weight * report->loss_contrast;
+        s->loss_matching += weight * report->loss_matching;
+        s->remote_share += weight * report->remote_share;
+    }
+    double images = (double)s->images;
+    s->loss /= images;
+    s->loss_contrast /= images;
+    s->loss_matching /= images;
+    s->remote_share /= images;
+    s->seconds = (double)(c->now_ms - c->round.opened_ms) / 1000;
+    s->bytes_up = c->bytes_up;
+    s->bytes_down = c->bytes_down;
+}
+
+/* Everything that the save needs, and the memory that the moment after it needs. ERR_NOMEM. */
+static int prepare_save(struct coordinator *c)
+{
+    if (c->history_count == c->history_room) {
+        uint32_t room = c->history_room ? 2 * c->history_room : 16;
+        struct round_summary *history = mem_resize(c->history, room, sizeof *history);
+        if (!history) {
+            return ERR_NOMEM;
+        }
+        c->history = history;
+        c->history_room = room;
+    }
+    mem_free(c->counted);
+    c->counted = mem_new(c->round.count, sizeof *c->counted);
+    if (!c->counted) {
+        return ERR_NOMEM;
+    }
+    summarise(c);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < c->round.count; i++) {
+        uint32_t index = c->round.order[i];
+        const struct member *member = &c->members[index];
+        bool now = c->round.members[index].participant && c->round.members[index].delivered;
+        if (now || member->has_counted) {
+            struct counted *entry = &c->counted[count++];
+            memcpy(entry->name, member->name, sizeof entry->name);
+            entry->round = now ? round_current(c) : member->counted_round;
+        }
+    }
+    c->save_job.checkpoint = (struct checkpoint){
+        .run = c->run,
+        .round = round_current(c),
+        .plan = c->plan_bytes,
+        .plan_len = c->plan_len,
+        .params = (float *)(void *)c->aggregate.next->data,
+        .bank = c->aggregate.bank_bytes,
+        .bank_len = c->aggregate.bank_len,
+        .counted = c->counted,
+        .counted_count = count,
+        .summary = c->summary,
+    };
+    return 0;
+}
+
+static void aggregated(struct coordinator *c)
+{
+    if (c->aggregate.next && prepare_save(c) == 0) {
+        c->trouble[0] = '\0';
+        round_apply(c, ROUND_AGGREGATED, 0);
+        return;
+    }
+    c->nomem = true;
+    (void)snprintf(c->trouble, sizeof c->trouble, "memory for the model of round %u", round_current(c));
+    log_event(c->log, LOG_LEVEL_ERROR, "aggregation_failed", "round=%u reason=\"%s\"", round_current(c), c->trouble);
+    c->exit_code = c->round.stopping ? err_exit_code(ERR_NOMEM) : 0;
+    round_apply(c, ROUND_FAILED, 0);
+}
+
+void aggregate_submit(struct coordinator *c)
+{
+    if (c->aggregate.next) { /* Only what follows had failed. */
+        aggregated(c);
+        return;
+    }
+    c->aggregate.agg = c->agg;
+    c->aggregate.intake = c->intake;
+    c->aggregate.bank = c->bank;
+    c->aggregate_job.kind = JOB_AGGREGATE;
+    c->aggregate_job.work = &c->aggregate;
+    job_submit(c, &c->aggregate_job);
+}
+
+/* ---- SAVE ---- */
+
+void save_submit(struct coordinator *c)
+{
+    c->save_job.kind = JOB_SAVE;
+    job_submit(c, &c->save_job);
+}
+
+/* The saved state becomes the one that clients see. */
+static void adopt(struct coordinator *c)
+{
+    for (uint32_t i = 0; i < c->round.count; i++) {
+        if (c->round.members[i].participant && c->round.members[i].delivered) {
+            c->members[i].has_counted = true;
+            c->members[i].counted_round = round_current(c);
+        }
+    }
+    agg_adopt(c->agg, c->aggregate.next);
+    c->model_hash = c->aggregate.next_hash;
+    c->aggregate.next = NULL;
+    bank_free(c->bank);
+    c->bank = c->aggregate.next_bank;
+    c->aggregate.next_bank = NULL;
+    aggregate_drop(&c->aggregate);
+    mem_free(c->counted);
+    c->counted = NULL;
+    c->accepted = c->summary.accepted;
+    c->summary.seconds = (double)(c->now_ms - c->round.opened_ms) / 1000;
+    c->history[c->history_count++] = c->summary;
+}
+
+static void save_done(struct coordinator *c, int result, const struct err *reason)
+{
+    if (result == 0) {
+        adopt(c);
+        c->trouble[0] = '\0';
+        log_event(c->log, LOG_LEVEL_INFO, "round_durable",
+                  "round=%u accepted=%u images=%llu loss=%.6g loss_contrast=%.6g loss_matching=%.6g remote_share=%.4g "
+                  "seconds=%.3f bank_rows=%u bytes_up=%llu bytes_down=%llu",
+                  c->summary.round, c->summary.accepted, (unsigned long long)c->summary.images, c->summary.loss,
+                  c->summary.loss_contrast, c->summary.loss_matching, c->summary.remote_share, c->summary.seconds,
+                  c->bank->rows, (unsigned long long)c->summary.bytes_up, (unsigned long long)c->summary.bytes_down);
+        round_apply(c, ROUND_SAVED, 0);
+        return;
+    }
+    char text[MSG_TEXT_MAX];
+    (void)quotable(reason && reason->text[0] ? reason->text : err_meaning(result), text);
+    (void)snprintf(c->trouble, sizeof c->trouble, "%s: %.230s", result == ERR_FULL ? "disk space" : "the disk", text);
+    log_event(c->log, LOG_LEVEL_ERROR, "save_failed", "round=%u waits_for=\"%s\"", round_current(c), c->trouble);
+    c->exit_code = c->round.stopping ? err_exit_code(result) : 0;
+    round_apply(c, ROUND_FAILED, 0);
+}
+
+/* ---- Any ---- */
+
+void job_run(struct job *job)
+{
+    if (job->kind == JOB_ABSORB) {
+        absorb_run(job->work);
+    } else if (job->kind == JOB_AGGREGATE) {
+        aggregate_run(job->work);
+    }
+}
+
+void job_done(struct coordinator *c, struct job *job, int result, const struct err *reason)
+{
+    c->jobs_running--;
+    if (job->kind == JOB_ABSORB) {
+        absorb_done(c, job->work);
+    } else if (job->kind == JOB_AGGREGATE) {
+        aggregated(c);
+    } else {
+        save_done(c, result, reason);
+    }
+}

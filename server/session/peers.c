@@ -1,0 +1,181 @@
+/* Connections and members: their tables, and what happens when one comes or goes. */
+#include "common/base/mem.h"
+#include "server/session/state.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct peer *peer_at(const struct coordinator *c, uint32_t number)
+{
+    return number < c->peers_room ? c->peers[number] : NULL;
+}
+
+struct peer *member_peer(const struct coordinator *c, uint32_t member)
+{
+    uint32_t number = c->members[member].peer;
+    return number == NONE ? NULL : c->peers[number];
+}
+
+static struct peer *peer_add(struct coordinator *c, uint32_t number)
+{
+    if (number >= c->peers_room) {
+        uint32_t room = number + number / 2 + 16;
+        struct peer **peers = mem_resize(c->peers, room, sizeof(struct peer *));
+        if (!peers) {
+            return NULL;
+        }
+        memset(peers + c->peers_room, 0, (room - c->peers_room) * sizeof(struct peer *));
+        c->peers = peers;
+        c->peers_room = room;
+    }
+    return c->peers[number] = mem_new(1, sizeof(struct peer));
+}
+
+void peer_opened(struct coordinator *c, uint32_t number, const char *address)
+{
+    if (peer_at(c, number) || number >= UINT32_MAX / 2) {
+        return;
+    }
+    struct peer *peer = peer_add(c, number);
+    if (!peer) {
+        c->nomem = true;
+        return;
+    }
+    *peer = (struct peer){.number = number, .member = NONE, .opened_ms = c->now_ms, .limits = &msg_limits_server_new};
+    (void)snprintf(peer->address, sizeof peer->address, "%s", address ? address : "");
+    c->peers_open++;
+    c->peers_live++;
+    c->peers_new++;
+    log_event(c->log, LOG_LEVEL_DEBUG, "peer_opened", "address=%s", peer->address);
+    uint64_t later = c->options.idle_timeout_ms / 6;
+    if (c->round.phase == ROUND_DRAINING) {
+        peer_reject(c, peer, REJECT_STOPPING, later, "the server is stopping");
+    } else if (c->peers_live > c->options.sessions_max) {
+        peer_reject(c, peer, REJECT_FULL, later, "the server holds %u connections, which is its limit",
+                    c->options.sessions_max);
+    }
+}
+
+void peer_detach(struct coordinator *c, struct peer *peer, const char *reason)
+{
+    peer->download.active = false;
+    if (peer->member == NONE) {
+        return;
+    }
+    uint32_t index = peer->member;
+    struct member *member = &c->members[index];
+    peer->member = NONE;
+    member->peer = NONE;
+    member->step = member->steps = 0;
+    c->trainers--;
+    char text[MSG_TEXT_MAX];
+    log_event(c->log, LOG_LEVEL_INFO, "client_left", "name=%s address=%s reason=\"%s\"", member->name, peer->address,
+              quotable(reason, text));
+    slots_leave(c, index);
+    round_apply(c, ROUND_LOST, index);
+}
+
+void peer_closed(struct coordinator *c, struct peer *peer, const struct err *reason)
+{
+    c->doomed -= peer->doomed;
+    c->closes_due -= peer->close_due;
+    c->peers_live -= peer->state != PEER_CLOSING;
+    c->peers_new -= peer->state == PEER_NEW;
+    peer->doomed = peer->close_due = false;
+    peer_detach(c, peer, reason && reason->code ? reason->text : "closed by the client");
+    c->peers[peer->number] = NULL;
+    c->peers_open--;
+    mem_free(peer);
+}
+
+static uint64_t greeting_ms(const struct coordinator *c)
+{
+    return c->options.idle_timeout_ms / 6;
+}
+
+void peers_tick(struct coordinator *c)
+{
+    for (uint32_t i = 0; i < c->peers_room && c->peers_new > 0; i++) {
+        struct peer *peer = c->peers[i];
+        if (peer && peer->state == PEER_NEW && c->now_ms - peer->opened_ms >= greeting_ms(c)) {
+            log_event(c->log, LOG_LEVEL_DEBUG, "peer_silent", "address=%s", peer->address);
+            peer_bye(c, peer, ERR_TEMPFAIL, "no HELLO came");
+        }
+    }
+}
+
+uint64_t peers_next_ms(const struct coordinator *c)
+{
+    uint64_t next = UINT64_MAX;
+    for (uint32_t i = 0; i < c->peers_room && c->peers_new > 0; i++) {
+        const struct peer *peer = c->peers[i];
+        if (peer && peer->state == PEER_NEW && peer->opened_ms + greeting_ms(c) < next) {
+            next = peer->opened_ms + greeting_ms(c);
+        }
+    }
+    return next;
+}
+
+/* ---- Members ---- */
+
+/* Where `name` is, or would be, in the order of names. */
+static uint32_t place_of(const struct coordinator *c, const char *name, bool *found)
+{
+    uint32_t low = 0, high = c->round.count;
+    *found = false;
+    while (low < high && !*found) {
+        uint32_t middle = low + (high - low) / 2;
+        int order = strcmp(c->members[c->round.order[middle]].name, name);
+        *found = order == 0;
+        if (order < 0) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return high;
+}
+
+uint32_t member_find(const struct coordinator *c, const char *name)
+{
+    bool found;
+    uint32_t place = place_of(c, name, &found);
+    return found ? c->round.order[place] : NONE;
+}
+
+static int reserve(struct coordinator *c)
+{
+    uint32_t room = c->members_room ? 2 * c->members_room : 16;
+    struct member *members = mem_resize(c->members, room, sizeof *members);
+    if (!members) {
+        return ERR_NOMEM;
+    }
+    c->members = members;
+    uint32_t *queue = mem_resize(c->queue, room, sizeof *queue);
+    if (!queue) {
+        return ERR_NOMEM;
+    }
+    c->queue = queue;
+    c->members_room = room;
+    return 0;
+}
+
+int member_add(struct coordinator *c, const char *name, uint32_t *member)
+{
+    uint32_t index = c->round.count;
+    if (index >= MEMBERS_MAX) {
+        return ERR_LIMIT;
+    }
+    bool found;
+    uint32_t place = place_of(c, name, &found);
+    if ((index == c->members_room && reserve(c) != 0) || round_member_add(&c->round, place) != 0) {
+        return ERR_NOMEM;
+    }
+    struct member *fresh = &c->members[index];
+    memset(fresh, 0, sizeof *fresh);
+    (void)snprintf(fresh->name, sizeof fresh->name, "%s", name);
+    fresh->peer = fresh->slot = NONE;
+    fresh->last_seen_ms = c->now_ms;
+    *member = index;
+    return 0;
+}

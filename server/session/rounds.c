@@ -1,0 +1,146 @@
+/* Carries out what the round wants done; server/round decides what and when. */
+#include "server/session/state.h"
+
+uint32_t round_current(const struct coordinator *c)
+{
+    return c->round.durable + 1;
+}
+
+uint64_t member_weight(const struct coordinator *c, uint32_t member)
+{
+    uint64_t images = c->members[member].offer.report.images;
+    return images < c->round.weight_bound ? images : c->round.weight_bound;
+}
+
+static void log_waiting(const struct coordinator *c)
+{
+    char text[MSG_TEXT_MAX];
+    waits_for(c, text);
+    log_event(c->log, LOG_LEVEL_INFO, "waiting", "round=%u for=\"%s\"", round_current(c), text);
+}
+
+static void end_round(struct coordinator *c)
+{
+    for (uint32_t i = 0; i < c->round.count; i++) {
+        struct peer *peer = member_peer(c, i);
+        if (!peer) {
+            continue;
+        }
+        if (peer->state > PEER_READY) {
+            peer->state = PEER_READY;
+        }
+        peer->download.active = false;
+        c->members[i].step = c->members[i].steps = 0;
+        send_round_end(c, peer, c->round.durable);
+    }
+}
+
+static void opened(struct coordinator *c)
+{
+    c->declined = 0;
+    c->bytes_up = c->bytes_down = 0;
+    c->trouble[0] = '\0';
+    model_describe(c);
+    log_event(c->log, LOG_LEVEL_INFO, "round_opened", "round=%u clients=%u deadline_ms=%llu", round_current(c),
+              c->round.invited_count, (unsigned long long)c->plan->round_deadline_ms);
+}
+
+static void invite(struct coordinator *c, uint32_t member)
+{
+    struct peer *peer = member_peer(c, member);
+    if (!peer) { /* Just doomed, and let go. */
+        return;
+    }
+    struct msg msg = {.type = MSG_ROUND};
+    msg.round.round = round_current(c);
+    msg.round.remaining_ms = remaining_ms(c);
+    msg.round.model = c->model_blob;
+    if (remote_describe(c, member, &msg.round.remote, &msg.round.has_remote) != 0) {
+        peer_nomem(c, peer, "the remote features");
+        return;
+    }
+    if (peer->state == PEER_READY) {
+        peer->state = PEER_WORKING;
+    }
+    peer_send(c, peer, &msg);
+}
+
+static void extended(struct coordinator *c)
+{
+    struct round_tally tally = round_count(&c->round);
+    log_event(c->log, LOG_LEVEL_WARN, "round_extended", "round=%u times=%u delivered=%u least=%u deadline_ms=%llu",
+              round_current(c), c->round.extensions, tally.delivered, c->plan->min_clients,
+              (unsigned long long)c->plan->round_deadline_ms);
+}
+
+static void closed(struct coordinator *c)
+{
+    struct round_tally tally = round_count(&c->round);
+    log_event(c->log, LOG_LEVEL_INFO, "round_closed", "round=%u accepted=%u of=%u declined=%u", round_current(c),
+              tally.delivered, tally.participants, c->declined);
+    slots_close(c);
+    for (uint32_t i = 0; i < c->round.count; i++) {
+        struct peer *peer = member_peer(c, i);
+        if (peer) {
+            peer->download.active = false;
+        }
+    }
+}
+
+static void say_goodbye(struct coordinator *c)
+{
+    log_event(c->log, LOG_LEVEL_INFO, "stopping", "round=%u", c->round.durable);
+    for (uint32_t i = 0; i < c->peers_room; i++) {
+        struct peer *peer = c->peers[i];
+        if (peer && peer->state != PEER_CLOSING && !peer->doomed) {
+            peer_bye(c, peer, 0, "the server is stopping");
+        }
+    }
+}
+
+void round_apply(struct coordinator *c, enum round_event_kind kind, uint32_t member)
+{
+    enum round_phase before = c->round.phase;
+    struct round_event event = {kind, member};
+    uint32_t todo = round_step(&c->round, &event, c->now_ms);
+    if (todo & ROUND_DO_END) {
+        end_round(c);
+    }
+    if (todo & ROUND_DO_FINISH) {
+        log_event(c->log, LOG_LEVEL_INFO, "done", "rounds=%u", c->round.durable);
+    }
+    if (todo & ROUND_DO_OPEN) {
+        opened(c);
+    }
+    if (todo & ROUND_DO_EXTEND) {
+        extended(c);
+    }
+    if (todo & ROUND_DO_INVITE) {
+        for (uint32_t i = 0; i < c->round.invited_count; i++) {
+            invite(c, c->round.invited[i]);
+        }
+    }
+    if (todo & ROUND_DO_OPEN) {
+        /* Contributions that were offered while the round was WAITING, as after a restart. They are of ready members,
+         * and WAITING ends as soon as there are min_clients of these, so all of them take part. */
+        slots_fill(c);
+    }
+    if (todo & ROUND_DO_AGGREGATE) {
+        if (before == ROUND_OPEN) {
+            closed(c);
+        }
+        aggregate_submit(c);
+    }
+    if (todo & ROUND_DO_SAVE) {
+        save_submit(c);
+    }
+    if (todo & ROUND_DO_DRAIN) {
+        say_goodbye(c);
+    }
+    if (todo & ROUND_DO_EXIT) {
+        c->exit_due = true;
+    }
+    if ((todo & ROUND_DO_WAIT) || (c->round.phase == ROUND_WAITING && kind <= ROUND_LOST)) {
+        log_waiting(c);
+    }
+}

@@ -1,0 +1,219 @@
+/* Upload slots: how many contributions may be in memory at a time, and the line for them. First come, first served.
+ *
+ * A member in the line has been told its place (QUEUED). A slot stages one contribution whole. It is lost by an
+ * uploader that sends nothing for idle_timeout / 2, or that takes longer than round_deadline / 2, while others wait;
+ * and it survives a lost connection for as long as nobody else needs it. */
+#include "server/session/state.h"
+
+#include <string.h>
+
+static uint32_t place_of(const struct coordinator *c, uint32_t member)
+{
+    uint32_t place = 0;
+    while (c->queue[place] != member) {
+        place++;
+    }
+    return place;
+}
+
+static void dequeue(struct coordinator *c, uint32_t member)
+{
+    uint32_t place = place_of(c, member);
+    c->queue_count--;
+    memmove(c->queue + place, c->queue + place + 1, (c->queue_count - place) * sizeof *c->queue);
+    c->members[member].queued = false;
+}
+
+static void send_place(struct coordinator *c, uint32_t member)
+{
+    struct peer *peer = member_peer(c, member);
+    struct msg msg = {.type = MSG_QUEUED};
+    msg.queued.round = round_current(c);
+    msg.queued.place = place_of(c, member) + 1;
+    peer->state = PEER_QUEUED;
+    peer_send(c, peer, &msg);
+}
+
+void slot_free(struct coordinator *c, struct slot *slot)
+{
+    c->members[slot->member].slot = NONE;
+    transfer_reset(&slot->update);
+    transfer_reset(&slot->features);
+    slot->state = SLOT_FREE;
+}
+
+/* Its own if there is one, then an empty one, then one that is kept for somebody who is away. */
+static struct slot *slot_for(const struct coordinator *c, uint32_t member)
+{
+    struct slot *found = NULL;
+    for (uint32_t i = 0; i < c->options.upload_slots; i++) {
+        struct slot *slot = &c->slots[i];
+        if (slot->state == SLOT_KEPT && slot->member == member) {
+            return slot;
+        }
+        if (slot->state == SLOT_FREE || (slot->state == SLOT_KEPT && !found)) {
+            found = slot;
+        }
+    }
+    return found;
+}
+
+static void give(struct coordinator *c, struct slot *slot, uint32_t index)
+{
+    struct member *member = &c->members[index];
+    if (slot->state == SLOT_KEPT && slot->member != index) {
+        slot_free(c, slot);
+    }
+    slot->state = SLOT_UPLOADING;
+    slot->member = index;
+    slot->granted_ms = slot->chunk_ms = c->now_ms;
+    member->slot = (uint32_t)(slot - c->slots);
+    int rc = transfer_begin(&slot->update, &member->offer.update);
+    if (rc == 0 && member->offer.has_features) {
+        rc = transfer_begin(&slot->features, &member->offer.features);
+    } else {
+        transfer_reset(&slot->features);
+    }
+    if (rc) {
+        slot_free(c, slot);
+        peer_nomem(c, member_peer(c, index), "an upload");
+        return;
+    }
+    slot_continue(c, slot);
+}
+
+void slot_continue(struct coordinator *c, struct slot *slot)
+{
+    struct peer *peer = member_peer(c, slot->member);
+    const struct transfer *missing = !transfer_is_whole(&slot->update)                            ? &slot->update
+                                     : slot->features.data && !transfer_is_whole(&slot->features) ? &slot->features
+                                                                                                  : NULL;
+    if (!missing) {
+        absorb_submit(c, slot);
+        return;
+    }
+    struct msg msg = {.type = MSG_GRANT};
+    msg.grant.kind = missing->blob.kind;
+    msg.grant.round = missing->blob.round;
+    msg.grant.offset = missing->received;
+    peer->state = PEER_UPLOADING;
+    peer_send(c, peer, &msg);
+}
+
+void slots_fill(struct coordinator *c)
+{
+    while (c->round.phase == ROUND_OPEN && c->queue_count > 0) {
+        uint32_t member = c->queue[0];
+        struct slot *slot = slot_for(c, member);
+        if (!slot) {
+            return;
+        }
+        dequeue(c, member);
+        give(c, slot, member);
+    }
+}
+
+void slots_enqueue(struct coordinator *c, uint32_t member)
+{
+    c->queue[c->queue_count++] = member;
+    c->members[member].queued = true;
+    slots_fill(c);
+    if (c->members[member].queued) {
+        send_place(c, member);
+    }
+}
+
+void slots_repeat(struct coordinator *c, uint32_t member)
+{
+    if (c->members[member].queued) {
+        send_place(c, member);
+    } else {
+        member_peer(c, member)->regranted = true;
+        slot_continue(c, &c->slots[c->members[member].slot]);
+    }
+}
+
+void slots_withdraw(struct coordinator *c, uint32_t member)
+{
+    uint32_t slot = c->members[member].slot;
+    if (c->members[member].queued) {
+        dequeue(c, member);
+    }
+    if (slot != NONE && c->slots[slot].state != SLOT_CHECKING) {
+        slot_free(c, &c->slots[slot]);
+        slots_fill(c);
+    }
+}
+
+void slots_leave(struct coordinator *c, uint32_t member)
+{
+    uint32_t slot = c->members[member].slot;
+    if (slot != NONE && c->slots[slot].state == SLOT_UPLOADING && c->queue_count == 0) {
+        c->slots[slot].state = SLOT_KEPT;
+        return;
+    }
+    slots_withdraw(c, member);
+}
+
+static void decline_late(struct coordinator *c, uint32_t member)
+{
+    struct peer *peer = member_peer(c, member);
+    if (peer) {
+        peer->state = PEER_READY;
+        send_declined(c, peer, round_current(c), DECLINE_STALE, "round %u closed before the contribution was whole",
+                      round_current(c));
+    }
+}
+
+void slots_close(struct coordinator *c)
+{
+    while (c->queue_count > 0) {
+        uint32_t member = c->queue[0];
+        dequeue(c, member);
+        decline_late(c, member);
+    }
+    for (uint32_t i = 0; i < c->options.upload_slots; i++) {
+        if (c->slots[i].state == SLOT_UPLOADING || c->slots[i].state == SLOT_KEPT) {
+            decline_late(c, c->slots[i].member);
+            slot_free(c, &c->slots[i]);
+        }
+    }
+}
+
+/* ---- Time ---- */
+
+static uint64_t due_ms(const struct coordinator *c, const struct slot *slot)
+{
+    uint64_t stalled = slot->chunk_ms + c->options.idle_timeout_ms / 2;
+    uint64_t too_long = slot->granted_ms + c->plan->round_deadline_ms / 2;
+    return stalled < too_long ? stalled : too_long;
+}
+
+void slots_tick(struct coordinator *c)
+{
+    for (uint32_t i = 0; i < c->options.upload_slots && c->queue_count > 0; i++) {
+        struct slot *slot = &c->slots[i];
+        if (slot->state != SLOT_UPLOADING || c->now_ms < due_ms(c, slot)) {
+            continue;
+        }
+        uint32_t member = slot->member;
+        log_event(c->log, LOG_LEVEL_WARN, "upload_too_slow", "name=%s received=%llu bytes=%llu waiting=%u",
+                  c->members[member].name, (unsigned long long)slot->update.received,
+                  (unsigned long long)slot->update.blob.bytes, c->queue_count);
+        slot_free(c, slot);
+        member_peer(c, member)->regranted = true;
+        slots_fill(c);
+        slots_enqueue(c, member);
+    }
+}
+
+uint64_t slots_next_ms(const struct coordinator *c)
+{
+    uint64_t next = UINT64_MAX;
+    for (uint32_t i = 0; i < c->options.upload_slots && c->queue_count > 0; i++) {
+        if (c->slots[i].state == SLOT_UPLOADING && due_ms(c, &c->slots[i]) < next) {
+            next = due_ms(c, &c->slots[i]);
+        }
+    }
+    return next;
+}

@@ -1,0 +1,256 @@
+/* What the coordinator holds in memory, and the helpers its files share. Internal to server/session.
+ *
+ *   peer    a connection, for as long as the shell holds it
+ *   member  a named trainer, for as long as the process lives; its index is the round's
+ *   slot    room for one contribution that is being uploaded or absorbed
+ *
+ * Files: coordinator.c (events), dispatch.c (messages), handle_*.c (one message each), peers.c (connections and
+ * members), slots.c (uploads), rounds.c (what the round wants done), jobs.c (what runs outside the loop), blobs.c (what
+ * is downloaded), send.c (actions), words.c (sentences for people).
+ *
+ * Whatever cannot be told to a peer for want of memory closes that peer, and nobody else: a peer is marked `doomed`,
+ * and at the end of the step it is detached and closed. Jobs, closes and the exit that could not be put into the
+ * actions stay due and are handed out with the next step. */
+#ifndef STARLING_SESSION_STATE_H
+#define STARLING_SESSION_STATE_H
+
+#include "common/wire/transfer.h"
+#include "server/agg/agg.h"
+#include "server/bank/bank.h"
+#include "server/round/round.h"
+#include "server/session/coordinator.h"
+
+#define NONE        UINT32_MAX
+#define MEMBERS_MAX 100000u
+
+enum peer_state {
+    PEER_NEW,       /* waits for HELLO */
+    PEER_OPERATOR,  /* STATUS */
+    PEER_GREETED,   /* READY */
+    PEER_READY,     /* nothing: the server's ROUND is next */
+    PEER_WORKING,   /* FETCH, OFFER */
+    PEER_QUEUED,    /* nothing: the server's GRANT is next */
+    PEER_UPLOADING, /* CHUNK */
+    PEER_CHECKING,  /* nothing: ACCEPTED or DECLINED is next */
+    PEER_DELIVERED, /* nothing: ROUND_END is next */
+    PEER_CLOSING,   /* PEER_CLOSED; whatever it says is ignored */
+};
+const char *peer_state_name(enum peer_state state); /* "NEW" */
+
+struct download {
+    bool active;
+    uint32_t kind;
+    uint64_t offset, bytes;
+};
+
+struct peer {
+    uint32_t number;
+    enum peer_state state;
+    uint32_t member; /* NONE before HELLO, for operators, and after it was let go */
+    bool doomed;     /* to be closed at the end of the step */
+    bool close_due;  /* ACTION_CLOSE is not handed out yet */
+    bool sending;    /* a chunk of ours lies in its write queue */
+    bool regranted;  /* chunks that it sent before the latest GRANT may still arrive, and mean nothing */
+    uint64_t opened_ms;
+    const struct frame_limits *limits;
+    struct download download;
+    char address[56];
+};
+
+struct member {
+    char name[NAME_MAX_BYTES];
+    struct hash128 instance;
+    uint32_t peer; /* NONE: away */
+    uint32_t slot; /* NONE: none */
+    bool queued;
+    bool has_counted;
+    uint32_t counted_round;
+    struct msg_offer offer; /* the latest */
+    uint64_t last_seen_ms;
+    uint64_t images; /* as READY said */
+    uint32_t step, steps;
+    double loss, images_per_second;
+    uint64_t bytes_up, bytes_down, bytes_by_kind[BLOB_FEATURES + 1];
+};
+
+enum slot_state {
+    SLOT_FREE,
+    SLOT_KEPT,      /* half an upload of a member that was lost, for as long as nobody else needs the slot */
+    SLOT_UPLOADING, /* CHUNKs come in */
+    SLOT_CHECKING,  /* its job is under way */
+};
+struct slot {
+    enum slot_state state;
+    uint32_t member;
+    struct transfer update, features;
+    uint64_t granted_ms, chunk_ms;
+    struct absorb { /* what the job needs, and what it found */
+        struct agg *agg;
+        struct bank_intake *intake;
+        const struct layout *layout;
+        char owner[NAME_MAX_BYTES];
+        uint32_t round, rows, dimension;
+        uint64_t weight;
+        int result;      /* 0 or ERR_NOMEM */
+        uint32_t reason; /* 0: it is in the sum; else enum decline_reason */
+        struct err err;
+    } absorb;
+    struct job job;
+};
+
+struct aggregate {
+    struct agg *agg;
+    struct bank_intake *intake;
+    const struct bank *bank;
+    int result;
+    struct bytes *next; /* what follows exists from AGGREGATED to SAVED */
+    struct hash128 next_hash;
+    struct bank *next_bank;
+    uint8_t *bank_bytes;
+    uint64_t bank_len;
+};
+
+struct coordinator {
+    struct coordinator_options options; /* as given; what it points to is the caller's */
+    const struct plan *plan;
+    const struct layout *layout;
+    const struct log *log;
+    uint8_t *plan_bytes;
+    uint32_t plan_len;
+    struct hash128 run, plan_hash, model_hash;
+    uint64_t started_ms;
+    uint64_t peak_rss_bytes;
+
+    struct round round;
+    struct agg *agg;
+    struct bank *bank;
+    struct bank_intake *intake;
+    struct blob model_blob; /* of the open round */
+    uint32_t *sample;       /* [fusion.remote] scratch */
+
+    struct peer **peers; /* by number; NULL: none */
+    uint32_t peers_room, peers_open, peers_live, peers_new, trainers, doomed, closes_due;
+    struct member *members; /* by index; names in order: round.order */
+    uint32_t members_room;
+    uint32_t *queue; /* members that wait for a slot; room for all */
+    uint32_t queue_count;
+    struct slot *slots;
+
+    struct aggregate aggregate;
+    struct job aggregate_job, save_job;
+    struct counted *counted;
+    struct round_summary summary; /* of the round that is being saved */
+    char trouble[MSG_TEXT_MAX];   /* why saving or aggregating failed last; empty: it did not */
+    int exit_code;
+    struct round_summary *history;
+    uint32_t history_count, history_room;
+    uint32_t accepted; /* in round `durable` */
+    uint32_t declined; /* in the open round */
+    uint64_t bytes_up, bytes_down;
+
+    uint64_t alive_ms; /* next heartbeat */
+
+    /* Of the step in progress. */
+    struct actions *out;
+    uint64_t now_ms;
+    int64_t unix_ms;
+    bool nomem;
+    struct job **jobs; /* due to be handed out, in order */
+    uint32_t jobs_count, jobs_running;
+    bool exit_due;
+};
+
+/* ---- send.c ---- */
+
+/* Sends; what the message owns moves. */
+void peer_send(struct coordinator *c, struct peer *peer, struct msg *msg);
+void peer_doom(struct coordinator *c, struct peer *peer);
+/* Says no with a sentence, logs it, and closes. retry_after_ms 0: never. */
+void peer_reject(struct coordinator *c, struct peer *peer, enum reject_code code, uint64_t retry_after_ms,
+                 const char *format, ...) __attribute__((format(printf, 5, 6)));
+/* The peer said what it may not say: BYE, so that it may come back; REJECT, for good, before WELCOME. */
+void peer_fault(struct coordinator *c, struct peer *peer, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void peer_bye(struct coordinator *c, struct peer *peer, int code, const char *text);
+/* Closes for want of memory. */
+void peer_nomem(struct coordinator *c, struct peer *peer, const char *what);
+void send_declined(struct coordinator *c, struct peer *peer, uint32_t round, uint32_t reason, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+void send_accepted(struct coordinator *c, struct peer *peer, uint32_t round);
+void send_round_end(struct coordinator *c, struct peer *peer, uint32_t round);
+void job_submit(struct coordinator *c, struct job *job);
+/* Hands out what is due: closes, jobs, the exit. */
+void flush_due(struct coordinator *c);
+
+/* ---- peers.c ---- */
+
+struct peer *peer_at(const struct coordinator *c, uint32_t number); /* NULL: none */
+void peer_opened(struct coordinator *c, uint32_t number, const char *address);
+void peer_closed(struct coordinator *c, struct peer *peer, const struct err *reason);
+/* The peer stops being its member's connection. */
+void peer_detach(struct coordinator *c, struct peer *peer, const char *reason);
+/* Closed after idle_timeout / 6 without HELLO. */
+void peers_tick(struct coordinator *c);
+uint64_t peers_next_ms(const struct coordinator *c);
+uint32_t member_find(const struct coordinator *c, const char *name); /* NONE */
+int member_add(struct coordinator *c, const char *name, uint32_t *member);
+struct peer *member_peer(const struct coordinator *c, uint32_t member); /* NULL: away */
+
+/* ---- slots.c ---- */
+
+/* Takes its place in the line for `offer`, which was checked, and gets a slot at once when there is one. */
+void slots_enqueue(struct coordinator *c, uint32_t member);
+/* Answers a repeated offer of what already waits or comes in. */
+void slots_repeat(struct coordinator *c, uint32_t member);
+/* Out of the line, and out of a slot that is not being checked. */
+void slots_withdraw(struct coordinator *c, uint32_t member);
+void slots_leave(struct coordinator *c, uint32_t member); /* its connection is gone */
+void slots_fill(struct coordinator *c);                   /* gives free slots to those who wait */
+void slots_close(struct coordinator *c);                  /* the round is closed: late ones are declined */
+/* Goes on with an upload: GRANT for what is missing, or the absorption. */
+void slot_continue(struct coordinator *c, struct slot *slot);
+void slot_free(struct coordinator *c, struct slot *slot);
+void slots_tick(struct coordinator *c);
+uint64_t slots_next_ms(const struct coordinator *c);
+
+/* ---- rounds.c ---- */
+
+void round_apply(struct coordinator *c, enum round_event_kind kind, uint32_t member);
+uint32_t round_current(const struct coordinator *c);                  /* durable + 1 */
+uint64_t member_weight(const struct coordinator *c, uint32_t member); /* what its contribution counts for */
+
+/* ---- jobs.c ---- */
+
+void absorb_submit(struct coordinator *c, struct slot *slot);
+void aggregate_submit(struct coordinator *c);
+void save_submit(struct coordinator *c);
+void job_done(struct coordinator *c, struct job *job, int result, const struct err *reason);
+
+/* ---- blobs.c ---- */
+
+void model_describe(struct coordinator *c);
+/* The sample of others' features for a member. *exists false: there is none. ERR_NOMEM. */
+int remote_describe(struct coordinator *c, uint32_t member, struct blob *out, bool *exists);
+/* The next chunk of the peer's download, unless one is still in its write queue. */
+void download_continue(struct coordinator *c, struct peer *peer);
+
+/* ---- words.c ---- */
+
+void waits_for(const struct coordinator *c, char out[MSG_TEXT_MAX]);
+uint64_t remaining_ms(const struct coordinator *c);
+/* For a value in double quotes in the log. */
+const char *quotable(const char *text, char out[MSG_TEXT_MAX]);
+
+/* ---- dispatch.c, handle_*.c ---- */
+
+void dispatch(struct coordinator *c, struct peer *peer, const struct msg *msg);
+void handle_hello(struct coordinator *c, struct peer *peer, const struct msg_hello *hello);
+void handle_ready(struct coordinator *c, struct peer *peer, const struct msg_ready *ready);
+void handle_fetch(struct coordinator *c, struct peer *peer, const struct msg_fetch *fetch);
+void handle_progress(struct coordinator *c, struct peer *peer, const struct msg_progress *progress);
+void handle_offer(struct coordinator *c, struct peer *peer, const struct msg_offer *offer);
+void handle_chunk(struct coordinator *c, struct peer *peer, const struct msg *chunk);
+void handle_status(struct coordinator *c, struct peer *peer, const struct msg_status *status);
+void handle_bye(struct coordinator *c, struct peer *peer, const struct msg_bye *bye);
+
+#endif

@@ -1,0 +1,269 @@
+/* The coordinator daemon: start, loop, end.
+ *
+ * It opens the state, or makes the first one, before it listens: whoever reaches it finds a run that survives a crash.
+ * From then on everything goes through daemon_event, on the loop's thread: one event into the coordinator, its actions
+ * out into peers.c and jobs.c, and the ticker set to when the coordinator wants to be called at the latest. */
+#include "server/shell/internal.h"
+
+#include "common/base/mem.h"
+
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SPARE_PEERS 64 /* connections beyond max_clients, so that these can be told that the server is full */
+
+/* ---- Events and actions ---- */
+
+static void carry_out(struct daemon *daemon, struct action *action)
+{
+    switch (action->kind) {
+    case ACTION_SEND:
+        peers_send(daemon, action->peer, &action->message);
+        break;
+    case ACTION_CLOSE:
+        peers_close(daemon, action->peer);
+        break;
+    case ACTION_JOB:
+        if (jobs_push(daemon, action->job)) {
+            log_event(daemon->log, LOG_LEVEL_ERROR, "failed", "reason=\"out of memory for a job\"");
+            daemon_leave(daemon, ERR_NOMEM); /* the last durable state is the truth; a restart goes on from it */
+        }
+        break;
+    case ACTION_EXIT:
+        daemon_leave(daemon, action->exit_code == 0 ? 0 : ERR_FAILED);
+        break;
+    }
+}
+
+void daemon_event(struct daemon *daemon, struct event *event)
+{
+    event->unix_ms = machine_unix_ms();
+    if (coordinator_step(daemon->coordinator, event, net_now_ms(), &daemon->actions)) {
+        log_event(daemon->log, LOG_LEVEL_ERROR, "out_of_memory", "peer=%u", event->peer);
+        if (event->kind == EVENT_PEER_OPENED || event->kind == EVENT_PEER_MESSAGE ||
+            event->kind == EVENT_PEER_DRAINED) {
+            peers_close(daemon, event->peer);
+        }
+    }
+    for (size_t i = 0; i < daemon->actions.count; i++) {
+        carry_out(daemon, &daemon->actions.items[i]);
+    }
+    actions_clear(&daemon->actions);
+    if (!daemon->leaving) {
+        ticker_set(&daemon->ticker, coordinator_next_ms(daemon->coordinator));
+    }
+}
+
+static void on_tick(void *ctx)
+{
+    struct daemon *daemon = ctx;
+    if (!daemon->leaving) {
+        daemon_event(daemon, &(struct event){.kind = EVENT_TICK});
+    }
+}
+
+static void on_connection(void *ctx, struct listener *listener)
+{
+    (void)listener;
+    peers_accept(ctx);
+}
+
+/* The first signal asks; the second does not wait for a job on the worker thread, nor for anything else. Everything
+ * that was announced is on disk, so there is nothing to lose. */
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct daemon *daemon = handle->data;
+    if (daemon->stopping) {
+        log_event(daemon->log, LOG_LEVEL_WARN, "killed", "number=%d", number);
+        _exit(1);
+    }
+    daemon->stopping = true;
+    log_event(daemon->log, LOG_LEVEL_INFO, "signal", "number=%d", number);
+    if (!daemon->leaving) {
+        daemon_event(daemon, &(struct event){.kind = EVENT_STOP});
+    }
+}
+
+void daemon_leave(struct daemon *daemon, int result)
+{
+    if (daemon->leaving) {
+        return;
+    }
+    daemon->leaving = true;
+    daemon->result = result;
+    ticker_set(&daemon->ticker, UINT64_MAX);
+    listener_close(&daemon->listener, NULL);
+    peers_close_all(daemon); /* the loop ends when the last connection has */
+}
+
+/* ---- Start ---- */
+
+/* Checkpoint 0 of a new run: random weights by the plan's seed, a random run id. */
+static int first_state(struct daemon *daemon, struct checkpoint *out, struct err *err)
+{
+    out->plan = mem_new(daemon->plan.len, 1);
+    out->params = mem_new_aligned((size_t)daemon->layout->total, sizeof(float));
+    if (!out->plan || !out->params) {
+        return err_set(err, ERR_NOMEM, "out of memory for a model of %llu parameters",
+                       (unsigned long long)daemon->layout->total);
+    }
+    memcpy(out->plan, daemon->plan.data, daemon->plan.len);
+    out->plan_len = (uint32_t)daemon->plan.len;
+    params_init(daemon->layout, daemon->options->plan.seed, out->params);
+    int rc = machine_random(&out->run, err);
+    return rc ? rc : store_save(daemon->store, daemon->layout, out, err);
+}
+
+static int load_state(struct daemon *daemon, struct checkpoint *state, struct err *err)
+{
+    const struct server_options *options = daemon->options;
+    bool found = false;
+    int rc = store_open(&disk_posix, options->state, options->keep_every, daemon->log, &daemon->store, err);
+    rc = rc ? rc
+            : store_load(daemon->store, daemon->layout, daemon->plan.data, (uint32_t)daemon->plan.len, options->new_run,
+                         state, &found, err);
+    if (rc == 0 && !found) {
+        rc = first_state(daemon, state, err);
+    }
+    if (rc == 0) {
+        char run[HASH_HEX], model[DISK_PATH_MAX];
+        log_event(daemon->log, LOG_LEVEL_INFO, found ? "run_resumed" : "run_created",
+                  "run=%s round=%u of=%u state=%s model=%s", hash_hex(&state->run, run), state->round,
+                  options->plan.rounds, options->state,
+                  store_model_path(daemon->store, state->round, model) ? "" : model);
+    }
+    return rc;
+}
+
+static int make_coordinator(struct daemon *daemon, const struct checkpoint *state, struct err *err)
+{
+    const struct server_options *options = daemon->options;
+    struct coordinator_options wanted = {
+        .plan = &options->plan,
+        .plan_bytes = daemon->plan.data,
+        .plan_len = (uint32_t)daemon->plan.len,
+        .layout = daemon->layout,
+        .upload_slots = options->upload_slots,
+        .bank_capacity = options->bank.capacity,
+        .sessions_max = options->max_clients,
+        .idle_timeout_ms = options->idle_timeout_ms,
+        .log = daemon->log,
+    };
+    int rc = machine_random(&wanted.boot, err);
+    struct round_summary *history = NULL;
+    uint32_t count = 0;
+    if (rc == 0) { /* without a history the run goes on all the same; why is in the log */
+        if (state->round > 0) {
+            (void)history_append(daemon->store, &state->summary, NULL); /* a crash may have come before it was */
+        }
+        (void)history_load(daemon->store, state->round, MSG_HISTORY_MAX, &history, &count, NULL);
+        rc = coordinator_new(&wanted, state, history, count, net_now_ms(), &daemon->coordinator, err);
+    }
+    mem_free(history);
+    return rc;
+}
+
+/* The address is also written into the state folder, for scripts that let the kernel choose the port. */
+static int start_listening(struct daemon *daemon, struct err *err)
+{
+    daemon->listener.on_connection = on_connection;
+    daemon->listener.ctx = daemon;
+    int rc = disk_join(daemon->address_file, daemon->options->state, "address");
+    rc = rc ? err_set(err, rc, "%s: the path is too long", daemon->options->state)
+            : listener_open(&daemon->loop, daemon->options->listen, &daemon->listener, daemon->bound, err);
+    if (rc) {
+        return rc;
+    }
+    const struct span parts[] = {{daemon->bound, strlen(daemon->bound)}, {"\n", 1}};
+    rc = disk_save(&disk_posix, daemon->address_file, parts, 2, err);
+    if (rc) {
+        listener_close(&daemon->listener, NULL);
+        return rc;
+    }
+    log_event(daemon->log, LOG_LEVEL_INFO, "listening", "address=%s", daemon->bound);
+    return 0;
+}
+
+static int watch_signal(struct daemon *daemon, uv_signal_t *handle, int number)
+{
+    int rc = uv_signal_init(&daemon->loop, handle);
+    if (rc == 0) {
+        handle->data = daemon;
+        rc = uv_signal_start(handle, on_signal, number);
+        uv_unref((uv_handle_t *)handle); /* the listener keeps the loop alive */
+    }
+    return rc;
+}
+
+/* From here on the loop has handles, which only a turn of the loop lets go of. */
+static int serve(struct daemon *daemon, struct err *err)
+{
+    int rc = uv_loop_init(&daemon->loop);
+    if (rc) {
+        return err_set(err, ERR_FAILED, "cannot make an event loop: %s", uv_strerror(rc));
+    }
+    rc = ticker_init(&daemon->loop, &daemon->ticker, on_tick, daemon);
+    rc = rc ? rc : watch_signal(daemon, &daemon->terminate, SIGTERM);
+    rc = rc ? rc : watch_signal(daemon, &daemon->interrupt, SIGINT);
+    rc = rc ? err_set(err, ERR_FAILED, "cannot watch signals: %s", uv_strerror(rc)) : start_listening(daemon, err);
+    if (rc == 0) {
+        ticker_set(&daemon->ticker, coordinator_next_ms(daemon->coordinator));
+        (void)uv_run(&daemon->loop, UV_RUN_DEFAULT);
+        rc = daemon->result;
+        if (rc) {
+            (void)err_set(err, rc, "stopped: %s", err_meaning(rc));
+        }
+        (void)disk_remove(&disk_posix, daemon->address_file, NULL);
+    }
+    ticker_close(&daemon->ticker);
+    uv_close((uv_handle_t *)&daemon->terminate, NULL);
+    uv_close((uv_handle_t *)&daemon->interrupt, NULL);
+    (void)uv_run(&daemon->loop, UV_RUN_DEFAULT);
+    (void)uv_loop_close(&daemon->loop);
+    return rc;
+}
+
+int daemon_check(const struct server_options *options, struct err *err)
+{
+    char host[256], port[8];
+    int rc = net_split_address(options->listen, host, port, err);
+    if (rc) {
+        (void)err_prefix(err, "listen");
+        if (err) {
+            err->code = ERR_CONFIG;
+        }
+        return ERR_CONFIG;
+    }
+    return plan_check(&options->plan, err);
+}
+
+int daemon_run(const struct server_options *options, const struct log *log, struct err *err)
+{
+    struct daemon daemon = {.options = options, .log = log};
+    struct checkpoint state = {0};
+    buf_init(&daemon.plan, MSG_PLAN_MAX);
+    int rc = daemon_check(options, err);
+    rc = rc ? rc : layout_new(&options->plan.model, &daemon.layout, err);
+    if (rc == 0 && (rc = plan_encode(&options->plan, &daemon.plan)) != 0) {
+        (void)err_set(err, rc, "the plan: %s", err_meaning(rc));
+    }
+    rc = rc ? rc : load_state(&daemon, &state, err);
+    rc = rc ? rc : make_coordinator(&daemon, &state, err);
+    checkpoint_fini(&state);
+    if (rc == 0 && (rc = peers_init(&daemon, options->max_clients + SPARE_PEERS)) != 0) {
+        (void)err_set(err, rc, "out of memory for %u connections", options->max_clients);
+    }
+    rc = rc ? rc : serve(&daemon, err);
+    if (rc == 0) {
+        log_event(log, LOG_LEVEL_INFO, "stopped", "round=%u", coordinator_round(daemon.coordinator));
+    }
+    jobs_fini(&daemon);
+    peers_fini(&daemon);
+    actions_fini(&daemon.actions);
+    coordinator_free(daemon.coordinator);
+    store_close(daemon.store);
+    layout_free(daemon.layout);
+    buf_fini(&daemon.plan);
+    return rc;
+}

@@ -1,0 +1,85 @@
+/* The daemon's inside. For the files of this room alone.
+ *
+ *   daemon.c   start, the loop, signals, the end; events into the coordinator, actions out of it
+ *   peers.c    connections, by the small numbers that the coordinator knows them by
+ *   jobs.c     what takes long: one job at a time on libuv's thread pool
+ *   machine.c  what the machine is asked for: random ids, clocks, memory */
+#ifndef STARLING_SHELL_INTERNAL_H
+#define STARLING_SHELL_INTERNAL_H
+
+#include "common/net/conn.h"
+#include "common/net/ticker.h"
+#include "server/session/coordinator.h"
+#include "server/shell/daemon.h"
+#include "server/store/store.h"
+
+struct daemon;
+
+/* ---- peers.c ---- */
+
+struct peer {
+    struct daemon *daemon;
+    struct conn *conn; /* NULL: the number is free */
+    bool closing;      /* nothing more is to be said to it */
+};
+struct peers {
+    struct peer *items; /* [room]; a peer's number is its place */
+    uint32_t room;
+    bool full; /* said in the log, once until there is room again */
+};
+int peers_init(struct daemon *daemon, uint32_t room);
+void peers_fini(struct daemon *daemon);
+void peers_accept(struct daemon *daemon);
+void peers_send(struct daemon *daemon, uint32_t number, struct msg *msg);
+void peers_close(struct daemon *daemon, uint32_t number);
+void peers_close_all(struct daemon *daemon);
+
+/* ---- jobs.c ---- */
+
+struct jobs {
+    struct job **waiting; /* in order; waiting[0] is at work when `busy` */
+    uint32_t count, capacity;
+    bool busy;
+    uv_work_t work;
+    int result;
+    struct err reason;
+};
+/* ERR_NOMEM: it will not be run. */
+int jobs_push(struct daemon *daemon, struct job *job);
+void jobs_fini(struct daemon *daemon);
+
+/* ---- machine.c ---- */
+
+int machine_random(struct hash128 *out, struct err *err);
+int64_t machine_unix_ms(void);
+uint64_t machine_peak_rss_bytes(void);
+
+/* ---- daemon.c ---- */
+
+struct daemon {
+    const struct server_options *options;
+    const struct log *log;
+    struct layout *layout;
+    struct buf plan; /* canonical bytes */
+    struct store *store;
+    struct coordinator *coordinator;
+    struct actions actions;
+    char bound[300];
+    char address_file[DISK_PATH_MAX];
+
+    uv_loop_t loop;
+    struct listener listener;
+    struct ticker ticker;
+    uv_signal_t terminate, interrupt;
+    struct peers peers;
+    struct jobs jobs;
+    bool stopping; /* a signal came */
+    bool leaving;  /* the loop is on its way out */
+    int result;
+};
+/* Takes one event through the coordinator and carries out what follows. */
+void daemon_event(struct daemon *daemon, struct event *event);
+/* Ends the loop as soon as what was said is written. */
+void daemon_leave(struct daemon *daemon, int result);
+
+#endif

@@ -1,0 +1,45 @@
+/* What the daemon asks the machine for. */
+#include "server/shell/internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <time.h>
+
+int machine_random(struct hash128 *out, struct err *err)
+{
+    ssize_t n;
+    do {
+        n = getrandom(out->bytes, sizeof out->bytes, 0);
+    } while (n < 0 && errno == EINTR);
+    return n == (ssize_t)sizeof out->bytes ? 0 : err_set(err, ERR_FAILED, "getrandom: %s", strerror(errno));
+}
+
+int64_t machine_unix_ms(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* VmHWM belongs to this program. ru_maxrss, which is asked when there is no /proc, also counts what the process was
+ * before exec: a copy of whoever started it. */
+uint64_t machine_peak_rss_bytes(void)
+{
+    char line[256];
+    unsigned long long kib = 0;
+    FILE *status = fopen("/proc/self/status", "re");
+    while (status && kib == 0 && fgets(line, sizeof line, status)) {
+        (void)sscanf(line, "VmHWM: %llu kB", &kib);
+    }
+    if (status) {
+        (void)fclose(status);
+    }
+    struct rusage usage;
+    if (kib == 0 && getrusage(RUSAGE_SELF, &usage) == 0) {
+        kib = (unsigned long long)usage.ru_maxrss;
+    }
+    return kib * 1024;
+}

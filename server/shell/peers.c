@@ -1,0 +1,182 @@
+/* Connections, by the small numbers that the coordinator knows them by. A number is free again when its connection has
+ * been closed and the coordinator has heard of it. */
+#include "server/shell/internal.h"
+
+#include "common/base/mem.h"
+
+#include <string.h>
+
+#define QUEUE_MAX_BYTES ((size_t)16 << 20) /* a status of MSG_CLIENTS_MAX clients, or some chunks */
+
+static uint32_t number_of(const struct peer *peer)
+{
+    return (uint32_t)(peer - peer->daemon->peers.items);
+}
+
+static void tell(struct peer *peer, struct event event)
+{
+    event.peer = number_of(peer);
+    daemon_event(peer->daemon, &event);
+}
+
+/* What a peer may say depends on what it and the server have said; its own events are what changes it. */
+static void update_limits(struct peer *peer)
+{
+    const struct frame_limits *limits = coordinator_limits(peer->daemon->coordinator, number_of(peer));
+    if (peer->conn && limits) {
+        conn_limit(peer->conn, limits);
+    }
+}
+
+static void on_open(void *ctx, struct conn *conn)
+{
+    struct peer *peer = ctx;
+    peer->conn = conn;
+    tell(peer, (struct event){.kind = EVENT_PEER_OPENED, .address = conn_peer(conn)});
+    update_limits(peer);
+}
+
+static void on_message(void *ctx, struct conn *conn, const struct msg *msg)
+{
+    (void)conn;
+    struct peer *peer = ctx;
+    if (peer->closing) {
+        return;
+    }
+    if (msg->type == MSG_STATUS) {
+        coordinator_set_usage(peer->daemon->coordinator, machine_peak_rss_bytes());
+    }
+    tell(peer, (struct event){.kind = EVENT_PEER_MESSAGE, .message = msg});
+    update_limits(peer);
+}
+
+static void on_drained(void *ctx, struct conn *conn)
+{
+    (void)conn;
+    struct peer *peer = ctx;
+    if (!peer->closing) {
+        tell(peer, (struct event){.kind = EVENT_PEER_DRAINED});
+    }
+}
+
+static void on_close(void *ctx, struct conn *conn, const struct err *reason)
+{
+    (void)conn;
+    struct peer *peer = ctx;
+    tell(peer, (struct event){.kind = EVENT_PEER_CLOSED, .reason = reason});
+    peer->conn = NULL;
+    peer->closing = false;
+    peer->daemon->peers.full = false;
+}
+
+static const struct conn_events events = {on_open, on_message, on_drained, on_close};
+
+/* A connection for which there is no number: taken, so that it does not stand in the backlog, and closed. */
+static void refuse_open(void *ctx, struct conn *conn)
+{
+    (void)ctx;
+    conn_close(conn, 0);
+}
+
+static void refuse_message(void *ctx, struct conn *conn, const struct msg *msg)
+{
+    (void)ctx;
+    (void)conn;
+    (void)msg;
+}
+
+static void refuse_drained(void *ctx, struct conn *conn)
+{
+    (void)ctx;
+    (void)conn;
+}
+
+static void refuse_close(void *ctx, struct conn *conn, const struct err *reason)
+{
+    (void)ctx;
+    (void)conn;
+    (void)reason;
+}
+
+static const struct conn_events refusal = {refuse_open, refuse_message, refuse_drained, refuse_close};
+
+int peers_init(struct daemon *daemon, uint32_t room)
+{
+    daemon->peers.items = mem_new(room, sizeof *daemon->peers.items);
+    daemon->peers.room = daemon->peers.items ? room : 0;
+    for (uint32_t i = 0; i < daemon->peers.room; i++) {
+        daemon->peers.items[i].daemon = daemon;
+    }
+    return daemon->peers.items ? 0 : ERR_NOMEM;
+}
+
+void peers_fini(struct daemon *daemon)
+{
+    mem_free(daemon->peers.items);
+    daemon->peers = (struct peers){0};
+}
+
+static struct peer *find_free(struct peers *peers)
+{
+    for (uint32_t i = 0; i < peers->room; i++) {
+        if (!peers->items[i].conn) {
+            return &peers->items[i];
+        }
+    }
+    return NULL;
+}
+
+void peers_accept(struct daemon *daemon)
+{
+    struct peers *peers = &daemon->peers;
+    struct peer *peer = daemon->leaving ? NULL : find_free(peers);
+    if (!peer && !peers->full && !daemon->leaving) {
+        log_event(daemon->log, LOG_LEVEL_WARN, "connections_full", "most=%u", peers->room);
+        peers->full = true;
+    }
+    const struct conn_options options = {
+        .events = peer ? &events : &refusal,
+        .ctx = peer,
+        .limits = &msg_limits_server_new,
+        .idle_timeout_ms = daemon->options->idle_timeout_ms,
+        .queue_max_bytes = QUEUE_MAX_BYTES,
+        .decode_budget = MSG_BUDGET_SERVER,
+    };
+    struct conn *conn;
+    struct err err;
+    if (conn_accept((uv_stream_t *)&daemon->listener.tcp, &options, &conn, &err)) {
+        log_event(daemon->log, LOG_LEVEL_WARN, "accept_failed", "reason=\"%s\"", err.text);
+    }
+}
+
+void peers_send(struct daemon *daemon, uint32_t number, struct msg *msg)
+{
+    struct peer *peer = number < daemon->peers.room ? &daemon->peers.items[number] : NULL;
+    struct err err;
+    if (!peer || !peer->conn || peer->closing) {
+        return;
+    }
+    int rc = conn_send(peer->conn, msg, &err);
+    if (rc && rc != ERR_STATE) { /* ERR_STATE: the connection is on its way out, on_close will tell */
+        log_event(daemon->log, LOG_LEVEL_WARN, "send_failed", "reason=\"%s\"", err.text);
+        peer->closing = true;
+        conn_close(peer->conn, 0);
+    }
+}
+
+/* Time-outs other than the user's are fractions of it: what was said has idle_timeout / 12 to be written. */
+void peers_close(struct daemon *daemon, uint32_t number)
+{
+    struct peer *peer = number < daemon->peers.room ? &daemon->peers.items[number] : NULL;
+    if (peer && peer->conn && !peer->closing) {
+        peer->closing = true;
+        conn_close(peer->conn, daemon->options->idle_timeout_ms / 12);
+    }
+}
+
+void peers_close_all(struct daemon *daemon)
+{
+    for (uint32_t i = 0; i < daemon->peers.room; i++) {
+        peers_close(daemon, i);
+    }
+}

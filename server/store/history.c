@@ -1,0 +1,185 @@
+/* The history of closed rounds in SQLite, for people and scripts: one row a round, columns as in struct round_summary.
+ *
+ * It is derived from the checkpoints: rows past the loaded checkpoint are deleted at start, a damaged file is replaced
+ * by an empty one, and no failure here may stop a run. SQLite syncs once a commit (WAL, synchronous=NORMAL: none),
+ * since losing the last row to a power cut costs nothing: the next start writes it again from the checkpoint. */
+#include "server/store/internal.h"
+
+#include "common/base/mem.h"
+
+#include <string.h>
+
+static const char schema[] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+                             "CREATE TABLE IF NOT EXISTS round("
+                             " round INTEGER PRIMARY KEY, accepted INTEGER, declined INTEGER, closed_unix_ms INTEGER,"
+                             " seconds REAL, images INTEGER, loss REAL, loss_contrast REAL, loss_matching REAL,"
+                             " remote_share REAL, bytes_up INTEGER, bytes_down INTEGER)";
+
+void history_close(struct store *store)
+{
+    (void)sqlite3_close(store->history);
+    store->history = NULL;
+}
+
+/* Leaves store->history NULL on failure. Returns SQLite's code. */
+static int try_open(struct store *store, const char *path)
+{
+    int rc = sqlite3_open_v2(path, &store->history, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
+    if (rc == SQLITE_OK) {
+        (void)sqlite3_busy_timeout(store->history, 1000); /* somebody reads it with another tool */
+        rc = sqlite3_exec(store->history, schema, NULL, NULL, NULL);
+    }
+    if (rc != SQLITE_OK) {
+        history_close(store);
+    }
+    return rc;
+}
+
+static int failed(struct store *store, const char *step, int rc, struct err *err)
+{
+    struct err own;
+    int code = err_set(&own,
+                       rc == SQLITE_NOMEM  ? ERR_NOMEM
+                       : rc == SQLITE_FULL ? ERR_FULL
+                                           : ERR_IO,
+                       "%s/history.db: %s: %s", store->folder, step, sqlite3_errstr(rc));
+    log_event(store->log, LOG_LEVEL_WARN, "history_failed", "reason=\"%s\"", own.text);
+    if (err) {
+        *err = own;
+    }
+    return code;
+}
+
+static int history_open(struct store *store, struct err *err)
+{
+    static const char *const parts[] = {"history.db-wal", "history.db-shm", "history.db"};
+    char path[DISK_PATH_MAX];
+    if (store->history) {
+        return 0;
+    }
+    if (!store_is_real(store)) {
+        (void)strcpy(path, ":memory:");
+    } else if (disk_join(path, store->folder, "history.db")) {
+        return failed(store, "open", SQLITE_CANTOPEN, err);
+    }
+    int rc = try_open(store, path);
+    if (rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB) {
+        log_event(store->log, LOG_LEVEL_WARN, "history_replaced", "file=%s reason=\"%s\"", path, sqlite3_errstr(rc));
+        for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+            if (disk_join(path, store->folder, parts[i]) == 0) {
+                (void)disk_remove(store->disk, path, NULL);
+            }
+        }
+        rc = try_open(store, path); /* the last part was the database itself */
+    }
+    return rc == SQLITE_OK ? 0 : failed(store, "open", rc, err);
+}
+
+static int insert(sqlite3 *db, const struct round_summary *summary)
+{
+    sqlite3_stmt *row = NULL;
+    int rc = sqlite3_prepare_v2(db, "INSERT OR REPLACE INTO round VALUES(?,?,?,?,?,?,?,?,?,?,?,?)", -1, &row, NULL);
+    const int64_t whole[] = {summary->round, summary->accepted, summary->declined, summary->closed_unix_ms};
+    for (int i = 0; i < 4 && rc == SQLITE_OK; i++) {
+        rc = sqlite3_bind_int64(row, i + 1, whole[i]);
+    }
+    rc = rc ? rc : sqlite3_bind_double(row, 5, summary->seconds);
+    rc = rc ? rc : sqlite3_bind_int64(row, 6, (int64_t)summary->images);
+    rc = rc ? rc : sqlite3_bind_double(row, 7, summary->loss);
+    rc = rc ? rc : sqlite3_bind_double(row, 8, summary->loss_contrast);
+    rc = rc ? rc : sqlite3_bind_double(row, 9, summary->loss_matching);
+    rc = rc ? rc : sqlite3_bind_double(row, 10, summary->remote_share);
+    rc = rc ? rc : sqlite3_bind_int64(row, 11, (int64_t)summary->bytes_up);
+    rc = rc ? rc : sqlite3_bind_int64(row, 12, (int64_t)summary->bytes_down);
+    if (rc == SQLITE_OK) {
+        rc = sqlite3_step(row);
+        rc = rc == SQLITE_DONE ? SQLITE_OK : rc;
+    }
+    (void)sqlite3_finalize(row);
+    return rc;
+}
+
+int history_append(struct store *store, const struct round_summary *summary, struct err *err)
+{
+    int rc = history_open(store, err);
+    if (rc) {
+        return rc;
+    }
+    rc = insert(store->history, summary);
+    return rc == SQLITE_OK ? 0 : failed(store, "append", rc, err);
+}
+
+static int trim(sqlite3 *db, uint32_t round)
+{
+    sqlite3_stmt *rows = NULL;
+    int rc = sqlite3_prepare_v2(db, "DELETE FROM round WHERE round > ? OR round < 1", -1, &rows, NULL);
+    rc = rc ? rc : sqlite3_bind_int64(rows, 1, round);
+    if (rc == SQLITE_OK) {
+        rc = sqlite3_step(rows);
+        rc = rc == SQLITE_DONE ? SQLITE_OK : rc;
+    }
+    (void)sqlite3_finalize(rows);
+    return rc;
+}
+
+static void take_row(sqlite3_stmt *row, struct round_summary *out)
+{
+    *out = (struct round_summary){
+        .round = (uint32_t)sqlite3_column_int64(row, 0),
+        .accepted = (uint32_t)sqlite3_column_int64(row, 1),
+        .declined = (uint32_t)sqlite3_column_int64(row, 2),
+        .closed_unix_ms = sqlite3_column_int64(row, 3),
+        .seconds = sqlite3_column_double(row, 4),
+        .images = (uint64_t)sqlite3_column_int64(row, 5),
+        .loss = sqlite3_column_double(row, 6),
+        .loss_contrast = sqlite3_column_double(row, 7),
+        .loss_matching = sqlite3_column_double(row, 8),
+        .remote_share = sqlite3_column_double(row, 9),
+        .bytes_up = (uint64_t)sqlite3_column_int64(row, 10),
+        .bytes_down = (uint64_t)sqlite3_column_int64(row, 11),
+    };
+}
+
+/* Newest first into the end of `all`, so that they stand oldest first. */
+static int select_newest(sqlite3 *db, uint32_t most, struct round_summary *all, uint32_t *count)
+{
+    sqlite3_stmt *rows = NULL;
+    int rc = sqlite3_prepare_v2(db, "SELECT * FROM round ORDER BY round DESC LIMIT ?", -1, &rows, NULL);
+    rc = rc ? rc : sqlite3_bind_int64(rows, 1, most);
+    uint32_t n = 0;
+    while (rc == SQLITE_OK && n < most && (rc = sqlite3_step(rows)) == SQLITE_ROW) {
+        take_row(rows, &all[most - ++n]);
+        rc = SQLITE_OK;
+    }
+    (void)sqlite3_finalize(rows);
+    memmove(all, all + (most - n), n * sizeof *all);
+    *count = n;
+    return rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
+int history_load(struct store *store, uint32_t round, uint32_t most, struct round_summary **out, uint32_t *count,
+                 struct err *err)
+{
+    *out = NULL;
+    *count = 0;
+    int code = history_open(store, err);
+    if (code) {
+        return code;
+    }
+    int rc = trim(store->history, round);
+    if (rc != SQLITE_OK) {
+        return failed(store, "trim", rc, err);
+    }
+    struct round_summary *all = mem_new(most, sizeof *all);
+    if (!all) {
+        return failed(store, "read", SQLITE_NOMEM, err);
+    }
+    rc = select_newest(store->history, most, all, count);
+    if (rc != SQLITE_OK) {
+        mem_free(all);
+        *count = 0;
+        return failed(store, "read", rc, err);
+    }
+    *out = all;
+    return 0;
+}

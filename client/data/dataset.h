@@ -34,8 +34,8 @@ uint32_t dataset_side(const struct dataset *dataset);
 const uint8_t *dataset_pixels(const struct dataset *dataset, uint32_t i); /* [side, side, 3], RGB */
 const char *dataset_path(const struct dataset *dataset, uint32_t i);      /* relative to the folder */
 
-/* Classes are the first folder of the relative path, sorted; images directly in the folder have none. Returns the number
- * of classes; 0 when any image has none. */
+/* Classes are the first folder of the relative path, sorted; images directly in the folder have none. Returns the
+ * number of classes; 0 when any image has none. */
 uint32_t dataset_classes(const struct dataset *dataset);
 const char *dataset_class_name(const struct dataset *dataset, uint32_t class);
 uint32_t dataset_label(const struct dataset *dataset, uint32_t i);

@@ -13,16 +13,20 @@ struct client_options {
     char server[300];
     char images[1024];
     char name[NAME_MAX_BYTES]; /* empty: the host's name */
-    char state[1024];
-    uint32_t threads; /* 0: all processors */
-    bool stay;        /* after the run is done */
-    bool new_run;     /* forget the state of another run */
+    char state[1024];          /* empty: starling-client-NAME in the working folder */
+    uint32_t threads;          /* 0: all processors */
+    bool stay;                 /* after the run is done */
+    bool new_run;              /* forget the state of another run */
     struct {
         uint32_t format;
         uint32_t level;
     } log;
 };
 
+/* What the bounds of single keys cannot say. ERR_CONFIG and the sentence. */
+int client_check(const struct client_options *options, struct err *err);
+/* Runs until the run is done (with `stay`: until a signal), SIGTERM or SIGINT: 0; or until there is a reason to stop:
+ * its code. A second signal ends the process at once, with exit code 1. */
 int client_run(const struct client_options *options, const struct log *log, struct err *err);
 
 #endif

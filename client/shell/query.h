@@ -7,7 +7,8 @@
 
 /* Blocks for at most timeout_ms. ERR_UNAVAILABLE, ERR_VERSION, ERR_PROTOCOL, ERR_TEMPFAIL. *out: msg_fini of a msg that
  * holds it, see status_reply_fini. */
-int query_status(const char *server, uint32_t history, uint64_t timeout_ms, struct msg_status_reply *out, struct err *err);
+int query_status(const char *server, uint32_t history, uint64_t timeout_ms, struct msg_status_reply *out,
+                 struct err *err);
 void status_reply_fini(struct msg_status_reply *reply);
 
 #endif

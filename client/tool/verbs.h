@@ -1,5 +1,5 @@
-/* The verbs of the `starling` command: one file each, all of one shape. argv[0] is the verb. The result is the exit code
- * (common/base/err.h, err_exit_code). stdout carries data, stderr messages. */
+/* The verbs of the `starling` command: one file each, all of one shape. argv[0] is the verb. The result is the exit
+ * code (common/base/err.h, err_exit_code). stdout carries data, stderr messages. */
 #ifndef STARLING_TOOL_VERBS_H
 #define STARLING_TOOL_VERBS_H
 

@@ -14,16 +14,16 @@ struct trainer;
 
 struct train_job {
     uint32_t round;
-    const float *params;   /* [layout->total], the aggregated model */
-    const float *remote;   /* [remote_rows, d] or NULL */
+    const float *params; /* [layout->total], the aggregated model */
+    const float *remote; /* [remote_rows, d] or NULL */
     uint32_t remote_rows;
-    const float *queue;    /* [queue_rows, d] kept from the round before, or NULL */
+    const float *queue; /* [queue_rows, d] kept from the round before, or NULL */
     uint32_t queue_rows;
 };
 
 struct train_result { /* all memory owned; train_result_fini */
-    float *update; /* [total]: local minus aggregated, statistics included */
-    float *features; /* [feature_rows, d] unit rows, made by fusion.encoder; NULL when fusion is off */
+    float *update;    /* [total]: local minus aggregated, statistics included */
+    float *features;  /* [feature_rows, d] unit rows, made by fusion.encoder; NULL when fusion is off */
     uint32_t feature_rows;
     float *queue; /* [queue_rows, d] for the next round */
     uint32_t queue_rows;
@@ -38,7 +38,8 @@ struct train_progress {
     _Atomic bool cancel; /* set by another thread; train_round returns ERR_CANCELLED within one step */
 };
 
-/* Keeps plan, layout and dataset by reference. `name` is the site's: with plan->seed it names the site's random streams. */
+/* Keeps plan, layout and dataset by reference. `name` is the site's: with plan->seed it names the site's random
+ * streams. */
 int trainer_new(const struct plan *plan, const struct layout *layout, const struct dataset *dataset, const char *name,
                 uint32_t threads, const struct log *log, struct trainer **out, struct err *err);
 void trainer_free(struct trainer *trainer);

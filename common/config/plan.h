@@ -56,6 +56,12 @@ extern const size_t plan_options_count;
 /* The plan alone, at offset 0 with no prefix. */
 extern const struct option_set plan_set;
 
+/* Whether features travel at all: either of their uses is on. */
+static inline bool plan_shares_features(const struct plan *plan)
+{
+    return plan->fusion.enabled || plan->matching.enabled;
+}
+
 /* What bounds of single keys cannot say: bn_groups divides batch, clients_per_round >= min_clients, the model makes a
  * network, FIXED_WEIGHT_MAX is not exceeded, ... ERR_CONFIG and the sentence. */
 int plan_check(const struct plan *plan, struct err *err);

@@ -25,7 +25,7 @@ void model_describe(struct coordinator *c)
 
 static uint32_t draw_sample(struct coordinator *c, uint32_t member)
 {
-    if (!c->plan->fusion.enabled && !c->plan->matching.enabled) {
+    if (!plan_shares_features(c->plan)) {
         return 0;
     }
     return bank_sample(c->bank, c->plan->seed, round_current(c), c->members[member].name, c->plan->fusion.remote,

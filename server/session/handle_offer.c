@@ -55,7 +55,7 @@ static struct verdict judge_features(const struct coordinator *c, const struct m
     if (!offer->has_features) {
         return v;
     }
-    if (!c->plan->fusion.enabled && !c->plan->matching.enabled) {
+    if (!plan_shares_features(c->plan)) {
         v.reason = DECLINE_FEATURES;
         (void)snprintf(v.text, sizeof v.text, "the plan exchanges no features");
     } else if (features->kind != BLOB_FEATURES || features->round != offer->round || features->element != ELEMENT_F32 ||

@@ -173,8 +173,11 @@ void slots_close(struct coordinator *c)
         decline_late(c, member);
     }
     for (uint32_t i = 0; i < c->options.upload_slots; i++) {
-        if (c->slots[i].state == SLOT_UPLOADING || c->slots[i].state == SLOT_KEPT) {
+        /* Whose upload is only kept for it has offered nothing on its present connection, so it is told nothing. */
+        if (c->slots[i].state == SLOT_UPLOADING) {
             decline_late(c, c->slots[i].member);
+        }
+        if (c->slots[i].state == SLOT_UPLOADING || c->slots[i].state == SLOT_KEPT) {
             slot_free(c, &c->slots[i]);
         }
     }

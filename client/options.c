@@ -1,0 +1,37 @@
+/* The keys of client.yaml: what is this site's business alone. What all sites must agree on comes from the server. */
+#include "client/options.h"
+
+#include "client/shell/client.h"
+
+#include <stddef.h>
+
+static const char *const formats[] = {"text", "json", NULL};
+static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
+
+#define AT(field)   .offset = offsetof(struct client_options, field)
+#define TEXT(field) AT(field), .size = sizeof((struct client_options *)0)->field
+
+/* clang-format off */
+static const struct option options[] = {
+    {"server", OPTION_TEXT, TEXT(server), .standard = "127.0.0.1:7640",
+     .help = "HOST:PORT of the coordinator. Nothing on the way is encrypted yet: keep it within a network that you trust."},
+    {"images", OPTION_TEXT, TEXT(images),
+     .help = "Folder of JPEG and PNG images, searched to any depth. They are read, never changed and never sent. Must be set."},
+    {"name", OPTION_TEXT, TEXT(name),
+     .help = "Of this site: 1 to 64 characters of A-Z a-z 0-9 . _ -, one of its own in the federation. Empty: the host's name."},
+    {"state", OPTION_TEXT, TEXT(state),
+     .help = "Folder of what is kept between rounds and restarts, and of decoded images. Empty: starling-client-NAME in the working folder."},
+    {"threads", OPTION_U32, AT(threads), .least = 0, .most = 256, .standard = "0",
+     .help = "To train with; 0: all processors."},
+    {"stay", OPTION_BOOL, AT(stay), .standard = "false",
+     .help = "Whether to stay connected after the last round, instead of ending with exit code 0."},
+    {"log.format", OPTION_CHOICE, AT(log.format), .choices = formats, .standard = "text",
+     .help = "Lines on standard error."},
+    {"log.level", OPTION_CHOICE, AT(log.level), .choices = levels, .standard = "info",
+     .help = "The least important events to be logged."},
+};
+/* clang-format on */
+
+static const struct option_table table = {
+    .prefix = "", .base = 0, .options = options, .count = sizeof options / sizeof options[0]};
+const struct option_set client_option_set = {.tables = &table, .count = 1};

@@ -1,0 +1,204 @@
+/* The connection's life: the back-off before it, the heartbeats and the silence within it, its end.
+ *
+ * A lost connection is tried again soon; one that ended in a disagreement (`refused`) or that never came about waits
+ * twice as long each time, up to half of the idle time-out. There is no last attempt. */
+#include "client/session/state.h"
+
+#include <stdio.h>
+
+#define BACKOFF_LEAST_MS 500u
+
+static uint64_t backoff_ms(struct session *session)
+{
+    uint64_t most = session->idle_timeout_ms / 2 > 2 ? session->idle_timeout_ms / 2 : 2;
+    uint64_t wait = BACKOFF_LEAST_MS;
+    for (uint32_t i = 1; i < session->attempt && wait < most; i++) {
+        wait *= 2;
+    }
+    wait = wait < most ? wait : most;
+    /* Half of it is chance, so that clients that lost one server do not come back at one moment. */
+    wait = wait / 2 + rng_below(&session->rng, (uint32_t)(wait - wait / 2) + 1);
+    return wait > session->retry_after_ms ? wait : session->retry_after_ms;
+}
+
+/* A server that is away for a night must not fill the log: the 1st, 2nd, 4th, 8th ... attempt are told. */
+static enum log_level attempt_level(const struct session *session)
+{
+    return (session->attempt & (session->attempt - 1)) == 0 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG;
+}
+
+static void go_offline(struct session *session, const struct err *reason)
+{
+    bool was_good = session->welcomed && !session->refused;
+    session->attempt = was_good ? 1 : session->attempt + 1;
+    uint64_t wait = backoff_ms(session);
+    session->connect_ms = session->now_ms + wait;
+    session->state = STATE_OFFLINE;
+    session->closing = session->welcomed = session->refused = false;
+    session->retry_after_ms = 0;
+    session->upload = NULL;
+    log_event(session->log, attempt_level(session), "connection_lost",
+              "reason=\"%s\" waits_for=\"next attempt\" retry_ms=%llu attempt=%u", reason->text,
+              (unsigned long long)wait, session->attempt);
+}
+
+void session_closed(struct session *session, const struct err *reason)
+{
+    if (session->state == STATE_OFFLINE && !session->closing) {
+        return;
+    }
+    if (session->closing) {
+        go_offline(session, &session->why);
+        return;
+    }
+    /* A server of another major version is known by its first frame; it will be the same one next time. */
+    if (session->state == STATE_GREETING && reason && reason->code == ERR_VERSION) {
+        session->state = STATE_OFFLINE;
+        session_exit(session, reason);
+        return;
+    }
+    struct err err;
+    if (!reason || reason->code == 0) {
+        (void)err_set(&err, ERR_TEMPFAIL, "the server closed the connection");
+    } else {
+        err = *reason;
+    }
+    go_offline(session, &err);
+}
+
+static void say_bye(struct session *session, const struct err *reason)
+{
+    if (session->state >= STATE_GREETING && session->state < STATE_DONE) {
+        struct msg msg = {.type = MSG_BYE, .bye = {.code = (uint32_t)-reason->code}};
+        (void)snprintf(msg.bye.text, sizeof msg.bye.text, "%.*s", MSG_TEXT_MAX - 1, reason->text);
+        session_send(session, msg);
+    }
+}
+
+static void hang_up(struct session *session, bool refused, const struct err *reason)
+{
+    session_act(session, (struct session_action){.kind = SESSION_CLOSE});
+    session->why = *reason;
+    session->refused |= refused;
+    session->closing = true;
+    session->upload = NULL;
+    session->state = STATE_OFFLINE;
+}
+
+void session_close(struct session *session, bool refused, const struct err *reason)
+{
+    say_bye(session, reason);
+    hang_up(session, refused, reason);
+}
+
+void session_exit(struct session *session, const struct err *reason)
+{
+    say_bye(session, reason);
+    if (session->state != STATE_OFFLINE) {
+        session_act(session, (struct session_action){.kind = SESSION_CLOSE});
+    }
+    session->state = STATE_DONE;
+    session->upload = NULL;
+    log_event(session->log, reason->code ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO, "done", "exit=%d reason=\"%s\"",
+              err_exit_code(reason->code), reason->text);
+    session_act(session, (struct session_action){
+                             .kind = SESSION_EXIT, .exit_code = err_exit_code(reason->code), .reason = *reason});
+}
+
+void session_on_bye(struct session *session, const struct msg *msg)
+{
+    struct err err;
+    (void)err_set(&err, ERR_TEMPFAIL, "the server said goodbye: %s", msg->bye.text[0] ? msg->bye.text : "no reason");
+    hang_up(session, msg->bye.code != 0, &err);
+}
+
+void session_connected(struct session *session)
+{
+    if (session->state != STATE_CONNECTING) {
+        return;
+    }
+    session->state = STATE_GREETING;
+    session->heard_ms = session->now_ms;
+    log_event(session->log, LOG_LEVEL_INFO, "connected", "waits_for=WELCOME");
+    session_greet(session);
+}
+
+static void set_beat(struct session *session)
+{
+    session->beat_ms = session->now_ms + (session->idle_timeout_ms < 4 ? 1 : session->idle_timeout_ms / 4);
+}
+
+void session_welcomed(struct session *session)
+{
+    session->welcomed = true;
+    set_beat(session);
+}
+
+static void try_connect(struct session *session)
+{
+    session->state = STATE_CONNECTING;
+    session->heard_ms = session->now_ms;
+    log_event(session->log, attempt_level(session), "connecting", "attempt=%u waits_for=\"the server\"",
+              session->attempt + 1);
+    session_act(session, (struct session_action){.kind = SESSION_CONNECT});
+}
+
+static void beat(struct session *session)
+{
+    struct msg msg = {.type = MSG_PROGRESS};
+    if (session->training_round != 0 && !session->training_cancelled) {
+        msg.progress = session->progress;
+        msg.progress.round = session->training_round;
+    }
+    session_send(session, msg);
+    set_beat(session);
+}
+
+static uint64_t silence_ms(const struct session *session)
+{
+    return session->heard_ms + session->idle_timeout_ms;
+}
+
+static void check_silence(struct session *session)
+{
+    if (session->now_ms < silence_ms(session)) {
+        return;
+    }
+    /* Steps follow each other by a quarter of the time-out at most. After a longer gap it was this process that stood
+     * still, and what the server said meanwhile has yet to be read. */
+    uint64_t idle = session->idle_timeout_ms;
+    if (session->now_ms - session->stepped_ms > idle / 2 && session->welcomed) {
+        session->heard_ms = session->now_ms - idle + idle / 4;
+        return;
+    }
+    struct err err;
+    (void)err_set(&err, ERR_TEMPFAIL, "nothing came from the server for %llu ms",
+                  (unsigned long long)(session->now_ms - session->heard_ms));
+    session_close(session, false, &err);
+}
+
+void session_tick(struct session *session)
+{
+    if (session->state == STATE_OFFLINE) {
+        if (!session->closing && session->now_ms >= session->connect_ms) {
+            try_connect(session);
+        }
+        return;
+    }
+    check_silence(session);
+    if (session->welcomed && session->state != STATE_OFFLINE && session->now_ms >= session->beat_ms) {
+        beat(session);
+    }
+}
+
+uint64_t session_next_ms(const struct session *session)
+{
+    if (session->state == STATE_DONE || session->closing) {
+        return UINT64_MAX;
+    }
+    if (session->state == STATE_OFFLINE) {
+        return session->connect_ms;
+    }
+    uint64_t silence = silence_ms(session);
+    return session->welcomed && session->beat_ms < silence ? session->beat_ms : silence;
+}

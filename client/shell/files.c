@@ -1,0 +1,353 @@
+/* The files in a client's state folder. Integers are little-endian, floats and doubles IEEE 754 in the same order.
+ * Every file begins with the same 12 bytes and ends with its hash:
+ *
+ *   offset  bytes
+ *        0      8  "STARLNGI" (instance), "STARLNGS" (state), "STARLNGP" (pending)
+ *        8      4  version, 1
+ *      ...         as below
+ *             16  XXH3-128 of everything before, canonical (big-endian)
+ *
+ *   instance                       state, and the beginning of pending
+ *       12      4  zero                12      4  round
+ *       16     16  instance id         16     16  run id
+ *                                      32     16  plan hash
+ *                                      48      4  rows of the queue
+ *                                      52      4  dimension: floats a row
+ *                                      56      8  zero
+ *                                  state only
+ *                                      64         the queue, 4 * rows * dimension
+ *   pending only
+ *       64     72  report: images, seen (8 each), steps, zero (4 each), loss, its contrastive and its matching term,
+ *                  remote share, images a second, training time in ms (8 each)
+ *      136     72  description of the update: kind, round, element, dimension, encoder, zero (4 each), count, bytes
+ *                  (8 each), layout, hash (16 each)
+ *      208     72  description of the features; all zero: there are none
+ *      280         the update, the features, the queue
+ *
+ * Valid if and only if (1) the first 12 bytes are these, (2) the length is what the sizes say, none of which exceeds
+ * what the wire allows for a blob, (3) the last 16 bytes are the hash of all others, (4) in pending, the descriptions
+ * are sane (blob_check), of the right kinds and of this round. */
+#include "client/shell/files.h"
+
+#include "common/base/byteorder.h"
+#include "common/base/mem.h"
+
+#include <string.h>
+
+#define VERSION        1
+#define INSTANCE_BYTES 32
+#define STATE_BYTES    64
+#define PENDING_BYTES  280
+#define REPORT_AT      64
+#define UPDATE_AT      136
+#define FEATURES_AT    208
+#define BLOB_BYTES     72
+#define HASH_BYTES     16
+
+void kept_queue_fini(struct kept_queue *queue)
+{
+    mem_free(queue->values);
+    *queue = (struct kept_queue){0};
+}
+
+void kept_pending_fini(struct kept_pending *pending)
+{
+    contribution_fini(&pending->contribution);
+    kept_queue_fini(&pending->queue);
+    *pending = (struct kept_pending){0};
+}
+
+static size_t queue_bytes(const struct kept_queue *queue)
+{
+    return (size_t)queue->rows * queue->dimension * sizeof(float);
+}
+
+static void store_f64(uint8_t *p, double v)
+{
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    store_u64(p, bits);
+}
+
+static double load_f64(const uint8_t *p)
+{
+    uint64_t bits = load_u64(p);
+    double v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+/* ---- Writing ---- */
+
+static void store_front(uint8_t *p, const char *magic, uint32_t round, const struct hash128 *run,
+                        const struct hash128 *plan_hash, const struct kept_queue *queue)
+{
+    memcpy(p, magic, 8);
+    store_u32(p + 8, VERSION);
+    store_u32(p + 12, round);
+    memcpy(p + 16, run->bytes, 16);
+    memcpy(p + 32, plan_hash->bytes, 16);
+    store_u32(p + 48, queue->rows);
+    store_u32(p + 52, queue->dimension);
+    store_u64(p + 56, 0);
+}
+
+static void store_report(uint8_t *p, const struct report *report)
+{
+    store_u64(p, report->images);
+    store_u64(p + 8, report->seen);
+    store_u32(p + 16, report->steps);
+    store_u32(p + 20, 0);
+    store_f64(p + 24, report->loss);
+    store_f64(p + 32, report->loss_contrast);
+    store_f64(p + 40, report->loss_matching);
+    store_f64(p + 48, report->remote_share);
+    store_f64(p + 56, report->images_per_second);
+    store_u64(p + 64, report->train_ms);
+}
+
+static void store_blob(uint8_t *p, const struct blob *blob)
+{
+    const uint32_t words[] = {blob->kind, blob->round, blob->element, blob->dimension, blob->encoder, 0};
+    for (size_t i = 0; i < 6; i++) {
+        store_u32(p + 4 * i, words[i]);
+    }
+    store_u64(p + 24, blob->count);
+    store_u64(p + 32, blob->bytes);
+    memcpy(p + 40, blob->layout.bytes, 16);
+    memcpy(p + 56, blob->hash.bytes, 16);
+}
+
+static void add_part(struct file_image *image, const void *data, size_t len)
+{
+    if (len > 0) {
+        image->parts[image->count++] = (struct span){data, len};
+    }
+}
+
+static int begin_file(struct file_image *out, const uint8_t *fixed, size_t len)
+{
+    out->count = 0;
+    buf_init(&out->head, len);
+    int rc = buf_append(&out->head, fixed, len);
+    add_part(out, out->head.data, out->head.len);
+    return rc;
+}
+
+static int end_file(struct file_image *image)
+{
+    struct hash_stream *stream = hash_stream_new();
+    if (!stream) {
+        return ERR_NOMEM;
+    }
+    for (size_t i = 0; i < image->count; i++) {
+        hash_stream_add(stream, image->parts[i].data, image->parts[i].len);
+    }
+    image->tail = hash_stream_end(stream);
+    hash_stream_free(stream);
+    add_part(image, image->tail.bytes, sizeof image->tail.bytes);
+    return 0;
+}
+
+void file_image_fini(struct file_image *image)
+{
+    buf_fini(&image->head);
+}
+
+int files_encode_state(const struct kept_state *state, struct file_image *out)
+{
+    uint8_t fixed[STATE_BYTES];
+    store_front(fixed, "STARLNGS", state->round, &state->run, &state->plan_hash, &state->queue);
+    int rc = begin_file(out, fixed, sizeof fixed);
+    add_part(out, state->queue.values, queue_bytes(&state->queue));
+    return rc ? rc : end_file(out);
+}
+
+int files_encode_pending(const struct kept_pending *pending, struct file_image *out)
+{
+    const struct contribution *contribution = &pending->contribution;
+    uint8_t fixed[PENDING_BYTES] = {0};
+    store_front(fixed, "STARLNGP", contribution->round, &pending->run, &pending->plan_hash, &pending->queue);
+    store_report(fixed + REPORT_AT, &contribution->report);
+    store_blob(fixed + UPDATE_AT, &contribution->update_blob);
+    if (contribution->features) {
+        store_blob(fixed + FEATURES_AT, &contribution->features_blob);
+    }
+    int rc = begin_file(out, fixed, sizeof fixed);
+    add_part(out, contribution->update->data, contribution->update->len);
+    if (contribution->features) {
+        add_part(out, contribution->features->data, contribution->features->len);
+    }
+    add_part(out, pending->queue.values, queue_bytes(&pending->queue));
+    return rc ? rc : end_file(out);
+}
+
+int files_encode_instance(const struct hash128 *instance, struct file_image *out)
+{
+    uint8_t fixed[INSTANCE_BYTES] = {0};
+    memcpy(fixed, "STARLNGI", 8);
+    store_u32(fixed + 8, VERSION);
+    memcpy(fixed + 16, instance->bytes, 16);
+    int rc = begin_file(out, fixed, sizeof fixed);
+    return rc ? rc : end_file(out);
+}
+
+/* ---- Reading ---- */
+
+/* Conditions (1) and (3), and that the fixed part is there. */
+static int check_file(const uint8_t *data, size_t len, const char *magic, size_t fixed, struct err *err)
+{
+    if (len < fixed + HASH_BYTES) {
+        return err_set(err, ERR_DATA, "truncated: %zu bytes", len);
+    }
+    if (memcmp(data, magic, 8) != 0) {
+        return err_set(err, ERR_DATA, "the first bytes are wrong");
+    }
+    if (load_u32(data + 8) != VERSION) {
+        return err_set(err, ERR_DATA, "version %u, this program reads version %d", load_u32(data + 8), VERSION);
+    }
+    struct hash128 hash = hash_of(data, len - HASH_BYTES);
+    if (memcmp(hash.bytes, data + len - HASH_BYTES, HASH_BYTES) != 0) {
+        return err_set(err, ERR_DATA, "damaged: the checksum does not match");
+    }
+    return 0;
+}
+
+/* The bytes that the front says the queue has; more than any file may have when it says nonsense. */
+static uint64_t claimed_queue(const uint8_t *data)
+{
+    uint64_t floats = (uint64_t)load_u32(data + 48) * load_u32(data + 52);
+    return floats > BLOB_BYTES_MAX / sizeof(float) ? FILES_MAX : floats * sizeof(float);
+}
+
+static int load_queue(const uint8_t *front, const uint8_t *values, struct kept_queue *out, struct err *err)
+{
+    *out = (struct kept_queue){.rows = load_u32(front + 48), .dimension = load_u32(front + 52)};
+    size_t bytes = queue_bytes(out);
+    if (bytes == 0) {
+        *out = (struct kept_queue){0};
+        return 0;
+    }
+    out->values = mem_new_aligned(bytes, 1);
+    if (!out->values) {
+        *out = (struct kept_queue){0};
+        return err_set(err, ERR_NOMEM, "no memory for a queue of %zu bytes", bytes);
+    }
+    memcpy(out->values, values, bytes);
+    return 0;
+}
+
+static void load_report(const uint8_t *p, struct report *out)
+{
+    *out = (struct report){
+        .images = load_u64(p),
+        .seen = load_u64(p + 8),
+        .steps = load_u32(p + 16),
+        .loss = load_f64(p + 24),
+        .loss_contrast = load_f64(p + 32),
+        .loss_matching = load_f64(p + 40),
+        .remote_share = load_f64(p + 48),
+        .images_per_second = load_f64(p + 56),
+        .train_ms = load_u64(p + 64),
+    };
+}
+
+static void load_blob(const uint8_t *p, struct blob *out)
+{
+    *out = (struct blob){
+        .kind = load_u32(p),
+        .round = load_u32(p + 4),
+        .element = load_u32(p + 8),
+        .dimension = load_u32(p + 12),
+        .encoder = load_u32(p + 16),
+        .count = load_u64(p + 24),
+        .bytes = load_u64(p + 32),
+    };
+    memcpy(out->layout.bytes, p + 40, 16);
+    memcpy(out->hash.bytes, p + 56, 16);
+}
+
+static int check_blob(const struct blob *blob, uint32_t kind, uint32_t round, struct err *err)
+{
+    if (blob_check(blob, err)) {
+        return err_set(err, ERR_DATA, "the description of the %s is impossible", blob_kind_name(kind));
+    }
+    if (blob->kind != kind || blob->round != round) {
+        return err_set(err, ERR_DATA, "the %s is described as a %s of round %u", blob_kind_name(kind),
+                       blob_kind_name(blob->kind), blob->round);
+    }
+    return 0;
+}
+
+int files_decode_state(const uint8_t *data, size_t len, struct kept_state *out, struct err *err)
+{
+    *out = (struct kept_state){0};
+    int rc = check_file(data, len, "STARLNGS", STATE_BYTES, err);
+    if (rc == 0 && claimed_queue(data) != len - STATE_BYTES - HASH_BYTES) {
+        rc = err_set(err, ERR_DATA, "%zu bytes do not agree with the queue's size", len);
+    }
+    rc = rc ? rc : load_queue(data, data + STATE_BYTES, &out->queue, err);
+    if (rc == 0) {
+        out->round = load_u32(data + 12);
+        memcpy(out->run.bytes, data + 16, 16);
+        memcpy(out->plan_hash.bytes, data + 32, 16);
+    }
+    return rc;
+}
+
+static int load_contribution(const uint8_t *data, size_t len, struct contribution *out, struct err *err)
+{
+    static const uint8_t none[BLOB_BYTES];
+    bool has_features = memcmp(data + FEATURES_AT, none, BLOB_BYTES) != 0;
+    out->round = load_u32(data + 12);
+    load_report(data + REPORT_AT, &out->report);
+    load_blob(data + UPDATE_AT, &out->update_blob);
+    load_blob(data + FEATURES_AT, &out->features_blob);
+    int rc = check_blob(&out->update_blob, BLOB_UPDATE, out->round, err);
+    if (rc == 0 && has_features) {
+        rc = check_blob(&out->features_blob, BLOB_FEATURES, out->round, err);
+    }
+    if (rc) {
+        return rc;
+    }
+    uint64_t update = out->update_blob.bytes, features = out->features_blob.bytes;
+    if (claimed_queue(data) + update + features != len - PENDING_BYTES - HASH_BYTES) {
+        return err_set(err, ERR_DATA, "%zu bytes do not agree with the sizes of the parts", len);
+    }
+    out->update = bytes_copy(data + PENDING_BYTES, (size_t)update);
+    out->features = has_features ? bytes_copy(data + PENDING_BYTES + update, (size_t)features) : NULL;
+    if (!out->update || (has_features && !out->features)) {
+        return err_set(err, ERR_NOMEM, "no memory for a contribution of %zu bytes", len);
+    }
+    return 0;
+}
+
+int files_decode_pending(const uint8_t *data, size_t len, struct kept_pending *out, struct err *err)
+{
+    *out = (struct kept_pending){0};
+    int rc = check_file(data, len, "STARLNGP", PENDING_BYTES, err);
+    rc = rc ? rc : load_contribution(data, len, &out->contribution, err);
+    if (rc == 0) {
+        size_t queue = (size_t)claimed_queue(data);
+        rc = load_queue(data, data + len - HASH_BYTES - queue, &out->queue, err);
+        memcpy(out->run.bytes, data + 16, 16);
+        memcpy(out->plan_hash.bytes, data + 32, 16);
+    }
+    if (rc) {
+        kept_pending_fini(out);
+    }
+    return rc;
+}
+
+int files_decode_instance(const uint8_t *data, size_t len, struct hash128 *out, struct err *err)
+{
+    *out = (struct hash128){0};
+    int rc = check_file(data, len, "STARLNGI", INSTANCE_BYTES, err);
+    if (rc == 0 && len != INSTANCE_BYTES + HASH_BYTES) {
+        rc = err_set(err, ERR_DATA, "too long: %zu bytes", len);
+    }
+    if (rc == 0) {
+        memcpy(out->bytes, data + 16, 16);
+    }
+    return rc;
+}

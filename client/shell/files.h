@@ -1,0 +1,52 @@
+/* The bytes of the files in a client's state folder, without any file access. For the files of this room alone; the
+ * byte tables stand in files.c. */
+#ifndef STARLING_CLIENT_SHELL_FILES_H
+#define STARLING_CLIENT_SHELL_FILES_H
+
+#include "client/session/session.h"
+#include "common/base/buf.h"
+#include "common/base/disk.h"
+
+#include <stdint.h>
+
+/* The queue of key features that a site keeps between rounds: [rows, dimension] floats. */
+struct kept_queue {
+    uint32_t rows, dimension;
+    float *values; /* owned; NULL when rows is 0 */
+};
+void kept_queue_fini(struct kept_queue *queue);
+
+/* Which run and plan this folder belongs to, and where the site stands in it. */
+struct kept_state {
+    struct hash128 run, plan_hash;
+    uint32_t round;          /* the last one known to be counted and durable */
+    struct kept_queue queue; /* after that round */
+};
+/* A contribution that is not known to be counted, and the queue that becomes the site's if it is. */
+struct kept_pending {
+    struct hash128 run, plan_hash;
+    struct contribution contribution;
+    struct kept_queue queue;
+};
+void kept_pending_fini(struct kept_pending *pending);
+
+/* A file in pieces, in order: the large ones are where they were, nothing is copied. */
+struct file_image {
+    struct buf head;
+    struct hash128 tail;
+    struct span parts[5];
+    size_t count;
+};
+/* ERR_NOMEM. The caller calls file_image_fini in any case, and keeps what was encoded until then. */
+int files_encode_state(const struct kept_state *state, struct file_image *out);
+int files_encode_pending(const struct kept_pending *pending, struct file_image *out);
+int files_encode_instance(const struct hash128 *instance, struct file_image *out);
+void file_image_fini(struct file_image *image);
+/* ERR_DATA and which check failed; ERR_NOMEM. Outputs own their memory; they are zero on failure. */
+int files_decode_state(const uint8_t *data, size_t len, struct kept_state *out, struct err *err);
+int files_decode_pending(const uint8_t *data, size_t len, struct kept_pending *out, struct err *err);
+int files_decode_instance(const uint8_t *data, size_t len, struct hash128 *out, struct err *err);
+
+#define FILES_MAX ((size_t)(3 * BLOB_BYTES_MAX + 4096)) /* no file of ours is longer */
+
+#endif

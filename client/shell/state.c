@@ -1,0 +1,290 @@
+/* A client's state folder; see state.h.
+ *
+ * Why a crash cannot hurt: the contribution and the queue after it are durable, in one file, before the server hears of
+ * them. A commit first makes that queue and round the state and then removes the pending file; in between both exist,
+ * and a pending file whose round is not after the state's is removed when it is found. */
+#include "client/shell/state.h"
+
+#include "common/base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+static int path_of(const struct state *state, const char *name, char out[DISK_PATH_MAX], struct err *err)
+{
+    int rc = disk_join(out, state->folder, name);
+    return rc ? err_set(err, rc, "%.80s...: the path is too long", state->folder) : 0;
+}
+
+/* ---- Files ---- */
+
+/* `rc`: whether the image could be made at all. */
+static int save(const struct state *state, const char *name, const struct file_image *image, int rc, struct err *err)
+{
+    char path[DISK_PATH_MAX];
+    if (rc) {
+        return err_set(err, rc, "%s/%s: %s", state->folder, name, err_meaning(rc));
+    }
+    rc = path_of(state, name, path, err);
+    return rc ? rc : disk_save(state->disk, path, image->parts, image->count, err);
+}
+
+static int save_state(const struct state *state, const struct kept_state *kept, struct err *err)
+{
+    struct file_image image;
+    int rc = files_encode_state(kept, &image);
+    rc = save(state, "state", &image, rc, err);
+    file_image_fini(&image);
+    return rc;
+}
+
+static int save_pending(const struct state *state, const struct kept_pending *pending, struct err *err)
+{
+    struct file_image image;
+    int rc = files_encode_pending(pending, &image);
+    rc = save(state, "pending", &image, rc, err);
+    file_image_fini(&image);
+    return rc;
+}
+
+static int remove_file(const struct state *state, const char *name, struct err *err)
+{
+    char path[DISK_PATH_MAX];
+    int rc = path_of(state, name, path, err);
+    return rc ? rc : disk_remove(state->disk, path, err);
+}
+
+/* *data NULL: there is no such file. */
+static int load(const struct state *state, const char *name, uint8_t **data, size_t *len, struct err *err)
+{
+    char path[DISK_PATH_MAX];
+    *data = NULL;
+    int rc = path_of(state, name, path, err);
+    rc = rc ? rc : disk_load(state->disk, path, FILES_MAX, data, len, err);
+    return rc == ERR_NOTFOUND ? 0 : rc;
+}
+
+/* A file that does not hold what it should is no reason to stop. */
+static void dropped(const struct state *state, const char *name, const struct err *why)
+{
+    log_event(state->log, LOG_LEVEL_WARN, "state_dropped", "file=%s/%s reason=\"%s\"", state->folder, name, why->text);
+    (void)remove_file(state, name, NULL);
+}
+
+/* ---- Opening ---- */
+
+static int take_lock(struct state *state, struct err *err)
+{
+    char path[DISK_PATH_MAX];
+    int rc = path_of(state, "lock", path, err);
+    if (rc) {
+        return rc;
+    }
+    state->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (state->lock < 0) {
+        return err_set(err, ERR_CANTCREATE, "%s: %s", path, strerror(errno));
+    }
+    if (flock(state->lock, LOCK_EX | LOCK_NB)) {
+        return errno == EWOULDBLOCK
+                   ? err_set(err, ERR_UNAVAILABLE, "%s: another client uses this state folder", state->folder)
+                   : err_set(err, ERR_IO, "%s: lock: %s", path, strerror(errno));
+    }
+    return 0;
+}
+
+static int make_instance(struct state *state, struct err *err)
+{
+    struct file_image image;
+    uint8_t *id = state->instance.bytes;
+    if (getrandom(id, sizeof state->instance.bytes, 0) != (ssize_t)sizeof state->instance.bytes) {
+        return err_set(err, ERR_FAILED, "getrandom: %s", strerror(errno));
+    }
+    int rc = files_encode_instance(&state->instance, &image);
+    rc = save(state, "instance", &image, rc, err);
+    file_image_fini(&image);
+    return rc;
+}
+
+static int load_instance(struct state *state, struct err *err)
+{
+    uint8_t *data;
+    size_t len = 0;
+    struct err why;
+    int rc = load(state, "instance", &data, &len, err);
+    if (rc || !data) {
+        return rc ? rc : make_instance(state, err);
+    }
+    rc = files_decode_instance(data, len, &state->instance, &why);
+    mem_free(data);
+    if (rc == ERR_DATA) {
+        dropped(state, "instance", &why);
+        rc = make_instance(state, err);
+    }
+    return rc;
+}
+
+static int load_kept(struct state *state, struct err *err)
+{
+    uint8_t *data;
+    size_t len = 0;
+    struct err why = {0};
+    int rc = load(state, "state", &data, &len, err);
+    if (rc || !data) {
+        return rc;
+    }
+    rc = files_decode_state(data, len, &state->kept, &why);
+    mem_free(data);
+    if (rc == ERR_DATA) {
+        dropped(state, "state", &why);
+        return 0;
+    }
+    state->has_kept = rc == 0;
+    return rc ? err_set(err, rc, "%s", why.text) : 0;
+}
+
+/* Whether a pending contribution can still count, as far as this folder can tell. */
+static bool is_current(const struct state *state, const struct kept_pending *pending, struct err *why)
+{
+    if (state->has_kept &&
+        (!hash_equal(&state->kept.run, &pending->run) || !hash_equal(&state->kept.plan_hash, &pending->plan_hash))) {
+        (void)err_set(why, ERR_DATA, "it belongs to another run or plan");
+        return false;
+    }
+    if (state->has_kept && pending->contribution.round <= state->kept.round) {
+        (void)err_set(why, ERR_DATA, "round %u is counted already", pending->contribution.round);
+        return false;
+    }
+    return true;
+}
+
+static int load_pending(struct state *state, struct contribution **out, struct err *err)
+{
+    uint8_t *data;
+    size_t len = 0;
+    struct kept_pending pending;
+    struct err why = {0};
+    int rc = load(state, "pending", &data, &len, err);
+    if (rc || !data) {
+        return rc;
+    }
+    rc = files_decode_pending(data, len, &pending, &why);
+    mem_free(data);
+    if (rc == ERR_DATA || (rc == 0 && !is_current(state, &pending, &why))) {
+        kept_pending_fini(&pending);
+        dropped(state, "pending", &why);
+        return 0;
+    }
+    *out = rc ? NULL : mem_new(1, sizeof **out);
+    if (!*out) {
+        kept_pending_fini(&pending);
+        return err_set(err, ERR_NOMEM, "no memory for the pending contribution");
+    }
+    **out = pending.contribution;
+    state->pending_round = pending.contribution.round;
+    state->pending_queue = pending.queue;
+    if (!state->has_kept) { /* the state was lost: the run is known all the same */
+        state->kept = (struct kept_state){.run = pending.run, .plan_hash = pending.plan_hash};
+        state->has_kept = true;
+    }
+    return 0;
+}
+
+int state_open(struct state *state, const struct disk *disk, const char *folder, bool forget, const struct log *log,
+               struct contribution **pending, struct err *err)
+{
+    *state = (struct state){.disk = disk, .log = log, .lock = -1};
+    *pending = NULL;
+    if (snprintf(state->folder, sizeof state->folder, "%s", folder) >= (int)sizeof state->folder) {
+        return err_set(err, ERR_LIMIT, "%.80s...: the path is too long", folder);
+    }
+    int rc = path_of(state, "cache", state->cache, err);
+    rc = rc ? rc : disk_make_folder(disk, folder, err);
+    if (rc == 0 && disk->ops == disk_posix.ops) { /* a simulated disk has one user */
+        rc = take_lock(state, err);
+    }
+    if (rc == 0 && forget) {
+        rc = remove_file(state, "pending", err);
+        rc = rc ? rc : remove_file(state, "state", err);
+    }
+    rc = rc ? rc : load_instance(state, err);
+    rc = rc ? rc : load_kept(state, err);
+    rc = rc ? rc : load_pending(state, pending, err);
+    if (rc) {
+        state_close(state);
+    }
+    return rc;
+}
+
+void state_close(struct state *state)
+{
+    kept_queue_fini(&state->kept.queue);
+    kept_queue_fini(&state->pending_queue);
+    if (state->lock >= 0) {
+        (void)close(state->lock);
+        state->lock = -1;
+    }
+}
+
+/* ---- Changes ---- */
+
+static void forget_pending(struct state *state)
+{
+    kept_queue_fini(&state->pending_queue);
+    state->pending_round = 0;
+}
+
+int state_begin(struct state *state, const struct hash128 *run, const struct hash128 *plan_hash, struct err *err)
+{
+    if (state->has_kept && hash_equal(&state->kept.run, run) && hash_equal(&state->kept.plan_hash, plan_hash)) {
+        return 0;
+    }
+    struct kept_state kept = {.run = *run, .plan_hash = *plan_hash};
+    int rc = save_state(state, &kept, err);
+    if (rc) {
+        return rc;
+    }
+    kept_queue_fini(&state->kept.queue);
+    forget_pending(state);
+    state->kept = kept;
+    state->has_kept = true;
+    return 0;
+}
+
+int state_keep(struct state *state, const struct contribution *contribution, struct kept_queue *queue, struct err *err)
+{
+    const struct kept_pending pending = {
+        .run = state->kept.run, .plan_hash = state->kept.plan_hash, .contribution = *contribution, .queue = *queue};
+    int rc = save_pending(state, &pending, err);
+    if (rc) {
+        return rc;
+    }
+    forget_pending(state);
+    state->pending_round = contribution->round;
+    state->pending_queue = *queue;
+    *queue = (struct kept_queue){0};
+    return 0;
+}
+
+int state_commit(struct state *state, uint32_t round, struct err *err)
+{
+    state->kept.round = round;
+    if (state->pending_round == round) {
+        kept_queue_fini(&state->kept.queue);
+        state->kept.queue = state->pending_queue;
+        state->pending_queue = (struct kept_queue){0};
+    }
+    forget_pending(state);
+    int rc = save_state(state, &state->kept, err);
+    return rc ? rc : remove_file(state, "pending", err);
+}
+
+int state_drop(struct state *state, struct err *err)
+{
+    forget_pending(state);
+    return remove_file(state, "pending", err);
+}

@@ -1,0 +1,46 @@
+/* A client's state folder: what a site keeps, so that a restart goes on. For the files of this room alone.
+ *
+ *   lock       held (flock) while a client runs
+ *   instance   a random id, made once: tells this site from another one of the same name
+ *   state      run, plan, the last counted round and the queue after it
+ *   pending    a contribution that is not known to be counted yet, and the queue after it
+ *   cache/     decoded images (client/data)
+ *
+ * A damaged file is named in the log and dropped: the site then loses its queue, or trains a round again. */
+#ifndef STARLING_CLIENT_SHELL_STATE_H
+#define STARLING_CLIENT_SHELL_STATE_H
+
+#include "client/shell/files.h"
+#include "common/base/disk.h"
+
+struct state {
+    const struct disk *disk;
+    const struct log *log;
+    char folder[DISK_PATH_MAX];
+    char cache[DISK_PATH_MAX];
+    int lock;
+    struct hash128 instance;
+    bool has_kept; /* run, plan and round are known */
+    struct kept_state kept;
+    uint32_t pending_round;          /* 0: none */
+    struct kept_queue pending_queue; /* after it */
+};
+
+/* `forget`: what belongs to a run is removed first. *pending: NULL, or what is to be offered again; the caller's
+ * (contribution_fini, mem_free). ERR_UNAVAILABLE when another client uses the folder; ERR_CANTCREATE, ERR_IO. */
+int state_open(struct state *state, const struct disk *disk, const char *folder, bool forget, const struct log *log,
+               struct contribution **pending, struct err *err);
+void state_close(struct state *state);
+
+/* What follows runs on the worker. Durable when it returns 0; a failure leaves files and memory as they were, except
+ * that state_commit goes on in memory: the pending file, which is still there, brings the commit about after a restart.
+ */
+
+/* The folder belongs to this run and plan from now on; what it holds of another one is dropped. */
+int state_begin(struct state *state, const struct hash128 *run, const struct hash128 *plan_hash, struct err *err);
+/* Keeps a contribution and the queue after it; the queue moves on success. */
+int state_keep(struct state *state, const struct contribution *contribution, struct kept_queue *queue, struct err *err);
+int state_commit(struct state *state, uint32_t round, struct err *err);
+int state_drop(struct state *state, struct err *err);
+
+#endif

@@ -1,0 +1,138 @@
+/* What the trainer thread does. A contribution is handed out only after it is durable: while the disk is full the
+ * thread says so and tries again, until the round is over. */
+#include "client/shell/work.h"
+
+#include "common/base/mem.h"
+
+int work_prepare(struct work *work, const struct hash128 *run, const struct hash128 *plan_hash, uint64_t *images,
+                 struct err *err)
+{
+    const struct dataset_options options = {
+        .folder = work->options->images,
+        .cache = work->state->cache,
+        .side = work->plan->model.input,
+        .threads = work->options->threads,
+        .log = work->log,
+        .cancel = &work->cancel_prepare,
+    };
+    int rc = state_begin(work->state, run, plan_hash, err);
+    rc = rc ? rc : dataset_open(&options, &work->dataset, err);
+    rc = rc ? rc
+            : trainer_new(work->plan, work->layout, work->dataset, work->options->name, work->options->threads,
+                          work->log, &work->trainer, err);
+    *images = rc ? 0 : dataset_count(work->dataset);
+    return rc;
+}
+
+void contribution_delete(struct contribution *contribution)
+{
+    if (contribution) {
+        contribution_fini(contribution);
+        mem_free(contribution);
+    }
+}
+
+/* Packs a result for the wire. */
+static int contribution_of(const struct work *work, uint32_t round, const struct train_result *result,
+                           struct contribution **out, struct err *err)
+{
+    uint32_t dimension = work->layout->spec.features;
+    struct contribution *contribution = mem_new(1, sizeof *contribution);
+    *out = contribution;
+    if (!contribution) {
+        return err_set(err, ERR_NOMEM, "no memory for a contribution");
+    }
+    contribution->round = round;
+    contribution->report = (struct report){
+        .images = result->images,
+        .seen = result->seen,
+        .steps = result->steps,
+        .loss = result->loss,
+        .loss_contrast = result->loss_contrast,
+        .loss_matching = result->loss_matching,
+        .remote_share = result->remote_share,
+        .images_per_second = result->images_per_second,
+        .train_ms = result->train_ms,
+    };
+    contribution->update = bytes_copy(result->update, (size_t)work->layout->total * sizeof(float));
+    if (result->features) {
+        contribution->features = bytes_copy(result->features, (size_t)result->feature_rows * dimension * sizeof(float));
+    }
+    if (!contribution->update || (result->features && !contribution->features)) {
+        return err_set(err, ERR_NOMEM, "no memory for a contribution of %llu parameters",
+                       (unsigned long long)work->layout->total);
+    }
+    contribution_describe(contribution, work->layout, dimension, work->plan->fusion.encoder);
+    return 0;
+}
+
+static int keep(struct work *work, const struct contribution *contribution, struct kept_queue *queue, struct err *err)
+{
+    int rc;
+    bool said = false;
+    while ((rc = state_keep(work->state, contribution, queue, err)) == ERR_FULL || rc == ERR_IO) {
+        log_event(work->log, said ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, "not_saved",
+                  "round=%u reason=\"%s\" waits_for=\"room on the disk, or the end of the round\"", contribution->round,
+                  err->text);
+        said = true;
+        if (!work->wait(work->ctx)) {
+            return err_set(err, ERR_CANCELLED, "the round ended before its contribution could be saved");
+        }
+    }
+    return rc;
+}
+
+int work_train(struct work *work, uint32_t round, const uint8_t *model, const uint8_t *remote, uint32_t remote_rows,
+               struct contribution **out, struct err *err)
+{
+    const struct kept_queue *kept = &work->state->kept.queue;
+    bool fits = kept->values && kept->dimension == work->layout->spec.features && kept->rows <= work->plan->queue;
+    const struct train_job job = {
+        .round = round,
+        .params = (const float *)(const void *)model,
+        .remote = (const float *)(const void *)remote,
+        .remote_rows = remote_rows,
+        .queue = fits ? kept->values : NULL,
+        .queue_rows = fits ? kept->rows : 0,
+    };
+    struct train_result result = {0};
+    *out = NULL;
+    int rc = train_round(work->trainer, &job, &work->progress, &result, err);
+    rc = rc ? rc : contribution_of(work, round, &result, out, err);
+    struct kept_queue queue = {
+        .rows = result.queue_rows, .dimension = work->layout->spec.features, .values = result.queue};
+    result.queue = NULL;
+    train_result_fini(&result); /* what was copied need not wait for the disk */
+    rc = rc ? rc : keep(work, *out, &queue, err);
+    kept_queue_fini(&queue);
+    if (rc) {
+        contribution_delete(*out);
+        *out = NULL;
+    }
+    return rc;
+}
+
+static void settled(const struct work *work, uint32_t round, int rc, const struct err *err)
+{
+    if (rc) {
+        log_event(work->log, LOG_LEVEL_ERROR, "not_saved", "round=%u reason=\"%s\"", round, err->text);
+    }
+}
+
+void work_commit(struct work *work, uint32_t round)
+{
+    struct err err;
+    settled(work, round, state_commit(work->state, round, &err), &err);
+}
+
+void work_drop(struct work *work, uint32_t round)
+{
+    struct err err;
+    settled(work, round, state_drop(work->state, &err), &err);
+}
+
+void work_fini(struct work *work)
+{
+    trainer_free(work->trainer);
+    dataset_close(work->dataset);
+}

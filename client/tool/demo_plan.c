@@ -1,0 +1,102 @@
+/* The demo's plan: small enough that a laptop closes the first round within seconds, and that the encoder is visibly
+ * better after minutes. --set has the last word. */
+#include "client/tool/demo.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define ROUNDS_DRAWN 10
+#define ROUNDS_GIVEN 20
+
+struct setting {
+    const char *key, *value;
+};
+
+static const struct setting for_all[] = {
+    {"model.width", "16"},
+    {"model.blocks", "1,1,1,1"},
+};
+static const struct setting for_drawn[] = {
+    {"batch", "64"},
+    {"queue", "1024"},
+    {"local_epochs", "2"},
+};
+static const struct setting for_given[] = {
+    {"batch", "128"},
+    {"queue", "2048"},
+};
+
+static int apply(struct plan *plan, const struct setting *settings, size_t count, struct err *err)
+{
+    int code = 0;
+    for (size_t i = 0; !code && i < count; i++) {
+        code = config_set(&plan_set, "demo", settings[i].key, settings[i].value, plan, err);
+    }
+    return code;
+}
+
+static int apply_user(struct plan *plan, const char *const *set, struct err *err)
+{
+    int code = 0;
+    for (size_t i = 0; !code && set[i]; i++) {
+        char key[128];
+        const char *equals = strchr(set[i], '=');
+        size_t len = equals ? (size_t)(equals - set[i]) : 0;
+        if (len == 0 || len >= sizeof key) {
+            return err_set(err, ERR_USAGE, "--set %.64s: it is written key=value, as in --set model.width=32", set[i]);
+        }
+        memcpy(key, set[i], len);
+        key[len] = 0;
+        code = config_set(&plan_set, "--set", key, equals + 1, plan, err);
+    }
+    return code;
+}
+
+int demo_plan(struct demo *demo, struct err *err)
+{
+    const struct demo_options *options = &demo->options;
+    struct plan *plan = &demo->plan;
+    bool drawn = !options->images;
+    config_defaults(&plan_set, plan);
+    int code = apply(plan, for_all, sizeof for_all / sizeof for_all[0], err);
+    if (!code) {
+        code = drawn ? apply(plan, for_drawn, sizeof for_drawn / sizeof for_drawn[0], err)
+                     : apply(plan, for_given, sizeof for_given / sizeof for_given[0], err);
+    }
+    if (code) {
+        return code;
+    }
+    plan->rounds = options->rounds ? options->rounds : drawn ? ROUNDS_DRAWN : ROUNDS_GIVEN;
+    plan->seed = options->seed;
+    plan->min_clients = options->clients;
+    /* Neighbours mean nothing while features are random, but a short run should still get to them. */
+    plan->matching.start_round = plan->rounds >= 15 ? 5 : 1 + plan->rounds / 4;
+    plan->matching.ramp_rounds = plan->rounds >= 15 ? 5 : plan->rounds / 4;
+    if ((code = apply_user(plan, options->set, err)) != 0) {
+        return code;
+    }
+    if (plan->min_clients > options->clients) {
+        return err_set(err, ERR_CONFIG, "min_clients is %u, but the demo starts %u clients", plan->min_clients,
+                       options->clients);
+    }
+    return plan_check(plan, err);
+}
+
+uint32_t demo_midway(const struct plan *plan)
+{
+    return plan->rounds / 2;
+}
+
+int demo_server_yaml(const struct plan *plan, const char *state, struct buf *out)
+{
+    static const char head[] =
+        "# Written by `starling demo`; `starling-server --config` this file runs the same server.\n";
+    const struct option_table table = {.prefix = "plan", .options = plan_options, .count = plan_options_count};
+    const struct option_set nested = {.tables = &table, .count = 1};
+    uint32_t keep_every = demo_midway(plan) ? demo_midway(plan) : 1;
+    int code = buf_printf(out, "%slisten: \"127.0.0.1:0\"\nstate: \"", head);
+    code = code ? code : buf_json_escape(out, state);
+    code = code ? code : buf_printf(out, "\"\nkeep_every: %u\n", keep_every);
+    return code ? code : config_print(&nested, plan, false, out);
+}

@@ -1,0 +1,23 @@
+/* Watching the demo's server through its status: each closed round is one line, and whoever watches is told at least
+ * every ten seconds what is being waited for. */
+#ifndef STARLING_TOOL_DEMO_WATCH_H
+#define STARLING_TOOL_DEMO_WATCH_H
+
+#include "client/tool/demo.h"
+
+struct watch {
+    struct demo *demo;
+    uint64_t started_ms, spoke_ms;
+    bool done;         /* the last round is closed */
+    char trouble[512]; /* why the last question had no answer; empty: it had one */
+};
+
+void watch_init(struct watch *watch, struct demo *demo);
+/* News to stdout. */
+void watch_say(struct watch *watch, const struct buf *line);
+/* One question; new rounds go to demo->rounds and stdout. No answer is no error: the server may be starting again. */
+void watch_ask(struct watch *watch);
+/* Says what is waited for when nothing else was said for ten seconds. reply NULL: the server gave no answer. */
+void watch_waiting(struct watch *watch, const struct msg_status_reply *reply);
+
+#endif

@@ -1,0 +1,33 @@
+#include "client/tool/folder.h"
+
+static int found_one(void *arg, const char *name)
+{
+    (void)arg, (void)name;
+    return 1;
+}
+
+int folder_claim(const char *path, struct err *err)
+{
+    struct err why;
+    if (disk_make_folder(&disk_posix, path, &why)) {
+        return err_set(err, ERR_CANTCREATE, "cannot create the folder %s: %s", path, why.text);
+    }
+    int rc = disk_posix.ops->list(disk_posix.ctx, path, found_one, NULL);
+    if (rc > 0) {
+        return err_set(err, ERR_CANTCREATE, "%s is not empty: remove it or name a new folder", path);
+    }
+    return rc ? err_set(err, ERR_CANTCREATE, "cannot read the folder %s", path) : 0;
+}
+
+int folder_make(const char *folder, const char *name, char out[DISK_PATH_MAX], struct err *err)
+{
+    struct err why = {0};
+    int rc = disk_join(out, folder, name);
+    if (rc) {
+        return err_set(err, ERR_CANTCREATE, "%s/%s: the path is too long", folder, name);
+    }
+    rc = disk_make_folder(&disk_posix, out, &why);
+    return rc ? err_set(err, rc == ERR_FULL ? ERR_FULL : ERR_CANTCREATE, "cannot create the folder %s: %s", out,
+                        why.text)
+              : 0;
+}

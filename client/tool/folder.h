@@ -1,0 +1,12 @@
+/* Folders that verbs write to. */
+#ifndef STARLING_TOOL_FOLDER_H
+#define STARLING_TOOL_FOLDER_H
+
+#include "common/base/disk.h"
+
+/* A new or empty folder for output: what is already there is never mixed with something new. ERR_CANTCREATE. */
+int folder_claim(const char *path, struct err *err);
+/* "folder/name", made when missing (name may have parts). ERR_CANTCREATE. */
+int folder_make(const char *folder, const char *name, char out[DISK_PATH_MAX], struct err *err);
+
+#endif

@@ -1,0 +1,162 @@
+/* starling status: one question to a running server, shown as tables for people or as one JSON object. */
+#include "client/tool/status.h"
+
+#include "client/shell/query.h"
+#include "client/tool/cli.h"
+#include "client/tool/human.h"
+#include "client/tool/verbs.h"
+
+#include <jansson.h>
+#include <string.h>
+
+#define TEXT_MAX         ((size_t)16 << 20)
+#define QUERY_TIMEOUT_MS 10000
+
+static json_t *client_json(const struct status_client *client)
+{
+    return json_pack(
+        "{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:{s:I, s:I, s:I, s:I}}", "name", client->name, "role",
+        role_name(client->role), "state", client->state, "connected", (int)client->connected, "last_seen_ms",
+        (json_int_t)client->last_seen_ms, "batch", (json_int_t)client->step, "batches", (json_int_t)client->steps,
+        "loss", client->steps ? cli_number(client->loss) : json_null(), "images_per_second",
+        client->steps ? cli_number(client->images_per_second) : json_null(), "bytes_up", (json_int_t)client->bytes_up,
+        "bytes_down", (json_int_t)client->bytes_down, "bytes_by_kind", "model",
+        (json_int_t)client->bytes_by_kind[BLOB_MODEL], "remote", (json_int_t)client->bytes_by_kind[BLOB_REMOTE],
+        "update", (json_int_t)client->bytes_by_kind[BLOB_UPDATE], "features",
+        (json_int_t)client->bytes_by_kind[BLOB_FEATURES]);
+}
+
+json_t *status_round_json(const struct status_round *round)
+{
+    return json_pack("{s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:I}", "round", (json_int_t)round->round, "seconds",
+                     cli_number(round->seconds), "accepted", (json_int_t)round->accepted, "declined",
+                     (json_int_t)round->declined, "loss", cli_number(round->loss), "loss_contrast",
+                     cli_number(round->loss_contrast), "loss_matching", cli_number(round->loss_matching),
+                     "remote_share", cli_number(round->remote_share), "bytes_up", (json_int_t)round->bytes_up,
+                     "bytes_down", (json_int_t)round->bytes_down);
+}
+
+json_t *status_json(const struct msg_status_reply *reply)
+{
+    char run[HASH_HEX], plan[HASH_HEX];
+    json_t *clients = json_array(), *history = json_array();
+    for (uint32_t i = 0; clients && i < reply->clients_count; i++) {
+        (void)json_array_append_new(clients, client_json(&reply->clients[i]));
+    }
+    for (uint32_t i = 0; history && i < reply->history_count; i++) {
+        (void)json_array_append_new(history, status_round_json(&reply->history[i]));
+    }
+    return json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I, s:o, s:{s:I, s:I, s:I}, s:I, s:o}", "run",
+                     hash_hex(&reply->run, run), "plan_hash", hash_hex(&reply->plan_hash, plan), "round",
+                     (json_int_t)reply->round, "rounds", (json_int_t)reply->rounds, "state", reply->state, "waits_for",
+                     reply->waits_for, "remaining_ms", (json_int_t)reply->remaining_ms, "clients", clients, "bank",
+                     "rows", (json_int_t)reply->bank_rows, "capacity", (json_int_t)reply->bank_capacity, "contributors",
+                     (json_int_t)reply->bank_contributors, "peak_rss_bytes", (json_int_t)reply->peak_rss_bytes,
+                     "history", history);
+}
+
+static int text_head(const struct msg_status_reply *reply, struct buf *out)
+{
+    char hex[HASH_HEX], left[HUMAN_MAX], up[HUMAN_MAX], rss[HUMAN_MAX], rows[HUMAN_MAX], capacity[HUMAN_MAX];
+    int code = buf_printf(out, "round      %u of %u closed, %s\n", reply->round, reply->rounds, reply->state);
+    if (!code && *reply->waits_for) {
+        code = buf_printf(out, "waits for  %s", reply->waits_for);
+        if (!code && reply->remaining_ms) {
+            code = buf_printf(out, " (%s left)", human_ms(reply->remaining_ms, left));
+        }
+        code = code ? code : buf_printf(out, "\n");
+    }
+    code = code ? code
+                : buf_printf(out, "bank       %s of %s features, from %u client%s\n",
+                             human_count(reply->bank_rows, rows), human_count(reply->bank_capacity, capacity),
+                             reply->bank_contributors, reply->bank_contributors == 1 ? "" : "s");
+    code = code ? code
+                : buf_printf(out, "server     %s, up %s, peak memory %s\n", reply->software,
+                             human_ms(reply->uptime_ms, up), human_bytes(reply->peak_rss_bytes, rss));
+    code = code ? code : buf_printf(out, "run        %s\n", hash_hex(&reply->run, hex));
+    return code ? code : buf_printf(out, "plan       %s\n", hash_hex(&reply->plan_hash, hex));
+}
+
+static int text_client(const struct status_client *client, struct buf *out)
+{
+    char seen[HUMAN_MAX], up[HUMAN_MAX], down[HUMAN_MAX], batch[32] = "-", loss[32] = "-", speed[32] = "-";
+    if (client->steps) {
+        (void)snprintf(batch, sizeof batch, "%u/%u", client->step, client->steps);
+        (void)snprintf(loss, sizeof loss, "%.3f", client->loss);
+        (void)snprintf(speed, sizeof speed, "%.0f", client->images_per_second);
+    }
+    return buf_printf(out, "  %-20s %-9s %-12s %10s %11s %8s %9s %8s %8s\n", client->name, role_name(client->role),
+                      client->connected ? client->state : "offline", human_ms(client->last_seen_ms, seen), batch, loss,
+                      speed, human_bytes(client->bytes_up, up), human_bytes(client->bytes_down, down));
+}
+
+static int text_round(const struct status_round *round, struct buf *out)
+{
+    char up[HUMAN_MAX], down[HUMAN_MAX];
+    return buf_printf(out, "  %5u %9.1f %8u %8u %8.3f %9.3f %9.3f %7.0f %% %8s %8s\n", round->round, round->seconds,
+                      round->accepted, round->declined, round->loss, round->loss_contrast, round->loss_matching,
+                      100 * round->remote_share, human_bytes(round->bytes_up, up),
+                      human_bytes(round->bytes_down, down));
+}
+
+int status_text(const struct msg_status_reply *reply, struct buf *out)
+{
+    int code = text_head(reply, out);
+    if (!code && reply->clients_count == 0) {
+        code = buf_printf(out, "\nno clients yet\n");
+    } else if (!code) {
+        code = buf_printf(out, "\n  %-20s %-9s %-12s %10s %11s %8s %9s %8s %8s\n", "client", "role", "state",
+                          "seen ago", "batch", "loss", "images/s", "up", "down");
+    }
+    for (uint32_t i = 0; !code && i < reply->clients_count; i++) {
+        code = text_client(&reply->clients[i], out);
+    }
+    if (!code && reply->history_count) {
+        code = buf_printf(out, "\n  %5s %9s %8s %8s %8s %9s %9s %9s %8s %8s\n", "round", "seconds", "counted",
+                          "declined", "loss", "contrast", "matching", "remote", "up", "down");
+    }
+    for (uint32_t i = 0; !code && i < reply->history_count; i++) {
+        code = text_round(&reply->history[i], out);
+    }
+    return code;
+}
+
+int verb_status(int argc, char **argv)
+{
+    static const struct cli_verb verb = {
+        .usage = "starling status --server HOST:PORT [--history N] [--json]",
+        .about =
+            "Asks a running server for its round, its state and what that waits for, its clients, its feature bank "
+            "and the last rounds. Exit 69 when no server answers.",
+        .examples = "  starling status --server coordinator.example:7640\n"
+                    "  starling status --server localhost:7640 --json | jq .waits_for\n",
+    };
+    const char *server = NULL;
+    uint32_t history = 10;
+    bool json = false;
+    const struct flag flags[] = {
+        {"server", FLAG_TEXT, &server, "HOST:PORT", "where the server listens", 0, 0, true},
+        {"history", FLAG_U32, &history, "N", "closed rounds to show, newest last (10)", 0, MSG_HISTORY_MAX, false},
+        {"json", FLAG_SWITCH, &json, NULL, "one JSON object instead of tables", 0, 0, false},
+    };
+    int exit_code;
+    if (!cli_flags(&verb, flags, sizeof flags / sizeof flags[0], argc, argv, &exit_code)) {
+        return exit_code;
+    }
+    struct msg_status_reply reply;
+    struct err err;
+    if (query_status(server, history, QUERY_TIMEOUT_MS, &reply, &err)) {
+        return cli_fail(&err);
+    }
+    if (json) {
+        exit_code = cli_print_json(status_json(&reply));
+    } else {
+        struct buf text;
+        buf_init(&text, TEXT_MAX);
+        int code = status_text(&reply, &text);
+        exit_code = code ? cli_fail((err_set(&err, code, "%s", err_meaning(code)), &err)) : cli_print(&text);
+        buf_fini(&text);
+    }
+    status_reply_fini(&reply);
+    return exit_code;
+}

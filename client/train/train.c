@@ -1,0 +1,332 @@
+/* One local round.
+ *
+ * Streams of random numbers belong to the site: its seed is mixed from the plan's seed and the site's name, so that two
+ * sites with the same images do not see the same views. Round r (counted from 1) begins at position (r - 1) * steps *
+ * batch of the site's endless order of images (feeder.h) and at step (r - 1) * steps of its draws, so rounds go on
+ * where the one before ended, and a repeated round repeats everything. The queue is set from the job or, without one,
+ * to the trainer's first random rows, so nothing of an earlier round lingers.
+ *
+ * The clock is read for the report's speed alone. */
+#include "client/train/train.h"
+
+#include "client/nn/embedder.h"
+#include "client/nn/moco.h"
+#include "client/train/feeder.h"
+#include "common/base/byteorder.h"
+#include "common/base/mem.h"
+#include "common/base/rng.h"
+
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+#define EMBED_CHUNK 512 /* images between two looks at `cancel` */
+
+struct trainer {
+    const struct plan *plan;
+    const struct layout *layout;
+    const struct dataset *dataset;
+    const struct log *log;
+    uint32_t threads;
+    uint64_t seed; /* of the site */
+    struct moco *moco;
+    float *first_queue; /* [first_rows, d] */
+    uint32_t first_rows;
+};
+
+uint32_t train_steps(const struct plan *plan, uint32_t images)
+{
+    if (plan->local_steps) {
+        return plan->local_steps;
+    }
+    uint64_t epoch = images / plan->batch ? images / plan->batch : 1;
+    uint64_t steps = plan->local_epochs * epoch;
+    return steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX;
+}
+
+double train_learning_rate(const struct plan *plan, uint32_t round, uint32_t step, uint32_t steps)
+{
+    double t = ((double)(round - 1) + (double)step / steps) / plan->rounds;
+    return plan->learning_rate / 2 * (1 + cos(3.141592653589793 * t));
+}
+
+double train_matching_weight(const struct plan *plan, uint32_t round)
+{
+    if (!plan->matching.enabled || round < plan->matching.start_round) {
+        return 0;
+    }
+    double ramp = plan->matching.ramp_rounds
+                      ? ((double)(round - plan->matching.start_round) + 1) / plan->matching.ramp_rounds
+                      : 1;
+    return plan->matching.weight * (ramp < 1 ? ramp : 1);
+}
+
+static uint64_t site_seed(const struct plan *plan, const char *name)
+{
+    struct hash128 hash = hash_of(name, strlen(name));
+    return rng_mix(rng_mix(plan->seed) ^ load_u64(hash.bytes));
+}
+
+static struct moco_options moco_options_of(const struct plan *plan, uint32_t threads, uint64_t seed)
+{
+    return (struct moco_options){
+        .batch = plan->batch,
+        .bn_groups = plan->bn_groups,
+        .threads = threads,
+        .queue = plan->queue,
+        .temperature = (float)plan->temperature,
+        .key_momentum = (float)plan->key_momentum,
+        .sgd_momentum = (float)plan->sgd_momentum,
+        .weight_decay = (float)plan->weight_decay,
+        .fusion_share = plan->fusion.enabled ? (float)plan->fusion.share : 0,
+        .matching = !plan->matching.enabled                          ? MOCO_MATCHING_OFF
+                    : plan->matching.form == MATCHING_FORM_POSITIVES ? MOCO_MATCHING_POSITIVES
+                                                                     : MOCO_MATCHING_ENTROPY,
+        .neighbours = plan->matching.neighbours,
+        .matching_weight = (float)plan->matching.weight,
+        .matching_temperature = (float)plan->matching.temperature,
+        .seed = seed,
+    };
+}
+
+int trainer_new(const struct plan *plan, const struct layout *layout, const struct dataset *dataset, const char *name,
+                uint32_t threads, const struct log *log, struct trainer **out, struct err *err)
+{
+    *out = NULL;
+    if (dataset_side(dataset) != plan->model.input) {
+        return err_set(err, ERR_CONFIG, "images of %u pixels a side for a model that takes %u", dataset_side(dataset),
+                       plan->model.input);
+    }
+    struct trainer *trainer = mem_new(1, sizeof *trainer);
+    if (!trainer) {
+        return err_set(err, ERR_NOMEM, "no memory for a trainer");
+    }
+    trainer->plan = plan;
+    trainer->layout = layout;
+    trainer->dataset = dataset;
+    trainer->log = log;
+    trainer->threads = threads;
+    trainer->seed = site_seed(plan, name);
+    struct moco_options options = moco_options_of(plan, threads, trainer->seed);
+    int rc = moco_new(layout, &options, &trainer->moco, err);
+    if (rc) {
+        goto failed;
+    }
+    trainer->first_rows = moco_queue_rows(trainer->moco);
+    trainer->first_queue = mem_new_aligned((size_t)trainer->first_rows * plan->model.features, sizeof(float));
+    if (!trainer->first_queue) {
+        rc = err_set(err, ERR_NOMEM, "no memory for a queue of %u features", trainer->first_rows);
+        goto failed;
+    }
+    moco_queue_save(trainer->moco, trainer->first_queue);
+    *out = trainer;
+    return 0;
+failed:
+    trainer_free(trainer);
+    return rc;
+}
+
+void trainer_free(struct trainer *trainer)
+{
+    if (trainer) {
+        moco_free(trainer->moco);
+        mem_free(trainer->first_queue);
+        mem_free(trainer);
+    }
+}
+
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static int cancelled(struct train_progress *progress, struct err *err)
+{
+    return atomic_load(&progress->cancel) ? err_set(err, ERR_CANCELLED, "the local round was cancelled") : 0;
+}
+
+static int begin(struct trainer *trainer, const struct train_job *job, uint32_t steps, struct err *err)
+{
+    const struct plan *plan = trainer->plan;
+    if (job->round < 1 || job->round > plan->rounds) {
+        return err_set(err, ERR_STATE, "round %u of a run of %u rounds", job->round, plan->rounds);
+    }
+    if (job->queue_rows > plan->queue) {
+        return err_set(err, ERR_DATA, "a queue of %u features where %u are kept", job->queue_rows, plan->queue);
+    }
+    int rc = moco_queue_load(trainer->moco, trainer->first_queue, trainer->first_rows, err);
+    if (rc == 0 && job->queue) {
+        rc = moco_queue_load(trainer->moco, job->queue, job->queue_rows, err);
+    }
+    return rc ? rc
+              : moco_begin(trainer->moco, job->params, job->remote, job->remote_rows,
+                           (float)train_matching_weight(plan, job->round), (uint64_t)(job->round - 1) * steps, err);
+}
+
+static struct augment_options augment_of(const struct plan *plan)
+{
+    return (struct augment_options){
+        .crop_least = (float)plan->augment.crop_least,
+        .jitter = (float)plan->augment.jitter,
+        .jitter_probability = (float)plan->augment.jitter_probability,
+        .grey_probability = (float)plan->augment.grey_probability,
+        .blur_probability = (float)plan->augment.blur_probability,
+        .flip = plan->augment.flip,
+    };
+}
+
+/* All steps; the result's losses are sums until the end. */
+static int run_steps(struct trainer *trainer, const struct train_job *job, struct train_progress *progress,
+                     struct train_result *out, struct err *err)
+{
+    const struct plan *plan = trainer->plan;
+    struct feeder_options options = {
+        .dataset = trainer->dataset,
+        .augment = augment_of(plan),
+        .batch = plan->batch,
+        .size = plan->model.input,
+        .threads = trainer->threads,
+        .seed = trainer->seed,
+        .position = (uint64_t)(job->round - 1) * out->steps * plan->batch,
+        .steps = out->steps,
+    };
+    struct feeder *feeder;
+    int rc = feeder_new(&options, &feeder, err);
+    uint64_t began = now_ms();
+    for (uint32_t step = 0; rc == 0 && step < out->steps; step++) {
+        const float *view1, *view2;
+        struct moco_step result;
+        rc = cancelled(progress, err);
+        if (rc) {
+            break;
+        }
+        feeder_next(feeder, &view1, &view2);
+        rc = moco_step(trainer->moco, view1, view2, (float)train_learning_rate(plan, job->round, step, out->steps),
+                       &result, err);
+        if (rc) {
+            (void)err_prefix(err, "round %u, step %u", job->round, step);
+            break;
+        }
+        out->loss += result.loss;
+        out->loss_contrast += result.loss_contrast;
+        out->loss_matching += result.loss_matching;
+        out->remote_share += result.remote_share;
+        out->seen += plan->batch;
+        uint64_t ms = now_ms() - began;
+        out->images_per_second = (double)out->seen * 1000 / (double)(ms ? ms : 1);
+        atomic_store(&progress->loss, (float)(out->loss / (step + 1)));
+        atomic_store(&progress->images_per_second, (float)out->images_per_second);
+        atomic_store(&progress->step, step + 1);
+    }
+    feeder_free(feeder);
+    return rc;
+}
+
+struct fetch {
+    const struct dataset *dataset;
+    const uint32_t *chosen;
+};
+
+static void fetch_plain(void *ctx, uint32_t i, float *image)
+{
+    const struct fetch *fetch = ctx;
+    augment_plain(dataset_pixels(fetch->dataset, fetch->chosen[i]), dataset_side(fetch->dataset), image);
+}
+
+/* Features of images drawn for this round, as they are, without augmentation. */
+static int make_features(struct trainer *trainer, const struct train_job *job, struct train_progress *progress,
+                         struct train_result *out, struct err *err)
+{
+    const struct plan *plan = trainer->plan;
+    uint32_t images = dataset_count(trainer->dataset), d = plan->model.features;
+    uint32_t rows = plan->fusion.upload < images ? plan->fusion.upload : images;
+    if (!plan_shares_features(plan) || rows == 0) {
+        return 0;
+    }
+    struct embedder *embedder = NULL;
+    uint32_t *chosen = mem_new(images, sizeof *chosen);
+    out->features = mem_new_aligned((size_t)rows * d, sizeof(float));
+    int rc = 0;
+    if (!chosen || !out->features) {
+        rc = err_set(err, ERR_NOMEM, "no memory for %u features", rows);
+        goto done;
+    }
+    struct rng rng;
+    rng_init(&rng, trainer->seed, RNG_UPLOAD, job->round, 0, 0);
+    for (uint32_t i = 0; i < images; i++) {
+        chosen[i] = i;
+    }
+    rng_permute(&rng, chosen, images);
+    rc = embedder_new(trainer->layout,
+                      plan->fusion.encoder == FUSION_ENCODER_AGGREGATED ? job->params : moco_key(trainer->moco),
+                      trainer->threads, &embedder, err);
+    for (uint32_t begun = 0; rc == 0 && begun < rows; begun += EMBED_CHUNK) {
+        struct fetch fetch = {.dataset = trainer->dataset, .chosen = chosen + begun};
+        uint32_t n = rows - begun < EMBED_CHUNK ? rows - begun : EMBED_CHUNK;
+        rc = cancelled(progress, err);
+        rc = rc ? rc : embedder_run(embedder, n, fetch_plain, &fetch, NULL, out->features + (size_t)begun * d, err);
+    }
+    out->feature_rows = rows;
+done:
+    embedder_free(embedder);
+    mem_free(chosen);
+    return rc;
+}
+
+/* What leaves the trainer besides features: the update, and the queue for the next round. */
+static int make_update(struct trainer *trainer, const struct train_job *job, struct train_result *out, struct err *err)
+{
+    uint64_t total = trainer->layout->total;
+    out->queue_rows = moco_queue_rows(trainer->moco);
+    out->update = mem_new_aligned(total, sizeof(float));
+    out->queue = mem_new_aligned((size_t)out->queue_rows * trainer->plan->model.features, sizeof(float));
+    if (!out->update || !out->queue) {
+        return err_set(err, ERR_NOMEM, "no memory for an update of %llu parameters", (unsigned long long)total);
+    }
+    const float *query = moco_query(trainer->moco);
+    for (uint64_t i = 0; i < total; i++) {
+        out->update[i] = query[i] - job->params[i];
+    }
+    moco_queue_save(trainer->moco, out->queue);
+    return 0;
+}
+
+int train_round(struct trainer *trainer, const struct train_job *job, struct train_progress *progress,
+                struct train_result *out, struct err *err)
+{
+    memset(out, 0, sizeof *out);
+    uint64_t began = now_ms();
+    out->images = dataset_count(trainer->dataset);
+    out->steps = train_steps(trainer->plan, dataset_count(trainer->dataset));
+    atomic_store(&progress->step, 0);
+    atomic_store(&progress->steps, out->steps);
+    int rc = begin(trainer, job, out->steps, err);
+    rc = rc ? rc : run_steps(trainer, job, progress, out, err);
+    rc = rc ? rc : make_update(trainer, job, out, err);
+    rc = rc ? rc : make_features(trainer, job, progress, out, err);
+    if (rc) {
+        train_result_fini(out);
+        return rc;
+    }
+    out->loss /= out->steps;
+    out->loss_contrast /= out->steps;
+    out->loss_matching /= out->steps;
+    out->remote_share /= out->steps;
+    out->train_ms = now_ms() - began;
+    log_event(trainer->log, LOG_LEVEL_INFO, "round_trained",
+              "round=%u steps=%u loss=%.4f loss_contrast=%.4f loss_matching=%.4f remote_share=%.3f "
+              "images_per_second=%.0f features=%u",
+              job->round, out->steps, out->loss, out->loss_contrast, out->loss_matching, out->remote_share,
+              out->images_per_second, out->feature_rows);
+    return 0;
+}
+
+void train_result_fini(struct train_result *result)
+{
+    mem_free(result->update);
+    mem_free(result->features);
+    mem_free(result->queue);
+    memset(result, 0, sizeof *result);
+}

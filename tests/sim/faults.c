@@ -1,0 +1,129 @@
+/* What goes wrong. Faults come until faults_end_ms; what they began (a pause, a full disk, a refusal) ends by itself.
+ */
+#include "tests/sim/world.h"
+
+static struct client *any_client(struct world *world)
+{
+    return &world->clients[chance(world, world->scenario.clients)];
+}
+
+static void pause(struct world *world, uint32_t number, const char *who)
+{
+    struct process *process = process_of(world, number);
+    if (process->up && !process->paused) {
+        uint32_t ms = chance(world, 2) ? between(world, 10, IDLE_MS / 2) : between(world, IDLE_MS, 4 * IDLE_MS);
+        process->paused = true;
+        net_disturb(world, number);
+        process->resume_ms = world->now_ms + ms;
+        say(world, "fault", "%s stands still for %u ms", who, ms);
+    }
+}
+
+static void cut_any(struct world *world)
+{
+    uint32_t first = chance(world, LINKS_MAX);
+    for (uint32_t i = 0; i < LINKS_MAX; i++) {
+        uint32_t at = (first + i) % LINKS_MAX;
+        if (world->links[at].used && !world->links[at].dead) {
+            bool silently = chance(world, 4) == 0;
+            say(world, "fault", "the connection of %s %s", world->clients[world->links[at].client].name,
+                silently ? "goes silent" : "is cut");
+            net_cut(world, at, silently);
+            return;
+        }
+    }
+}
+
+static void full_disk(struct world *world)
+{
+    uint64_t until = world->now_ms + between(world, 500, 15000);
+    if (chance(world, 2)) {
+        say(world, "fault", "the server's disk is full");
+        world->server.full_until_ms = until;
+    } else {
+        struct client *client = any_client(world);
+        say(world, "fault", "the disk of %s is full", client->name);
+        client->disk.full_until_ms = until;
+    }
+}
+
+static void server_fault(struct world *world)
+{
+    struct server *server = &world->server;
+    if (!server->process.up) {
+        return;
+    }
+    switch (chance(world, 6)) {
+    case 0:
+        say(world, "fault", "the server is killed");
+        server_crash(world, true);
+        break;
+    case 1:
+        say(world, "fault", "the server will die in its next save");
+        server->die_in_save = true;
+        break;
+    case 2:
+        say(world, "fault", "the server will die after its next save");
+        server->die_after_save = true;
+        break;
+    case 3:
+        pause(world, WHO_SERVER, "the server");
+        break;
+    case 4:
+        say(world, "fault", "the server refuses connections");
+        server->refuses_until_ms = world->now_ms + between(world, 100, 8000);
+        break;
+    default:
+        say(world, "fault", "the server is asked to stop");
+        server_stop(world);
+        break;
+    }
+}
+
+static void client_fault(struct world *world)
+{
+    struct client *client = any_client(world);
+    if (!client->process.up) {
+        return;
+    }
+    switch (chance(world, 4)) {
+    case 0:
+    case 1:
+        say(world, "fault", "%s is killed", client->name);
+        client_crash(world, client, true);
+        break;
+    case 2:
+        pause(world, WHO_CLIENT + client->index, client->name);
+        break;
+    default:
+        say(world, "fault", "%s is asked to stop", client->name);
+        client_stop(world, client);
+        break;
+    }
+}
+
+void faults_next(struct world *world)
+{
+    /* Each seed has its own weather. */
+    uint32_t gap = 200u << (world->scenario.seed % 6);
+    if (world->now_ms >= world->faults_end_ms) {
+        return;
+    }
+    world->faults++;
+    if (world->scenario.one_dies && world->faults == 3 && !world->clients[0].gone) {
+        say(world, "fault", "%s is gone for good", world->clients[0].name);
+        world->clients[0].gone = true;
+        client_crash(world, &world->clients[0], false);
+    }
+    uint32_t kind = chance(world, 10);
+    if (kind < 4) {
+        cut_any(world);
+    } else if (kind < 6) {
+        client_fault(world);
+    } else if (kind < 9) {
+        server_fault(world);
+    } else {
+        full_disk(world);
+    }
+    schedule(world, between(world, gap / 2, gap * 2), (struct entry){.kind = HAPPEN_FAULT});
+}

@@ -1,0 +1,245 @@
+/* The coordinator's shell: its actions become sends, jobs and exits; its disk is simulated, its store is the real one.
+ */
+#include "tests/sim/world.h"
+
+#include <string.h>
+
+/* ---- start and end ---- */
+
+static int first_state(struct world *world, struct checkpoint *out, struct err *err)
+{
+    out->plan = mem_new(world->plan_bytes.len, 1);
+    memcpy(out->plan, world->plan_bytes.data, world->plan_bytes.len);
+    out->plan_len = (uint32_t)world->plan_bytes.len;
+    out->params = mem_new_aligned(world->layout->total, sizeof(float));
+    params_init(world->layout, world->plan.seed, out->params);
+    out->run = world->run;
+    return store_save(world->server.store, world->layout, out, err);
+}
+
+void server_start(struct world *world)
+{
+    struct server *server = &world->server;
+    struct checkpoint state = {0};
+    struct err err = {0};
+    bool found = false;
+    world->speaker = "server";
+    server->disk.full = false;
+    int rc = store_open(&server->disk.disk, "state", 0, &world->log, &server->store, &err);
+    rc = rc ? rc
+            : store_load(server->store, world->layout, world->plan_bytes.data, (uint32_t)world->plan_bytes.len, false,
+                         &state, &found, &err);
+    if (rc == 0 && !found) {
+        rc = world->truth.started ? err_set(&err, ERR_DATA, "the state is gone") : first_state(world, &state, &err);
+    }
+    if (rc == 0) {
+        check_durable(world, &state);
+        struct coordinator_options options = {
+            .plan = &world->plan,
+            .plan_bytes = world->plan_bytes.data,
+            .plan_len = (uint32_t)world->plan_bytes.len,
+            .layout = world->layout,
+            .upload_slots = world->scenario.upload_slots,
+            .bank_capacity = 2 * UPLOAD_ROWS + 1,
+            .sessions_max = LINKS_MAX,
+            .idle_timeout_ms = IDLE_MS,
+            .log = &world->log,
+        };
+        memset(&options.boot, (int)chance(world, 256), sizeof options.boot);
+        rc = coordinator_new(&options, &state, NULL, 0, world->now_ms, &server->coordinator, &err);
+    }
+    checkpoint_fini(&state);
+    if (rc) {
+        violate(world, "the server does not start: %s", err.text);
+    }
+    server->process.up = rc == 0;
+    server->process.paused = false;
+    server->stopping = false;
+}
+
+static void forget(struct server *server)
+{
+    coordinator_free(server->coordinator);
+    server->coordinator = NULL;
+    store_close(server->store);
+    server->store = NULL;
+    server->jobs_count = 0;
+    server->job_running = server->die_in_save = server->die_after_save = false;
+    server->process.up = server->process.paused = false;
+    server->process.epoch++;
+}
+
+/* kill -9, or the machine goes down: then the disk loses what was not synced. */
+void server_crash(struct world *world, bool restart)
+{
+    struct server *server = &world->server;
+    net_process_gone(world, WHO_SERVER, chance(world, 8) == 0);
+    forget(server);
+    if (chance(world, 2)) {
+        simdisk_crash(&server->disk, &world->rng);
+    }
+    server->disk.dies_after = UINT64_MAX;
+    if (restart) {
+        schedule(world, between(world, 100, 12000), (struct entry){.kind = HAPPEN_SERVER_START, .who = WHO_SERVER});
+    }
+}
+
+void server_stop(struct world *world)
+{
+    if (!world->server.stopping && !world->server.process.paused) {
+        world->server.stopping = true;
+        server_event(world, &(struct event){.kind = EVENT_STOP});
+    }
+}
+
+void server_free(struct world *world)
+{
+    forget(&world->server);
+}
+
+/* ---- jobs ---- */
+
+static void begin_job(struct world *world)
+{
+    struct server *server = &world->server;
+    if (server->job_running || server->jobs_count == 0) {
+        return;
+    }
+    server->job_running = true;
+    schedule(world, between(world, 1, 60), (struct entry){.kind = HAPPEN_JOB_BEGIN, .who = WHO_SERVER});
+}
+
+static void save(struct world *world, const struct job *job)
+{
+    struct server *server = &world->server;
+    server->disk.full = world->now_ms < server->full_until_ms;
+    server->disk.syncs_nothing = world->scenario.bug == BUG_LYING_DISK && job->checkpoint.round == 2;
+    if (server->die_in_save) {
+        server->disk.dies_after = server->disk.operations + chance(world, 24);
+    }
+    server->job_result = store_save(server->store, world->layout, &job->checkpoint, &server->job_reason);
+    if (server->job_result == 0) {
+        check_durable(world, &job->checkpoint);
+    }
+    check_image(world);
+}
+
+static void run_job(struct world *world, struct job *job)
+{
+    struct server *server = &world->server;
+    server->job_result = 0;
+    server->job_reason = (struct err){0};
+    if (job->kind != JOB_SAVE) {
+        job_run(job);
+        if (job->kind == JOB_ABSORB && world->scenario.bug == BUG_COUNT_TWICE && !world->planted &&
+            !world->scenario.features) {
+            world->planted = true;
+            job_run(job);
+        }
+    } else if (world->scenario.bug != BUG_ANNOUNCE_EARLY || job->checkpoint.round != 2) {
+        save(world, job);
+    }
+    if (job->kind == JOB_SAVE && (server->die_in_save || server->die_after_save)) {
+        sight(world, server->die_in_save ? "killed_in_save" : "killed_after_save");
+        server_crash(world, true);
+        return;
+    }
+    uint32_t ms = job->kind == JOB_SAVE && chance(world, 4) == 0 ? between(world, 200, 4000) : between(world, 0, 200);
+    schedule(world, ms, (struct entry){.kind = HAPPEN_JOB_DONE, .who = WHO_SERVER});
+}
+
+static void end_job(struct world *world)
+{
+    struct server *server = &world->server;
+    struct job *job = server->jobs[0];
+    server->jobs_count--;
+    memmove(server->jobs, server->jobs + 1, server->jobs_count * sizeof server->jobs[0]);
+    server->job_running = false;
+    server_event(world,
+                 &(struct event){
+                     .kind = EVENT_JOB_DONE, .job = job, .result = server->job_result, .reason = &server->job_reason});
+    if (server->process.up) {
+        begin_job(world);
+    }
+}
+
+void server_happens(struct world *world, const struct entry *entry)
+{
+    struct server *server = &world->server;
+    if (entry->kind == HAPPEN_SERVER_START) {
+        server_start(world);
+    } else if (entry->kind == HAPPEN_JOB_BEGIN) {
+        run_job(world, server->jobs[0]);
+    } else {
+        end_job(world);
+    }
+}
+
+/* ---- actions ---- */
+
+/* The planted mistakes of what the server says. */
+static void spoil(struct world *world, uint32_t link, struct msg *msg)
+{
+    uint32_t client = world->links[link].client;
+    if (world->scenario.bug == BUG_FORGETFUL_WELCOME && msg->type == MSG_WELCOME) {
+        msg->welcome.has_counted = false;
+        msg->welcome.counted_round = 0;
+    }
+    if (world->scenario.bug != BUG_OWN_FEATURES || world->truth.durable != 2 || client != 0) {
+        return;
+    }
+    float own[REMOTE_ROWS * FEATURES] = {0};
+    for (uint32_t i = 0; i < REMOTE_ROWS; i++) {
+        features_row(own + i * FEATURES, client, 2, i % UPLOAD_ROWS);
+    }
+    if (msg->type == MSG_ROUND && msg->round.has_remote) {
+        msg->round.remote.hash = hash_of(own, msg->round.remote.bytes);
+    } else if (msg->type == MSG_CHUNK && msg->chunk.kind == BLOB_REMOTE) {
+        bytes_unref(msg->payload);
+        msg->payload = bytes_copy(own, msg->raw_len);
+        msg->raw = msg->payload->data;
+    }
+}
+
+static void carry_out(struct world *world, struct action *action)
+{
+    struct server *server = &world->server;
+    switch (action->kind) {
+    case ACTION_SEND:
+        check_said(world, world->links[action->peer].client, &action->message);
+        spoil(world, action->peer, &action->message);
+        net_send(world, action->peer, SIDE_SERVER, &action->message);
+        break;
+    case ACTION_CLOSE:
+        net_close(world, action->peer, SIDE_SERVER);
+        break;
+    case ACTION_JOB:
+        server->jobs[server->jobs_count++] = action->job;
+        begin_job(world);
+        break;
+    case ACTION_EXIT:
+        say(world, "server", "exits with %d", action->exit_code);
+        net_process_gone(world, WHO_SERVER, false);
+        forget(server);
+        schedule(world, between(world, 100, 5000), (struct entry){.kind = HAPPEN_SERVER_START, .who = WHO_SERVER});
+        break;
+    }
+}
+
+void server_event(struct world *world, struct event *event)
+{
+    struct server *server = &world->server;
+    if (!server->process.up) {
+        return;
+    }
+    world->speaker = "server";
+    event->unix_ms = (int64_t)world->now_ms;
+    struct actions actions = {0};
+    if (coordinator_step(server->coordinator, event, world->now_ms, &actions) != 0) {
+        violate(world, "coordinator_step failed");
+    }
+    for (size_t i = 0; i < actions.count && server->process.up; i++) {
+        carry_out(world, &actions.items[i]);
+    }
+    actions_fini(&actions);
+}

@@ -1,0 +1,253 @@
+/* The files of a client's state: what is written is read back, and nothing else is. */
+#include "client/shell/files.h"
+#include "common/base/mem.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct kept_queue queue_of(uint32_t rows, uint32_t dimension, float value)
+{
+    struct kept_queue queue = {.rows = rows, .dimension = dimension};
+    if (rows > 0) {
+        queue.values = mem_new_aligned((size_t)rows * dimension, sizeof(float));
+        for (uint32_t i = 0; i < rows * dimension; i++) {
+            queue.values[i] = value + (float)i;
+        }
+    }
+    return queue;
+}
+
+static struct blob blob_of(uint32_t kind, const struct bytes *bytes)
+{
+    return (struct blob){.kind = kind,
+                         .round = 9,
+                         .element = ELEMENT_F32,
+                         .count = bytes->len / 4,
+                         .dimension = kind == BLOB_FEATURES ? 4 : 0,
+                         .encoder = kind == BLOB_FEATURES ? 1 : 0,
+                         .bytes = bytes->len,
+                         .layout.bytes = {1, 2, 3},
+                         .hash = hash_of(bytes->data, bytes->len)};
+}
+
+static struct kept_pending pending_of(bool features)
+{
+    struct kept_pending pending = {.run.bytes = {1}, .plan_hash.bytes = {2}, .queue = queue_of(5, 4, 100)};
+    struct contribution *contribution = &pending.contribution;
+    contribution->round = 9;
+    contribution->report = (struct report){.images = 1,
+                                           .seen = 2,
+                                           .steps = 3,
+                                           .loss = 4.5,
+                                           .loss_contrast = -5,
+                                           .loss_matching = 6,
+                                           .remote_share = 0.5,
+                                           .images_per_second = 7,
+                                           .train_ms = UINT64_C(1) << 40};
+    contribution->update = bytes_new(4 * 37);
+    memset(contribution->update->data, 0x5a, contribution->update->len);
+    contribution->update_blob = blob_of(BLOB_UPDATE, contribution->update);
+    if (features) {
+        contribution->features = bytes_new(4 * 4 * 3);
+        memset(contribution->features->data, 0xa5, contribution->features->len);
+        contribution->features_blob = blob_of(BLOB_FEATURES, contribution->features);
+    }
+    return pending;
+}
+
+static uint8_t *flatten(const struct file_image *image, size_t *len)
+{
+    *len = 0;
+    for (size_t i = 0; i < image->count; i++) {
+        *len += image->parts[i].len;
+    }
+    uint8_t *file = mem_new(*len, 1);
+    size_t at = 0;
+    for (size_t i = 0; i < image->count; i++) {
+        memcpy(file + at, image->parts[i].data, image->parts[i].len);
+        at += image->parts[i].len;
+    }
+    return file;
+}
+
+static uint8_t *pending_file(bool features, size_t *len)
+{
+    struct kept_pending pending = pending_of(features);
+    struct file_image image;
+    assert_int_equal(files_encode_pending(&pending, &image), 0);
+    uint8_t *file = flatten(&image, len);
+    file_image_fini(&image);
+    kept_pending_fini(&pending);
+    return file;
+}
+
+static uint8_t *state_file(uint32_t rows, size_t *len)
+{
+    struct kept_state state = {.run.bytes = {3}, .plan_hash.bytes = {4}, .round = 8, .queue = queue_of(rows, 4, 1)};
+    struct file_image image;
+    assert_int_equal(files_encode_state(&state, &image), 0);
+    uint8_t *file = flatten(&image, len);
+    file_image_fini(&image);
+    kept_queue_fini(&state.queue);
+    return file;
+}
+
+static void the_state_comes_back(void **unused)
+{
+    (void)unused;
+    for (uint32_t rows = 0; rows < 3; rows++) {
+        size_t len;
+        uint8_t *file = state_file(rows, &len);
+        struct kept_state got;
+        assert_int_equal(files_decode_state(file, len, &got, NULL), 0);
+        assert_int_equal(got.run.bytes[0], 3);
+        assert_int_equal(got.plan_hash.bytes[0], 4);
+        assert_int_equal(got.round, 8);
+        assert_int_equal(got.queue.rows, rows);
+        for (uint32_t i = 0; i < rows * 4; i++) {
+            assert_true(got.queue.values[i] == 1 + (float)i);
+        }
+        kept_queue_fini(&got.queue);
+        mem_free(file);
+    }
+}
+
+static void the_pending_contribution_comes_back(void **unused)
+{
+    (void)unused;
+    for (int features = 0; features < 2; features++) {
+        size_t len;
+        uint8_t *file = pending_file(features, &len);
+        struct kept_pending got, want = pending_of(features);
+        assert_int_equal(files_decode_pending(file, len, &got, NULL), 0);
+        const struct contribution *a = &got.contribution, *b = &want.contribution;
+        assert_int_equal(got.run.bytes[0], 1);
+        assert_int_equal(got.plan_hash.bytes[0], 2);
+        assert_int_equal(a->round, 9);
+        assert_memory_equal(&a->report, &b->report, sizeof a->report);
+        assert_memory_equal(&a->update_blob, &b->update_blob, sizeof a->update_blob);
+        assert_memory_equal(&a->features_blob, &b->features_blob, sizeof a->features_blob);
+        assert_int_equal(a->update->len, b->update->len);
+        assert_memory_equal(a->update->data, b->update->data, b->update->len);
+        assert_int_equal(a->features != NULL, features);
+        if (features) {
+            assert_memory_equal(a->features->data, b->features->data, b->features->len);
+        }
+        assert_int_equal(got.queue.rows, 5);
+        assert_memory_equal(got.queue.values, want.queue.values, 5 * 4 * sizeof(float));
+        kept_pending_fini(&got);
+        kept_pending_fini(&want);
+        mem_free(file);
+    }
+}
+
+static void damage_is_found_wherever_it_is(void **unused)
+{
+    (void)unused;
+    size_t len;
+    struct kept_pending pending;
+    struct kept_state kept;
+    struct err err;
+    uint8_t *file = pending_file(true, &len);
+    for (size_t i = 0; i < len; i++) {
+        file[i] ^= 0x40;
+        assert_int_equal(files_decode_pending(file, len, &pending, &err), ERR_DATA);
+        assert_null(pending.contribution.update);
+        file[i] ^= 0x40;
+        assert_int_equal(files_decode_pending(file, i, &pending, &err), ERR_DATA);
+    }
+    assert_int_equal(files_decode_state(file, len, &kept, &err), ERR_DATA); /* another file's magic */
+    mem_free(file);
+    file = state_file(3, &len);
+    for (size_t i = 0; i < len; i++) {
+        file[i] ^= 1;
+        assert_int_equal(files_decode_state(file, len, &kept, &err), ERR_DATA);
+        file[i] ^= 1;
+        assert_int_equal(files_decode_state(file, i, &kept, &err), ERR_DATA);
+    }
+    mem_free(file);
+}
+
+static void resign(uint8_t *file, size_t len)
+{
+    struct hash128 hash = hash_of(file, len - 16);
+    memcpy(file + len - 16, hash.bytes, 16);
+}
+
+/* A file that lies about its sizes under a checksum that holds: no read and no allocation may believe it. */
+static void sizes_are_checked_behind_a_right_checksum(void **unused)
+{
+    (void)unused;
+    static const size_t places[] = {48, 52, 136, 140, 144, 148, 152, 160, 168, 208, 212, 216, 220, 232, 240};
+    static const uint32_t values[] = {0x7fffffff, 0xffffffff, 0x40000000, 77};
+    for (size_t place = 0; place < sizeof places / sizeof places[0]; place++) {
+        for (size_t value = 0; value < sizeof values / sizeof values[0]; value++) {
+            size_t len;
+            uint8_t *file = pending_file(true, &len);
+            struct kept_pending got;
+            memcpy(file + places[place], &values[value], 4);
+            resign(file, len);
+            assert_int_equal(files_decode_pending(file, len, &got, NULL), ERR_DATA);
+            mem_free(file);
+        }
+    }
+    /* 2^31 rows of 2^31 floats are 2^64 bytes, which is zero in 64 bits. */
+    size_t len;
+    uint8_t *file = state_file(0, &len);
+    struct kept_state kept;
+    const uint32_t big = UINT32_C(1) << 31;
+    memcpy(file + 48, &big, 4);
+    memcpy(file + 52, &big, 4);
+    resign(file, len);
+    assert_int_equal(files_decode_state(file, len, &kept, NULL), ERR_DATA);
+    mem_free(file);
+}
+
+static void the_instance_comes_back(void **unused)
+{
+    (void)unused;
+    struct hash128 instance = {.bytes = {5, 6, 7}}, got;
+    struct file_image image;
+    size_t len;
+    assert_int_equal(files_encode_instance(&instance, &image), 0);
+    uint8_t *file = flatten(&image, &len);
+    file_image_fini(&image);
+    assert_int_equal(files_decode_instance(file, len, &got, NULL), 0);
+    assert_true(hash_equal(&got, &instance));
+    file[18] ^= 1;
+    assert_int_equal(files_decode_instance(file, len, &got, NULL), ERR_DATA);
+    mem_free(file);
+}
+
+static void memory_may_run_out_at_each_allocation(void **unused)
+{
+    (void)unused;
+    size_t len;
+    uint8_t *file = pending_file(true, &len);
+    struct kept_pending got;
+    int rc = ERR_NOMEM;
+    for (uint64_t n = 1; rc == ERR_NOMEM; n++) {
+        mem_fail_after(n);
+        rc = files_decode_pending(file, len, &got, NULL);
+        mem_fail_after(0);
+        assert_true(rc == 0 || rc == ERR_NOMEM);
+        assert_true(n < 50);
+    }
+    kept_pending_fini(&got);
+    mem_free(file);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_state_comes_back),           cmocka_unit_test(the_pending_contribution_comes_back),
+        cmocka_unit_test(damage_is_found_wherever_it_is), cmocka_unit_test(sizes_are_checked_behind_a_right_checksum),
+        cmocka_unit_test(the_instance_comes_back),        cmocka_unit_test(memory_may_run_out_at_each_allocation),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,261 @@
+/* A client's state folder on a disk that dies and forgets: after a crash at any operation the site is before a decision
+ * or after it, and never loses a contribution that it could have offered. */
+#include "client/shell/state.h"
+#include "common/base/mem.h"
+#include "tests/support/simdisk.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define FOLDER "site"
+
+static const struct hash128 run = {.bytes = {1}}, other_run = {.bytes = {9}}, plan = {.bytes = {2}};
+
+static void open_state(struct simdisk *disk, struct state *state, bool forget, struct contribution **pending)
+{
+    struct err err = {0};
+    if (state_open(state, &disk->disk, FOLDER, forget, NULL, pending, &err)) {
+        fail_msg("%s", err.text);
+    }
+}
+
+static void release(struct contribution *contribution)
+{
+    if (contribution) {
+        contribution_fini(contribution);
+        mem_free(contribution);
+    }
+}
+
+/* What a local round leaves: everything in it says which round it was. */
+static int keep(struct state *state, uint32_t round)
+{
+    struct contribution contribution = {.round = round, .update = bytes_new(64)};
+    struct kept_queue queue = {.rows = 3, .dimension = 2, .values = mem_new_aligned(6, sizeof(float))};
+    memset(contribution.update->data, (int)round, 64);
+    queue.values[0] = (float)round;
+    contribution.update_blob = (struct blob){.kind = BLOB_UPDATE,
+                                             .round = round,
+                                             .element = ELEMENT_F32,
+                                             .count = 16,
+                                             .bytes = 64,
+                                             .hash = hash_of(contribution.update->data, 64)};
+    int rc = state_keep(state, &contribution, &queue, NULL);
+    kept_queue_fini(&queue);
+    contribution_fini(&contribution);
+    return rc;
+}
+
+static void check_kept(const struct state *state, uint32_t round)
+{
+    assert_true(state->has_kept);
+    assert_int_equal(state->kept.round, round);
+    assert_int_equal(state->kept.queue.rows, round ? 3 : 0);
+    if (round) {
+        assert_true(state->kept.queue.values[0] == (float)round);
+    }
+}
+
+static void check_pending(const struct state *state, const struct contribution *pending, uint32_t round)
+{
+    assert_int_equal(state->pending_round, round);
+    assert_int_equal(pending != NULL, round != 0);
+    if (round) {
+        assert_int_equal(pending->round, round);
+        assert_int_equal(pending->update->data[0], round);
+        assert_true(state->pending_queue.values[0] == (float)round);
+    }
+}
+
+static void rounds_follow_each_other(void **unused)
+{
+    (void)unused;
+    struct simdisk disk;
+    struct state state;
+    struct contribution *pending;
+    simdisk_init(&disk);
+    open_state(&disk, &state, false, &pending);
+    assert_null(pending);
+    assert_false(state.has_kept);
+    struct hash128 instance = state.instance;
+    assert_false(hash_is_zero(&instance));
+    assert_int_equal(state_begin(&state, &run, &plan, NULL), 0);
+    for (uint32_t round = 1; round <= 3; round++) {
+        assert_int_equal(keep(&state, round), 0);
+        state_close(&state);
+        open_state(&disk, &state, false, &pending); /* killed before the decision */
+        check_kept(&state, round - 1);
+        check_pending(&state, pending, round);
+        release(pending);
+        assert_int_equal(state_commit(&state, round, NULL), 0);
+        state_close(&state);
+        open_state(&disk, &state, false, &pending);
+        check_kept(&state, round);
+        check_pending(&state, pending, 0);
+    }
+    assert_int_equal(keep(&state, 4), 0);
+    assert_int_equal(state_drop(&state, NULL), 0);
+    check_kept(&state, 3); /* the queue is that before the dropped round */
+    state_close(&state);
+    open_state(&disk, &state, false, &pending);
+    check_kept(&state, 3);
+    check_pending(&state, pending, 0);
+    assert_true(hash_equal(&instance, &state.instance));
+    state_close(&state);
+    simdisk_fini(&disk);
+}
+
+static void another_run_starts_from_nothing(void **unused)
+{
+    (void)unused;
+    for (int forget = 0; forget < 2; forget++) {
+        struct simdisk disk;
+        struct state state;
+        struct contribution *pending;
+        simdisk_init(&disk);
+        open_state(&disk, &state, false, &pending);
+        assert_int_equal(state_begin(&state, &run, &plan, NULL), 0);
+        assert_int_equal(keep(&state, 1), 0);
+        assert_int_equal(state_commit(&state, 1, NULL), 0);
+        assert_int_equal(keep(&state, 2), 0);
+        state_close(&state);
+        open_state(&disk, &state, forget, &pending);
+        assert_int_equal(state.has_kept, !forget);
+        check_pending(&state, pending, forget ? 0 : 2);
+        release(pending);
+        assert_int_equal(state_begin(&state, &other_run, &plan, NULL), 0);
+        check_kept(&state, 0);
+        state_close(&state);
+        open_state(&disk, &state, false, &pending); /* the old run's contribution is not offered to the new one */
+        assert_true(hash_equal(&state.kept.run, &other_run));
+        check_kept(&state, 0);
+        check_pending(&state, pending, 0);
+        state_close(&state);
+        simdisk_fini(&disk);
+    }
+}
+
+/* One step of a site's life on a disk that dies at its n-th operation; `step` 0: keep 2, 1: commit 2, 2: drop 2. */
+static bool crash_at(int step, uint64_t n, struct rng *rng)
+{
+    struct simdisk disk;
+    struct state state;
+    struct contribution *pending;
+    simdisk_init(&disk);
+    open_state(&disk, &state, false, &pending);
+    assert_int_equal(state_begin(&state, &run, &plan, NULL), 0);
+    assert_int_equal(keep(&state, 1), 0);
+    assert_int_equal(state_commit(&state, 1, NULL), 0);
+    if (step > 0) {
+        assert_int_equal(keep(&state, 2), 0);
+    }
+    uint64_t before = disk.operations;
+    disk.dies_after = before + n;
+    int rc = step == 0 ? keep(&state, 2) : step == 1 ? state_commit(&state, 2, NULL) : state_drop(&state, NULL);
+    bool reached = disk.operations > before + n;
+    simdisk_crash(&disk, rng);
+    disk.dies_after = UINT64_MAX;
+    state_close(&state);
+    open_state(&disk, &state, false, &pending);
+    uint32_t offered = state.pending_round;
+    if (step == 0) {
+        check_kept(&state, 1);
+        assert_true(offered == 2 || (rc != 0 && offered == 0)); /* kept means kept */
+    } else if (step == 1) {
+        check_kept(&state, state.kept.round);
+        assert_true(state.kept.round == 2 || (rc != 0 && state.kept.round == 1));
+        assert_int_equal(offered, state.kept.round == 2 ? 0 : 2); /* never both, never neither */
+    } else {
+        check_kept(&state, 1);
+        assert_true(offered == 0 || offered == 2);
+    }
+    check_pending(&state, pending, offered);
+    release(pending);
+    state_close(&state);
+    simdisk_fini(&disk);
+    return reached;
+}
+
+static void a_crash_at_any_operation_is_before_or_after(void **unused)
+{
+    (void)unused;
+    for (int step = 0; step < 3; step++) {
+        uint64_t n = 0;
+        while (crash_at(step, n, NULL)) {
+            n++;
+        }
+        assert_in_range(n, 1, 30);
+        for (uint64_t seed = 0; seed < 10; seed++) {
+            for (uint64_t i = 0; i <= n; i++) {
+                struct rng rng;
+                rng_init(&rng, seed, RNG_TEST, i, (uint64_t)step, 0);
+                (void)crash_at(step, i, &rng);
+            }
+        }
+    }
+}
+
+static void a_full_disk_loses_nothing(void **unused)
+{
+    (void)unused;
+    struct simdisk disk;
+    struct state state;
+    struct contribution *pending;
+    simdisk_init(&disk);
+    open_state(&disk, &state, false, &pending);
+    assert_int_equal(state_begin(&state, &run, &plan, NULL), 0);
+    disk.full = true;
+    assert_int_equal(keep(&state, 1), ERR_FULL);
+    assert_int_equal(state.pending_round, 0);
+    disk.full = false;
+    assert_int_equal(keep(&state, 1), 0);
+    disk.full = true;
+    assert_int_equal(state_commit(&state, 1, NULL), ERR_FULL);
+    check_kept(&state, 1); /* goes on in memory */
+    disk.full = false;
+    state_close(&state);
+    open_state(&disk, &state, false, &pending); /* the decision is asked for again */
+    check_kept(&state, 0);
+    check_pending(&state, pending, 1);
+    release(pending);
+    state_close(&state);
+    simdisk_fini(&disk);
+}
+
+static void two_clients_cannot_share_a_folder(void **unused)
+{
+    (void)unused;
+    char folder[] = "/tmp/starling-client-XXXXXX", command[64];
+    struct state one, two;
+    struct contribution *pending;
+    struct err err;
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(state_open(&one, &disk_posix, folder, false, NULL, &pending, &err), 0);
+    assert_int_equal(state_open(&two, &disk_posix, folder, false, NULL, &pending, &err), ERR_UNAVAILABLE);
+    assert_non_null(strstr(err.text, folder));
+    state_close(&one);
+    assert_int_equal(state_open(&two, &disk_posix, folder, false, NULL, &pending, &err), 0);
+    assert_true(hash_equal(&one.instance, &two.instance));
+    state_close(&two);
+    (void)snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rounds_follow_each_other),
+        cmocka_unit_test(another_run_starts_from_nothing),
+        cmocka_unit_test(a_crash_at_any_operation_is_before_or_after),
+        cmocka_unit_test(a_full_disk_loses_nothing),
+        cmocka_unit_test(two_clients_cannot_share_a_folder),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

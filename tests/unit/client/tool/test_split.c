@@ -1,0 +1,148 @@
+/* `starling split` on real files: everything arrives once, class folders stay, originals are untouched. */
+#include "tests/unit/client/data/data_support.h"
+
+#include "client/data/scan.h"
+#include "client/tool/split.h"
+
+struct world {
+    struct scratch scratch;
+    char images[DISK_PATH_MAX], out[DISK_PATH_MAX];
+    struct split_options options;
+};
+
+static int setup(void **state)
+{
+    struct world *w = mem_new(1, sizeof *w);
+    assert_non_null(w);
+    scratch_open(&w->scratch);
+    (void)scratch_path(&w->scratch, "images", w->images);
+    (void)scratch_path(&w->scratch, "out", w->out);
+    w->options = (struct split_options){.images = w->images, .out = w->out, .clients = 3, .seed = 1};
+    assert_int_equal(split_parse("iid", &w->options.spec, NULL), 0);
+    *state = w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *w = *state;
+    scratch_close(&w->scratch);
+    mem_free(w);
+    return 0;
+}
+
+static void put_classes(struct world *w)
+{
+    for (uint32_t i = 0; i < 30; i++) {
+        char name[64];
+        (void)snprintf(name, sizeof name, "images/class-%u/%u.png", i % 3, i);
+        put_png(&w->scratch, name, 8, 8, i);
+    }
+}
+
+static void each_image_arrives_once_in_its_class(void **state)
+{
+    struct world *w = *state;
+    struct buf table;
+    struct err err;
+    struct scan scan;
+    char path[DISK_PATH_MAX];
+    put_classes(w);
+    write_bytes(scratch_path(&w->scratch, "images/labels.csv", path), "not an image", 12);
+    buf_init(&table, 65536);
+    if (split_run(&w->options, &table, &err)) {
+        fail_msg("%s", err.text);
+    }
+    assert_int_equal(scan_folder(w->out, NULL, &scan, &err), 0);
+    assert_int_equal(scan.count, 30);
+    uint32_t seen = 0;
+    for (uint32_t i = 0; i < scan.count; i++) {
+        unsigned client, class, number;
+        assert_int_equal(sscanf(scan.files[i].path, "client-%u/class-%u/%u.png", &client, &class, &number), 3);
+        assert_in_range(client, 1, 3);
+        assert_int_equal(class, number % 3);
+        seen |= 1u << number;
+        char source[DISK_PATH_MAX], target[DISK_PATH_MAX];
+        struct stat a, b;
+        (void)snprintf(path, sizeof path, "class-%u/%u.png", class, number);
+        assert_int_equal(disk_join(source, w->images, path), 0);
+        assert_int_equal(disk_join(target, w->out, scan.files[i].path), 0);
+        assert_int_equal(stat(source, &a), 0);
+        assert_int_equal(stat(target, &b), 0);
+        assert_int_equal(a.st_ino, b.st_ino); /* linked, not copied */
+    }
+    assert_int_equal(seen, (1u << 30) - 1);
+    scan_fini(&scan);
+    assert_int_equal(buf_append(&table, "", 1), 0);
+    assert_non_null(strstr((char *)table.data, "client-3"));
+    assert_non_null(strstr((char *)table.data, "class-2"));
+    buf_fini(&table);
+}
+
+static void classes_go_where_the_plan_says(void **state)
+{
+    struct world *w = *state;
+    struct err err;
+    struct scan scan;
+    put_classes(w);
+    assert_int_equal(split_parse("classes:1", &w->options.spec, NULL), 0);
+    assert_int_equal(split_run(&w->options, NULL, &err), 0);
+    assert_int_equal(scan_folder(w->out, NULL, &scan, &err), 0);
+    unsigned class_of[4] = {9, 9, 9, 9};
+    for (uint32_t i = 0; i < scan.count; i++) {
+        unsigned client, class;
+        assert_int_equal(sscanf(scan.files[i].path, "client-%u/class-%u/", &client, &class), 2);
+        assert_true(class_of[client] == 9 || class_of[client] == class);
+        class_of[client] = class;
+    }
+    assert_int_equal(class_of[1] + class_of[2] + class_of[3], 3);
+    scan_fini(&scan);
+}
+
+static void a_flat_folder_can_only_be_split_iid(void **state)
+{
+    struct world *w = *state;
+    struct err err;
+    put_classes(w);
+    put_png(&w->scratch, "images/loose.png", 8, 8, 1);
+    assert_int_equal(split_parse("classes:1", &w->options.spec, NULL), 0);
+    assert_int_equal(split_run(&w->options, NULL, &err), ERR_DATA);
+    assert_int_equal(err_exit_code(err.code), 65);
+    assert_non_null(strstr(err.text, w->images));
+    assert_int_equal(access(w->out, F_OK), -1); /* nothing was begun */
+    assert_int_equal(split_parse("iid", &w->options.spec, NULL), 0);
+    assert_int_equal(split_run(&w->options, NULL, &err), 0);
+}
+
+static void what_is_there_is_not_mixed_with_a_new_split(void **state)
+{
+    struct world *w = *state;
+    struct err err;
+    put_classes(w);
+    assert_int_equal(split_run(&w->options, NULL, &err), 0);
+    assert_int_equal(split_run(&w->options, NULL, &err), ERR_CANTCREATE);
+    assert_non_null(strstr(err.text, "not empty"));
+}
+
+static void a_folder_without_images_is_an_error(void **state)
+{
+    struct world *w = *state;
+    struct err err;
+    char path[DISK_PATH_MAX];
+    assert_int_equal(split_run(&w->options, NULL, &err), ERR_DATA);
+    write_bytes(scratch_path(&w->scratch, "images/note.txt", path), "no image", 8);
+    assert_int_equal(split_run(&w->options, NULL, &err), ERR_DATA);
+    assert_non_null(strstr(err.text, w->images));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(each_image_arrives_once_in_its_class, setup, teardown),
+        cmocka_unit_test_setup_teardown(classes_go_where_the_plan_says, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_flat_folder_can_only_be_split_iid, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_there_is_not_mixed_with_a_new_split, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_folder_without_images_is_an_error, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,375 @@
+/* Local rounds of a tiny encoder on a tiny folder: a function of the job, whatever the number of threads; what is
+ * promised of update, features, queue and report; cancelling; the schedules. */
+#include "tests/unit/client/data/data_support.h"
+
+#include "client/data/augment.h"
+#include "client/nn/embedder.h"
+#include "client/train/train.h"
+
+#include <math.h>
+
+#define IMAGES 13u
+#define SIDE   8u
+#define D      8u
+
+struct world {
+    struct scratch scratch;
+    struct dataset *dataset;
+    struct plan plan;
+    struct layout *layout;
+    float *params, *remote;
+    struct train_job job;
+};
+
+static int setup(void **state)
+{
+    struct world *w = mem_new(1, sizeof *w);
+    struct rng rng;
+    assert_non_null(w);
+    scratch_open(&w->scratch);
+    rng_init(&rng, 1, RNG_TEST, 0, 0, 0);
+    for (uint32_t i = 0; i < IMAGES; i++) {
+        char name[32], path[DISK_PATH_MAX];
+        uint8_t rgb[SIDE * SIDE * 3];
+        for (size_t k = 0; k < sizeof rgb; k++) {
+            rgb[k] = (uint8_t)rng_below(&rng, 256);
+        }
+        (void)snprintf(name, sizeof name, "%u.png", i);
+        assert_int_equal(image_write_png(scratch_path(&w->scratch, name, path), rgb, SIDE, SIDE, NULL), 0);
+    }
+    struct dataset_options options = {.folder = w->scratch.path, .side = SIDE, .threads = 1};
+    assert_int_equal(dataset_open(&options, &w->dataset, NULL), 0);
+
+    config_defaults(&plan_set, &w->plan);
+    w->plan.model = (struct model_spec){.block = MODEL_BLOCK_BASIC,
+                                        .stages = 2,
+                                        .blocks = {1, 1},
+                                        .width = 8,
+                                        .stem = MODEL_STEM_SMALL,
+                                        .input = SIDE,
+                                        .features = D};
+    w->plan.rounds = 4;
+    w->plan.batch = 4;
+    w->plan.bn_groups = 2;
+    w->plan.queue = 16;
+    w->plan.local_epochs = 2;
+    w->plan.fusion.upload = 6;
+    w->plan.matching.neighbours = 3;
+    w->plan.matching.start_round = 2;
+    w->plan.matching.ramp_rounds = 2;
+    assert_int_equal(layout_new(&w->plan.model, &w->layout, NULL), 0);
+    w->params = mem_new_aligned(w->layout->total, sizeof(float));
+    params_init(w->layout, 1, w->params);
+    w->remote = mem_new_aligned(12 * D, sizeof(float));
+    for (uint32_t i = 0; i < 12; i++) {
+        w->remote[i * D + i % D] = i % 2 ? 1 : -1;
+    }
+    w->job = (struct train_job){.round = 2, .params = w->params, .remote = w->remote, .remote_rows = 12};
+    *state = w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *w = *state;
+    mem_free(w->params);
+    mem_free(w->remote);
+    layout_free(w->layout);
+    dataset_close(w->dataset);
+    scratch_close(&w->scratch);
+    mem_free(w);
+    return 0;
+}
+
+static struct trainer *trainer_of(struct world *w, const char *name, uint32_t threads)
+{
+    struct trainer *trainer;
+    struct err err = {0};
+    if (trainer_new(&w->plan, w->layout, w->dataset, name, threads, NULL, &trainer, &err)) {
+        fail_msg("%s", err.text);
+    }
+    return trainer;
+}
+
+static void train(struct trainer *trainer, const struct train_job *job, struct train_result *out)
+{
+    struct train_progress progress = {0};
+    struct err err = {0};
+    if (train_round(trainer, job, &progress, out, &err)) {
+        fail_msg("%s", err.text);
+    }
+    assert_int_equal(atomic_load(&progress.step), out->steps);
+    assert_int_equal(atomic_load(&progress.steps), out->steps);
+    assert_true(fabs((double)atomic_load(&progress.loss) - out->loss) < 1e-5);
+}
+
+static bool same_result(const struct world *w, const struct train_result *a, const struct train_result *b)
+{
+    return a->feature_rows == b->feature_rows && a->queue_rows == b->queue_rows &&
+           memcmp(a->update, b->update, w->layout->total * sizeof(float)) == 0 &&
+           memcmp(a->features, b->features, (size_t)a->feature_rows * D * sizeof(float)) == 0 &&
+           memcmp(a->queue, b->queue, (size_t)a->queue_rows * D * sizeof(float)) == 0 &&
+           memcmp(&a->loss, &b->loss, sizeof a->loss) == 0;
+}
+
+static void a_round_is_a_function_of_its_job(void **state)
+{
+    struct world *w = *state;
+    struct train_result first, other, again;
+    struct trainer *one = trainer_of(w, "site-a", 1);
+    train(one, &w->job, &first);
+    struct train_job next = w->job; /* another round in between leaves nothing behind */
+    next.round = 3;
+    next.queue = first.queue;
+    next.queue_rows = first.queue_rows;
+    train(one, &next, &other);
+    assert_false(same_result(w, &first, &other));
+    train(one, &w->job, &again);
+    assert_true(same_result(w, &first, &again));
+    train_result_fini(&again);
+    trainer_free(one);
+    for (uint32_t threads = 2; threads <= 3; threads++) {
+        struct trainer *many = trainer_of(w, "site-a", threads);
+        train(many, &w->job, &again);
+        assert_true(same_result(w, &first, &again));
+        train_result_fini(&again);
+        train(many, &next, &again);
+        assert_true(same_result(w, &other, &again));
+        train_result_fini(&again);
+        trainer_free(many);
+    }
+    struct trainer *elsewhere = trainer_of(w, "site-b", 1); /* the name decides too */
+    train(elsewhere, &w->job, &again);
+    assert_false(same_result(w, &first, &again));
+    train_result_fini(&again);
+    trainer_free(elsewhere);
+    train_result_fini(&first);
+    train_result_fini(&other);
+}
+
+static void the_report_says_what_happened(void **state)
+{
+    struct world *w = *state;
+    struct trainer *trainer = trainer_of(w, "site-a", 2);
+    struct train_result result;
+    train(trainer, &w->job, &result);
+    assert_int_equal(result.images, IMAGES);
+    assert_int_equal(result.steps, 6); /* two epochs of 13 / 4 whole batches */
+    assert_int_equal(result.seen, 24);
+    assert_true(isfinite(result.loss) && result.loss > 0);
+    assert_true(result.loss_matching > 0); /* round 2 is the start round */
+    assert_true(fabs(result.loss - result.loss_contrast - result.loss_matching) < 1e-5);
+    assert_true(result.remote_share > 0.3 && result.remote_share < 0.7);
+    assert_true(result.images_per_second > 0);
+    double moved[2] = {0, 0};
+    for (uint64_t i = 0; i < w->layout->total; i++) {
+        assert_true(isfinite(result.update[i]));
+        moved[i >= w->layout->trainable_end] += fabs((double)result.update[i]);
+    }
+    assert_true(moved[0] > 0); /* weights */
+    assert_true(moved[1] > 0); /* statistics */
+    train_result_fini(&result);
+
+    struct train_job first = w->job;
+    first.round = 1;
+    first.remote = NULL;
+    first.remote_rows = 0;
+    train(trainer, &first, &result);
+    assert_true(result.loss_matching == 0.0 && result.remote_share == 0.0);
+    train_result_fini(&result);
+    trainer_free(trainer);
+}
+
+static void fetch(void *ctx, uint32_t i, float *image)
+{
+    augment_plain(dataset_pixels(ctx, i), SIDE, image);
+}
+
+/* Each shared feature is the plain feature of some image, each of another one, by the encoder that the plan names. */
+static void features_are_of_plain_images_by_the_chosen_encoder(void **state)
+{
+    struct world *w = *state;
+    struct embedder *embedder;
+    float expected[IMAGES * D];
+    assert_int_equal(embedder_new(w->layout, w->params, 1, &embedder, NULL), 0);
+    assert_int_equal(embedder_run(embedder, IMAGES, fetch, w->dataset, NULL, expected, NULL), 0);
+    embedder_free(embedder);
+    for (uint32_t encoder = 0; encoder < 2; encoder++) {
+        struct train_result result;
+        w->plan.fusion.encoder = encoder;
+        struct trainer *trainer = trainer_of(w, "site-a", 1);
+        train(trainer, &w->job, &result);
+        assert_int_equal(result.feature_rows, 6);
+        uint32_t found = 0, images = 0;
+        for (uint32_t r = 0; r < 6; r++) {
+            double length = 0;
+            for (uint32_t k = 0; k < D; k++) {
+                length += (double)result.features[r * D + k] * (double)result.features[r * D + k];
+            }
+            assert_true(fabs(length - 1) < 1e-4);
+            for (uint32_t i = 0; i < IMAGES; i++) {
+                double distance = 0;
+                for (uint32_t k = 0; k < D; k++) {
+                    distance += fabs((double)result.features[r * D + k] - (double)expected[i * D + k]);
+                }
+                found += distance < 1e-4;
+                images |= (uint32_t)(distance < 1e-4) << i;
+            }
+        }
+        assert_int_equal(found, encoder == FUSION_ENCODER_AGGREGATED ? 6 : 0);
+        assert_int_equal(__builtin_popcount(images), found);
+        train_result_fini(&result);
+        trainer_free(trainer);
+    }
+    w->plan.fusion.enabled = false;
+    struct train_result result;
+    struct trainer *trainer = trainer_of(w, "site-a", 1);
+    train(trainer, &w->job, &result);
+    assert_null(result.features);
+    assert_int_equal(result.feature_rows, 0);
+    train_result_fini(&result);
+    trainer_free(trainer);
+}
+
+static void a_folder_smaller_than_a_batch_is_enough(void **state)
+{
+    struct world *w = *state;
+    struct train_result result;
+    w->plan.batch = 32;
+    w->plan.fusion.upload = 100;
+    struct trainer *trainer = trainer_of(w, "site-a", 1);
+    train(trainer, &w->job, &result);
+    assert_int_equal(result.steps, 2);
+    assert_int_equal(result.seen, 64);
+    assert_int_equal(result.feature_rows, IMAGES);
+    train_result_fini(&result);
+    trainer_free(trainer);
+}
+
+struct canceller {
+    struct train_progress *progress;
+    uint32_t at;
+};
+
+static void *cancel_later(void *argument)
+{
+    const struct canceller *canceller = argument;
+    while (atomic_load(&canceller->progress->step) < canceller->at) {
+        (void)sched_yield();
+    }
+    atomic_store(&canceller->progress->cancel, true);
+    return NULL;
+}
+
+static void cancelling_ends_a_round(void **state)
+{
+    struct world *w = *state;
+    struct train_result result;
+    struct err err;
+    struct train_progress progress = {0};
+    struct trainer *trainer = trainer_of(w, "site-a", 1);
+    atomic_store(&progress.cancel, true);
+    assert_int_equal(train_round(trainer, &w->job, &progress, &result, &err), ERR_CANCELLED);
+    assert_int_equal(atomic_load(&progress.step), 0);
+    assert_null(result.update);
+
+    trainer_free(trainer);
+    w->plan.local_steps = 1000000; /* would take minutes */
+    trainer = trainer_of(w, "site-a", 1);
+    struct canceller canceller = {&progress, 3};
+    pthread_t thread;
+    atomic_store(&progress.cancel, false);
+    assert_int_equal(pthread_create(&thread, NULL, cancel_later, &canceller), 0);
+    int rc = train_round(trainer, &w->job, &progress, &result, &err);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(rc, ERR_CANCELLED);
+    assert_null(result.features);
+    trainer_free(trainer);
+}
+
+static void bad_jobs_are_refused(void **state)
+{
+    struct world *w = *state;
+    struct train_result result;
+    struct err err;
+    struct train_progress progress = {0};
+    struct trainer *trainer = trainer_of(w, "site-a", 1);
+    struct train_job job = w->job;
+    job.round = 0;
+    assert_int_equal(train_round(trainer, &job, &progress, &result, &err), ERR_STATE);
+    job.round = w->plan.rounds + 1;
+    assert_int_equal(train_round(trainer, &job, &progress, &result, &err), ERR_STATE);
+    job = w->job;
+    job.queue = w->remote;
+    job.queue_rows = w->plan.queue + 1;
+    assert_int_equal(train_round(trainer, &job, &progress, &result, &err), ERR_DATA);
+    w->remote[0] = NAN;
+    assert_int_equal(train_round(trainer, &w->job, &progress, &result, &err), ERR_DATA);
+    trainer_free(trainer);
+    w->plan.model.input = 16; /* not what the folder was read at */
+    assert_int_equal(trainer_new(&w->plan, w->layout, w->dataset, "x", 1, NULL, &trainer, &err), ERR_CONFIG);
+    assert_null(trainer);
+}
+
+static void the_number_of_steps_follows_the_plan(void **state)
+{
+    (void)state;
+    struct plan plan = {.batch = 128, .local_epochs = 3};
+    assert_int_equal(train_steps(&plan, 1), 3);
+    assert_int_equal(train_steps(&plan, 127), 3);
+    assert_int_equal(train_steps(&plan, 1300), 30);
+    plan.local_steps = 7;
+    assert_int_equal(train_steps(&plan, 1300), 7);
+}
+
+static void the_learning_rate_falls_along_a_cosine(void **state)
+{
+    (void)state;
+    struct plan plan = {.rounds = 10, .learning_rate = 0.08};
+    assert_true(fabs(train_learning_rate(&plan, 1, 0, 5) - 0.08) < 1e-12);
+    assert_true(fabs(train_learning_rate(&plan, 6, 0, 5) - 0.04) < 1e-12);                    /* half of the run */
+    assert_true(fabs(train_learning_rate(&plan, 3, 5, 10) - 0.04 * (1 + sqrt(0.5))) < 1e-12); /* a quarter */
+    double before = 1;
+    for (uint32_t round = 1; round <= 10; round++) {
+        for (uint32_t step = 0; step < 5; step++) {
+            double rate = train_learning_rate(&plan, round, step, 5);
+            assert_true(rate > 0 && rate < before);
+            before = rate;
+        }
+    }
+    assert_true(before < 0.001);
+}
+
+static void the_matching_weight_ramps_up(void **state)
+{
+    (void)state;
+    struct plan plan = {.rounds = 10};
+    plan.matching.enabled = true;
+    plan.matching.weight = 0.3;
+    plan.matching.start_round = 4;
+    plan.matching.ramp_rounds = 3;
+    static const double expected[] = {0, 0, 0, 0.1, 0.2, 0.3, 0.3};
+    for (uint32_t round = 1; round <= 7; round++) {
+        assert_true(fabs(train_matching_weight(&plan, round) - expected[round - 1]) < 1e-12);
+    }
+    plan.matching.ramp_rounds = 0;
+    assert_true(fabs(train_matching_weight(&plan, 4) - 0.3) < 1e-12);
+    plan.matching.enabled = false;
+    assert_true(train_matching_weight(&plan, 9) == 0.0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_round_is_a_function_of_its_job, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_report_says_what_happened, setup, teardown),
+        cmocka_unit_test_setup_teardown(features_are_of_plain_images_by_the_chosen_encoder, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_folder_smaller_than_a_batch_is_enough, setup, teardown),
+        cmocka_unit_test_setup_teardown(cancelling_ends_a_round, setup, teardown),
+        cmocka_unit_test_setup_teardown(bad_jobs_are_refused, setup, teardown),
+        cmocka_unit_test(the_number_of_steps_follows_the_plan),
+        cmocka_unit_test(the_learning_rate_falls_along_a_cosine),
+        cmocka_unit_test(the_matching_weight_ramps_up),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

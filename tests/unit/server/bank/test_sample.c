@@ -1,0 +1,167 @@
+/* Samples: never one's own, without repeats, evenly spread, a function of what names them. The check that finds one's
+ * own rows is itself checked against a sampler with a planted bug. */
+#include "tests/unit/server/bank/bank_support.h"
+
+#include "common/base/rng.h"
+
+enum { OWNERS = 6, MOST = 64 };
+
+/* Owner k has 3 + 5 k rows. */
+static struct bank *make_bank(uint64_t seed)
+{
+    struct bank *bank;
+    struct bank_intake *intake;
+    struct rng rng;
+    rng_init(&rng, seed, RNG_TEST, 0, 0, 0);
+    assert_int_equal(bank_new(1000, DIMENSION, &bank), 0);
+    assert_int_equal(bank_intake_new(1000, DIMENSION, &intake), 0);
+    for (uint32_t owner = 0; owner < OWNERS; owner++) {
+        assert_int_equal(add(intake, owner, 1, 3 + 5 * owner), 0);
+    }
+    turn(&bank, intake);
+    bank_intake_free(intake);
+    return bank;
+}
+
+typedef uint32_t (*sampler)(const struct bank *bank, uint64_t seed, uint32_t round, const char *receiver, uint32_t most,
+                            uint32_t *out);
+
+/* The bug: the receiver is told apart by the length of its name alone, so that none of them is left out. */
+static uint32_t buggy_sample(const struct bank *bank, uint64_t seed, uint32_t round, const char *receiver,
+                             uint32_t most, uint32_t *out)
+{
+    char other[NAME_MAX_BYTES];
+    (void)snprintf(other, sizeof other, "%.*s?", (int)strlen(receiver) - 1, receiver);
+    return bank_sample(bank, seed, round, other, most, out);
+}
+
+/* How many samples of many hold a row of their receiver. */
+static uint32_t count_own(sampler sample)
+{
+    uint32_t bad = 0;
+    for (uint64_t seed = 0; seed < 200; seed++) {
+        struct bank *bank = make_bank(seed);
+        for (uint32_t owner = 0; owner < OWNERS; owner++) {
+            char name[NAME_MAX_BYTES];
+            uint32_t rows[MOST], most = 1 + (uint32_t)(seed % MOST);
+            uint32_t count = sample(bank, seed, (uint32_t)seed % 7, name_of(owner, name), most, rows);
+            bool own = false;
+            for (uint32_t i = 0; i < count; i++) {
+                own |= owner_of(bank, rows[i]) == owner;
+            }
+            bad += own;
+        }
+        bank_free(bank);
+    }
+    return bad;
+}
+
+static void never_ones_own(void **state)
+{
+    (void)state;
+    assert_int_equal(count_own(bank_sample), 0);
+    assert_true(count_own(buggy_sample) > 500); /* The check sees it. */
+}
+
+static void no_row_twice_and_as_many_as_asked(void **state)
+{
+    (void)state;
+    struct bank *bank = make_bank(0);
+    uint32_t available = bank->rows - (3 + 5 * 2);
+    for (uint32_t most = 0; most <= available + 3; most++) {
+        uint32_t rows[200], count = bank_sample(bank, 5, 1, "site-2", most, rows);
+        bool seen[200] = {false};
+        assert_int_equal(count, most < available ? most : available);
+        for (uint32_t i = 0; i < count; i++) {
+            assert_true(rows[i] < bank->rows);
+            assert_false(seen[rows[i]]);
+            seen[rows[i]] = true;
+        }
+    }
+    bank_free(bank);
+}
+
+static void spread_evenly_as_far_as_rows_allow(void **state)
+{
+    (void)state;
+    struct bank *bank = make_bank(0);
+    for (uint32_t most = 0; most <= 64; most++) {
+        uint32_t rows[MOST], per[OWNERS] = {0};
+        uint32_t count = bank_sample(bank, 3, 9, "site-5", most, rows);
+        for (uint32_t i = 0; i < count; i++) {
+            per[owner_of(bank, rows[i])]++;
+        }
+        assert_int_equal(per[5], 0);
+        for (uint32_t a = 0; a < 5; a++) { /* Nobody gives two fewer than another while it still has rows. */
+            for (uint32_t b = 0; b < 5; b++) {
+                assert_true(per[a] + 1 >= per[b] || per[a] == 3 + 5 * a);
+            }
+        }
+    }
+    bank_free(bank);
+}
+
+static void named_by_seed_round_and_receiver(void **state)
+{
+    (void)state;
+    struct bank *bank = make_bank(0), *again = make_bank(1);
+    uint32_t a[20], b[20];
+    assert_int_equal(bank_sample(bank, 1, 2, "site-9", 20, a), 20); /* a stranger gets from everybody */
+    assert_int_equal(bank_sample(again, 1, 2, "site-9", 20, b), 20);
+    assert_memory_equal(a, b, sizeof a);
+    (void)bank_sample(bank, 2, 2, "site-9", 20, b);
+    assert_memory_not_equal(a, b, sizeof a);
+    (void)bank_sample(bank, 1, 3, "site-9", 20, b);
+    assert_memory_not_equal(a, b, sizeof a);
+    (void)bank_sample(bank, 1, 2, "site-8", 20, b);
+    assert_memory_not_equal(a, b, sizeof a);
+    bank_free(bank);
+    bank_free(again);
+}
+
+/* Over many rounds each row of an owner comes up about equally often. */
+static void every_row_has_its_chance(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 3000 };
+    struct bank *bank = make_bank(0);
+    const struct bank_owner *five = find(bank, 5);
+    uint32_t hits[28] = {0}, all = 0;
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        uint32_t rows[10], count = bank_sample(bank, 1, round, "site-0", 10, rows);
+        for (uint32_t i = 0; i < count; i++) {
+            if (owner_of(bank, rows[i]) == 5) {
+                hits[rows[i] - five->first]++;
+                all++;
+            }
+        }
+    }
+    assert_int_equal(all, 2 * ROUNDS);  /* 10 rows from five owners: two each */
+    for (uint32_t i = 0; i < 28; i++) { /* mean 214, standard deviation about 14 */
+        assert_in_range(hits[i], 214 - 70, 214 + 70);
+    }
+    bank_free(bank);
+}
+
+static void an_empty_bank_gives_nothing(void **state)
+{
+    (void)state;
+    struct bank *bank;
+    uint32_t rows[4];
+    assert_int_equal(bank_new(10, DIMENSION, &bank), 0);
+    assert_int_equal(bank_sample(bank, 1, 1, "site-1", 4, rows), 0);
+    bank_free(bank);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(never_ones_own),
+        cmocka_unit_test(no_row_twice_and_as_many_as_asked),
+        cmocka_unit_test(spread_evenly_as_far_as_rows_allow),
+        cmocka_unit_test(named_by_seed_round_and_receiver),
+        cmocka_unit_test(every_row_has_its_chance),
+        cmocka_unit_test(an_empty_bank_gives_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

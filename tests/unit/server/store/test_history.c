@@ -1,0 +1,142 @@
+/* The history: rows survive a restart, are trimmed to the checkpoint, come oldest first and bounded, and a damaged file
+ * costs the rows but never the run. */
+#include "common/base/mem.h"
+#include "server/store/store.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static char folder[64];
+
+static int setup(void **state)
+{
+    (void)state;
+    strcpy(folder, "/tmp/starling-history-XXXXXX");
+    return mkdtemp(folder) ? 0 : 1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    char command[128];
+    (void)snprintf(command, sizeof command, "rm -rf %s", folder);
+    return system(command);
+}
+
+static struct store *open_store(void)
+{
+    struct store *store;
+    assert_int_equal(store_open(&disk_posix, folder, 0, NULL, &store, NULL), 0);
+    return store;
+}
+
+static struct round_summary summary_of(uint32_t round)
+{
+    return (struct round_summary){
+        .round = round,
+        .accepted = round + 1,
+        .declined = round + 2,
+        .closed_unix_ms = INT64_C(1700000000000) + round,
+        .seconds = round + 0.5,
+        .images = round + 3,
+        .loss = 0.1 * round,
+        .loss_contrast = 0.2 * round,
+        .loss_matching = 0.3 * round,
+        .remote_share = 0.4,
+        .bytes_up = (UINT64_C(1) << 40) + round,
+        .bytes_down = round + 4,
+    };
+}
+
+static void append(struct store *store, uint32_t first, uint32_t last)
+{
+    for (uint32_t round = first; round <= last; round++) {
+        struct round_summary summary = summary_of(round);
+        assert_int_equal(history_append(store, &summary, NULL), 0);
+    }
+}
+
+static void check(struct store *store, uint32_t round, uint32_t most, uint32_t first, uint32_t count)
+{
+    struct round_summary *rows;
+    uint32_t got;
+    assert_int_equal(history_load(store, round, most, &rows, &got, NULL), 0);
+    assert_int_equal(got, count);
+    for (uint32_t i = 0; i < count; i++) {
+        struct round_summary want = summary_of(first + i);
+        assert_memory_equal(&rows[i], &want, sizeof want);
+    }
+    mem_free(rows);
+}
+
+static void rows_survive_and_are_bounded(void **state)
+{
+    (void)state;
+    struct store *store = open_store();
+    append(store, 1, 9);
+    store_close(store);
+    store = open_store();
+    check(store, 9, 100, 1, 9);
+    check(store, 9, 4, 6, 4);
+    check(store, 9, 0, 0, 0);
+    store_close(store);
+}
+
+static void rows_past_the_checkpoint_go(void **state)
+{
+    (void)state;
+    struct store *store = open_store();
+    append(store, 1, 9);
+    check(store, 7, 100, 1, 7);
+    check(store, 9, 100, 1, 7); /* they are gone for good */
+    append(store, 8, 8);
+    check(store, 8, 2, 7, 2);
+    store_close(store);
+}
+
+static void a_round_that_is_written_twice_stands_once(void **state)
+{
+    (void)state;
+    struct store *store = open_store();
+    append(store, 1, 3);
+    append(store, 3, 3);
+    check(store, 3, 100, 1, 3);
+    store_close(store);
+}
+
+static void a_damaged_file_is_replaced(void **state)
+{
+    (void)state;
+    char path[128];
+    struct store *store = open_store();
+    append(store, 1, 3);
+    store_close(store);
+    (void)snprintf(path, sizeof path, "%s/history.db", folder);
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    assert_int_equal(fputs("this is no database, and SQLite says so", file) >= 0, 1);
+    assert_int_equal(fclose(file), 0);
+    store = open_store();
+    check(store, 3, 100, 0, 0);
+    append(store, 4, 4);
+    check(store, 4, 100, 4, 1);
+    store_close(store);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(rows_survive_and_are_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(rows_past_the_checkpoint_go, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_round_that_is_written_twice_stands_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_damaged_file_is_replaced, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

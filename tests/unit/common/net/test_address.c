@@ -1,6 +1,6 @@
 /* Addresses as texts, and listening. */
 #include "common/net/address.h"
-#include "net_world.h"
+#include "tests/unit/common/net/net_world.h"
 
 static void test_split(void **state)
 {

@@ -1,5 +1,5 @@
 /* Connections that go well: all messages there and back, chunks by reference, drained events, connecting. */
-#include "net_world.h"
+#include "tests/unit/common/net/net_world.h"
 
 #include <dlfcn.h>
 #include <netdb.h>

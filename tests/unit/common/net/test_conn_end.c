@@ -1,5 +1,5 @@
 /* Connections that end: broken off, hostile, idle, closed from inside a callback, lingering. */
-#include "net_world.h"
+#include "tests/unit/common/net/net_world.h"
 
 #include <time.h>
 

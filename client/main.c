@@ -1,25 +1,20 @@
-/* starling-client: a site's command line. Flag, file, default, in this order of precedence; then the daemon.
- */
+/* starling-client: a site's command line. Flag, file, default, in this order of precedence; then the daemon. */
 #include "client/options.h"
 #include "client/shell/client.h"
 #include "common/base/disk.h"
-#include "common/base/mem.h"
 #include "common/config/flags.h"
 
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
-#define CONFIG_MAX ((size_t)1 << 20)
-#define PRINT_MAX  ((size_t)1 << 18)
+#define PRINT_MAX ((size_t)1 << 18)
 
 static const char usage[] = "starling-client --images DIR [flags]";
 static const char about[] =
     "Takes part in a federation with the images of one folder, which stay where they are: what leaves this machine are "
     "model updates and features. It can be killed at any time: started again with the same state folder it goes on "
-    "where "
-    "it was.";
+    "where it was.";
 static const char examples[] = "  starling-client --server coordinator:7640 --images /data/images --name site-a\n"
                                "  starling-client --print-config > client.yaml     a commented sample, all defaults\n"
                                "  starling-client --config client.yaml\n";
@@ -60,31 +55,6 @@ static int read_flags(int argc, char **argv, struct wishes *wishes, struct buf *
     return rc;
 }
 
-static int read_file(const struct option_set *set, const char *path, struct client_options *options, struct err *err)
-{
-    uint8_t *text;
-    size_t len;
-    int rc = disk_load(&disk_posix, path, CONFIG_MAX, &text, &len, err);
-    if (rc) {
-        err->code = ERR_CONFIG; /* a configuration that cannot be read is a wrong configuration */
-        return ERR_CONFIG;
-    }
-    rc = config_parse(set, path, text, len, options, err);
-    mem_free(text);
-    return rc;
-}
-
-static int read_pair(const struct option_set *set, const char *pair, struct client_options *options, struct err *err)
-{
-    char key[128];
-    const char *equals = strchr(pair, '=');
-    if (!equals || equals == pair || (size_t)(equals - pair) >= sizeof key) {
-        return err_set(err, ERR_USAGE, "--set %.64s: it is written KEY=VALUE, as in --set threads=4", pair);
-    }
-    (void)snprintf(key, sizeof key, "%.*s", (int)(equals - pair), pair);
-    return config_set(set, "--set", key, equals + 1, options, err);
-}
-
 static int read_options(const struct option_set *set, const struct wishes *wishes, struct client_options *options,
                         struct err *err)
 {
@@ -96,14 +66,14 @@ static int read_options(const struct option_set *set, const struct wishes *wishe
                   {"--state", "state", wishes->state},
                   {"--log-format", "log.format", wishes->log_format}};
     config_defaults(set, options);
-    int rc = wishes->config ? read_file(set, wishes->config, options, err) : 0;
+    int rc = wishes->config ? config_load(set, &disk_posix, wishes->config, options, err) : 0;
     for (size_t i = 0; rc == 0 && i < sizeof direct / sizeof direct[0]; i++) {
         if (direct[i].value) {
             rc = config_set(set, direct[i].flag, direct[i].key, direct[i].value, options, err);
         }
     }
     for (size_t i = 0; rc == 0 && wishes->set[i]; i++) {
-        rc = read_pair(set, wishes->set[i], options, err);
+        rc = config_assign(set, "--set", wishes->set[i], options, err);
     }
     options->new_run = wishes->new_run;
     options->stay = options->stay || wishes->stay;

@@ -58,5 +58,5 @@ else
     echo "Try next: tests/coverage.sh (lines covered, by room); deploy/quickstart.sh (the product itself)"
 fi
 # ctest's own summary once more, so that it is the last thing to be seen.
-sed -n '/% tests passed/,/^Total Test time/p' "$log"
+sed -n '/% tests passed/,/^Errors while running/p' "$log" | grep -v '^Errors while running'
 exit "$status"

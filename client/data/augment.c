@@ -5,9 +5,8 @@
  * range as 8-bit pictures would. The arithmetic is +, -, *, /, comparisons, sqrtf and floorf, all exact under IEEE 754:
  * no libm function whose last bit depends on its version.
  *
- * Two places differ from SimCLR's published code. The crop's aspect ratio is drawn as r or 1/r, each half the time,
- * with r uniform in [3/4, 1] (symmetric like theirs, without exp and log). Contrast and saturation are per image, as
- * theirs. */
+ * One place differs from SimCLR's published code: the crop's aspect ratio is drawn as r or 1/r, each half the time,
+ * with r uniform in [3/4, 1] (symmetric like theirs, without exp and log). */
 #include "client/data/augment.h"
 
 #include "common/base/rng.h"
@@ -227,8 +226,8 @@ static void grey(float *pixels, size_t n)
 
 static void jitter(struct rng *rng, float strength, float *pixels, size_t n)
 {
-    uint32_t order[4] = {0, 1, 2, 3};
-    rng_permute(rng, order, 4);
+    uint32_t order[4];
+    rng_permutation(rng, order, 4);
     float least = strength < 1 ? 1 - strength : 0;
     for (uint32_t i = 0; i < 4; i++) {
         switch (order[i]) {

@@ -1,9 +1,15 @@
 /* Drawn pictures.
  *
  * What makes the class is the *kind* of pattern, which survives cropping, flipping, jittered colours and grey: those
- * are what contrastive views change. What is chance, and larger in pixels than the pattern: both colours and which of
- * them is lighter, scale, rotation, phase, the pattern's bends, shading, patches of other colour, shapes in front,
- * noise. So neither raw pixels nor an untrained network group the pictures by class (README has the figures).
+ * are what contrastive views change. What is chance, and larger in pixels than the pattern's shape: which of the two
+ * tones is the lighter one, their colours, scale, rotation, phase, the pattern's bends, shading, patches of another
+ * tint, a shape in front, noise. So neither raw pixels nor an untrained network group the pictures by class. Colours
+ * are muted on purpose: beyond what jitter can hide they tell single pictures apart, and an encoder then learns them
+ * instead of patterns.
+ *
+ * Measured when this was settled (2,000 pictures of ten classes, 500 held out, k-nearest neighbours with k = 200): raw
+ * pixels 0.24, an untrained ResNet-10 of width 16 0.30, the same after 360 steps of MoCo 0.64. A change here changes
+ * every drawn set, and tests/unit/client/data/test_draw.c says so.
  *
  * A pattern is a function of a point in the plane, in units of its period, to ink in [0, 1]; each pixel averages
  * SAMPLES x SAMPLES points. No libm beyond sqrtf and floorf, so that a seed names the same bytes everywhere. */
@@ -12,10 +18,10 @@
 #include "common/base/rng.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #define SAMPLES 3
-#define SHAPES  3
 
 static float clamp01(float v)
 {
@@ -146,10 +152,10 @@ static const struct {
     float (*ink)(float x, float y, uint64_t key);
     float finest, coarsest; /* period, as shares of the picture */
 } patterns[DRAW_CLASSES_MAX] = {
-    {"stripes", stripes, 0.16f, 0.3f},     {"checks", checks, 0.11f, 0.22f},   {"dots", dots, 0.16f, 0.3f},
-    {"rings", rings, 0.2f, 0.34f},         {"crosses", crosses, 0.2f, 0.34f},  {"zigzag", zigzag, 0.16f, 0.3f},
-    {"bricks", bricks, 0.18f, 0.32f},      {"blobs", blobs, 0.2f, 0.36f},      {"grid", grid, 0.2f, 0.34f},
-    {"triangles", triangles, 0.2f, 0.36f}, {"strokes", strokes, 0.16f, 0.28f}, {"waves", waves, 0.18f, 0.3f},
+    {"stripes", stripes, 0.13f, 0.24f},     {"checks", checks, 0.09f, 0.18f},    {"dots", dots, 0.13f, 0.24f},
+    {"rings", rings, 0.16f, 0.27f},         {"crosses", crosses, 0.16f, 0.27f},  {"zigzag", zigzag, 0.13f, 0.24f},
+    {"bricks", bricks, 0.145f, 0.255f},     {"blobs", blobs, 0.16f, 0.29f},      {"grid", grid, 0.16f, 0.27f},
+    {"triangles", triangles, 0.16f, 0.29f}, {"strokes", strokes, 0.13f, 0.225f}, {"waves", waves, 0.145f, 0.24f},
 };
 
 const char *draw_class_name(uint32_t class)
@@ -159,8 +165,9 @@ const char *draw_class_name(uint32_t class)
 
 /* ---- The picture ---- */
 
-struct shape { /* a disc or a bar in front of the pattern */
-    float x, y, along_x, along_y, length, width, colour[3];
+struct shape { /* a grey disc or bar in front of the pattern */
+    float x, y, along_x, along_y, length, width, tone;
+    bool shown;
 };
 
 struct scene {
@@ -169,8 +176,7 @@ struct scene {
     float turn_x, turn_y, scale, shift_x, shift_y, bend;
     float paper[3], ink[3];
     float light_x, light_y, light, tint, grain;
-    struct shape shapes[SHAPES];
-    uint32_t shape_count;
+    struct shape shape;
 };
 
 /* A direction, uniform: a point in the unit disc, pushed to its rim. */
@@ -187,6 +193,18 @@ static void direction(struct rng *rng, float *x, float *y)
     *y /= length;
 }
 
+static void shape_draw(struct rng *rng, struct shape *shape)
+{
+    bool bar = rng_u32(rng) & 1;
+    shape->shown = rng_u32(rng) & 1;
+    shape->x = rng_float(rng);
+    shape->y = rng_float(rng);
+    direction(rng, &shape->along_x, &shape->along_y);
+    shape->length = bar ? rng_range(rng, 0.1f, 0.5f) : 0;
+    shape->width = bar ? rng_range(rng, 0.03f, 0.07f) : rng_range(rng, 0.06f, 0.16f);
+    shape->tone = rng_float(rng);
+}
+
 static void scene_draw(struct rng *rng, uint32_t class, struct scene *scene)
 {
     scene->class = class;
@@ -195,38 +213,28 @@ static void scene_draw(struct rng *rng, uint32_t class, struct scene *scene)
     scene->scale = 1 / rng_range(rng, patterns[class].finest, patterns[class].coarsest);
     scene->shift_x = rng_range(rng, 0, 64);
     scene->shift_y = rng_range(rng, 0, 64);
-    scene->bend = rng_range(rng, 0, 0.5f);
-    float contrast = rng_range(rng, 0.16f, 0.4f) * (rng_u32(rng) & 1 ? 1.0f : -1.0f);
+    scene->bend = rng_range(rng, 0, 0.2f);
+    float contrast = rng_range(rng, 0.5f, 0.8f) * (rng_u32(rng) & 1 ? 1.0f : -1.0f);
+    float middle = rng_range(rng, 0.42f, 0.58f);
     for (int c = 0; c < 3; c++) {
-        scene->paper[c] = rng_range(rng, 0.15f, 0.85f);
-        scene->ink[c] = scene->paper[c] + contrast + rng_range(rng, -0.15f, 0.15f);
+        scene->paper[c] = middle - contrast / 2 + rng_range(rng, -0.06f, 0.06f);
+        scene->ink[c] = middle + contrast / 2 + rng_range(rng, -0.06f, 0.06f);
     }
     direction(rng, &scene->light_x, &scene->light_y);
-    scene->light = rng_range(rng, 0, 0.5f);
-    scene->tint = rng_range(rng, 0.1f, 0.5f);
-    scene->grain = rng_range(rng, 0.01f, 0.07f);
-    scene->shape_count = rng_below(rng, SHAPES + 1);
-    for (uint32_t i = 0; i < SHAPES; i++) {
-        struct shape *shape = &scene->shapes[i];
-        shape->x = rng_float(rng);
-        shape->y = rng_float(rng);
-        direction(rng, &shape->along_x, &shape->along_y);
-        shape->length = rng_u32(rng) & 1 ? 0 : rng_range(rng, 0.1f, 0.5f);
-        shape->width = shape->length > 0 ? rng_range(rng, 0.03f, 0.07f) : rng_range(rng, 0.06f, 0.16f);
-        for (int c = 0; c < 3; c++) {
-            shape->colour[c] = rng_float(rng);
-        }
-    }
+    scene->light = rng_range(rng, 0, 0.3f);
+    scene->tint = rng_range(rng, 0, 0.15f);
+    scene->grain = rng_range(rng, 0.01f, 0.03f);
+    shape_draw(rng, &scene->shape);
 }
 
-static float shape_cover(const struct shape *shape, float x, float y)
+static bool shape_covers(const struct shape *shape, float x, float y)
 {
     float dx = x - shape->x, dy = y - shape->y;
     float along = dx * shape->along_x + dy * shape->along_y;
     along = along > shape->length ? shape->length : along < -shape->length ? -shape->length : along;
     dx -= along * shape->along_x;
     dy -= along * shape->along_y;
-    return sqrtf(dx * dx + dy * dy) < shape->width ? 1 : 0;
+    return dx * dx + dy * dy < shape->width * shape->width;
 }
 
 /* The colour at a point of the unit square. */
@@ -242,11 +250,8 @@ static void scene_colour(const struct scene *scene, float x, float y, float colo
         float tint = scene->tint * (noise(scene->key + 3 + c, x * 2, y * 2) - 0.5f);
         colour[c] = (scene->paper[c] + (scene->ink[c] - scene->paper[c]) * ink + tint) * light;
     }
-    for (uint32_t i = 0; i < scene->shape_count; i++) {
-        float cover = shape_cover(&scene->shapes[i], x, y);
-        for (uint32_t c = 0; c < 3; c++) {
-            colour[c] += (scene->shapes[i].colour[c] - colour[c]) * cover;
-        }
+    if (scene->shape.shown && shape_covers(&scene->shape, x, y)) {
+        colour[0] = colour[1] = colour[2] = scene->shape.tone;
     }
 }
 

@@ -74,10 +74,7 @@ static int split_classes(struct split *split, struct err *err)
     }
     struct rng rng;
     rng_init(&rng, split->seed, RNG_SPLIT, STREAM_CLASSES, 0, 0);
-    for (uint32_t c = 0; c < split->classes; c++) {
-        circle[c] = c;
-    }
-    rng_permute(&rng, circle, split->classes);
+    rng_permutation(&rng, circle, split->classes);
     for (uint32_t place = 0; place < split->classes; place++) {
         uint32_t holders = 0, dealt = 0;
         for (uint32_t client = 0; client < split->clients; client++) {
@@ -225,10 +222,7 @@ int split_plan(const struct split_spec *spec, const uint32_t *labels, uint32_t n
     }
     struct rng rng;
     rng_init(&rng, seed, RNG_SPLIT, STREAM_IMAGES, 0, 0);
-    for (uint32_t i = 0; i < n; i++) {
-        split.order[i] = i;
-    }
-    rng_permute(&rng, split.order, n);
+    rng_permutation(&rng, split.order, n);
     if (spec->kind == SPLIT_IID) {
         split_iid(&split);
     } else if (spec->kind == SPLIT_CLASSES) {

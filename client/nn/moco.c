@@ -398,10 +398,7 @@ int moco_step(struct moco *moco, const float *view1, const float *view2, float l
     moco->learning_rate = learning_rate;
     struct rng rng;
     rng_init(&rng, o->seed, RNG_SHUFFLE, moco->step, 0, 0);
-    for (uint32_t i = 0; i < o->batch; i++) {
-        moco->order[i] = i;
-    }
-    rng_permute(&rng, moco->order, o->batch);
+    rng_permutation(&rng, moco->order, o->batch);
     negatives_draw(&moco->negatives, &moco->queue, moco->remote, moco->remote_rows, o->fusion_share, o->seed,
                    moco->step);
     int rc = workers_run(moco->workers, o->bn_groups, keys_of_group, moco, err);

@@ -83,6 +83,7 @@ static void get_ready(struct session *session)
         session_send(session,
                      (struct msg){.type = MSG_READY,
                                   .ready = {.layout = session->layout->fingerprint, .images = session->images}});
+        session_offer_unasked(session);
         return;
     }
     session->state = STATE_PREPARING;

@@ -164,10 +164,10 @@ static void check_silence(struct session *session)
     if (session->now_ms < silence_ms(session)) {
         return;
     }
-    /* Steps follow each other by a quarter of the time-out at most. After a longer gap it was this process that stood
+    /* Ticks follow each other by a quarter of the time-out at most. After a longer gap it was this process that stood
      * still, and what the server said meanwhile has yet to be read. */
     uint64_t idle = session->idle_timeout_ms;
-    if (session->now_ms - session->stepped_ms > idle / 2 && session->welcomed) {
+    if (session->now_ms - session->ticked_ms > idle / 2 && session->welcomed) {
         session->heard_ms = session->now_ms - idle + idle / 4;
         return;
     }

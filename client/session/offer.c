@@ -25,6 +25,15 @@ void session_offer(struct session *session)
                                                  .features = pending->features_blob}});
 }
 
+/* After a restart of the server a round may have opened without us, and no ROUND comes; what is ready for it is let in
+ * all the same. A pending contribution for a later round is of a server that went back; its ROUND will tell. */
+void session_offer_unasked(struct session *session)
+{
+    if (session->pending && session->pending->round == session->ended_round + 1) {
+        session_offer(session);
+    }
+}
+
 static void send_chunk(struct session *session)
 {
     const struct blob *blob = session->upload;

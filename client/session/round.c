@@ -83,6 +83,9 @@ void session_on_round(struct session *session, const struct msg *msg)
     if (session->pending && session->pending->round > round->round) {
         session_drop(session, "the server went back to an earlier round");
     }
+    if (session->pending && session->state > STATE_READY) {
+        return; /* Offered on this connection already. */
+    }
     if (session->pending) {
         session_offer(session);
     } else if (is_in_training(session, round)) {

@@ -142,6 +142,9 @@ static void dispatch(struct session *session, const struct session_event *event)
     case SESSION_MESSAGE:
         message(session, event->message);
         break;
+    case SESSION_HEARD:
+        session->heard_ms = session->now_ms;
+        break;
     case SESSION_DRAINED:
         session_drained(session);
         break;
@@ -179,7 +182,7 @@ int session_step(struct session *session, const struct session_event *event, uin
     } else {
         dispatch(session, event);
     }
-    session->stepped_ms = now_ms;
+    session->ticked_ms = event->kind == SESSION_TICK ? now_ms : session->ticked_ms;
     session->out = NULL;
     return session->rc;
 }
@@ -217,7 +220,7 @@ int session_new(const struct session_options *options, uint64_t now_ms, struct s
     session->saved_round = options->saved_round;
     session->pending = options->pending;
     session->idle_timeout_ms = IDLE_TIMEOUT_STANDARD_MS;
-    session->connect_ms = session->stepped_ms = now_ms;
+    session->connect_ms = session->ticked_ms = now_ms;
     *out = session;
     return 0;
 }

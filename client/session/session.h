@@ -41,11 +41,12 @@ struct contribution {
 void contribution_describe(struct contribution *contribution, const struct layout *layout, uint32_t features_dimension,
                            uint32_t features_encoder);
 void contribution_fini(struct contribution *contribution);
+void contribution_free(struct contribution *contribution); /* NULL is allowed */
 
 struct session_options {
     char name[NAME_MAX_BYTES];
     struct hash128 instance;
-    uint32_t role; /* ROLE_TRAINER; observers come later */
+    uint32_t role; /* ROLE_TRAINER */
     uint64_t seed; /* jitter of the back-off */
     bool stay;     /* after the run is done: stay connected instead of DONE */
     bool has_saved;
@@ -64,6 +65,7 @@ enum session_event_kind {
     SESSION_CONNECTED,
     SESSION_CLOSED,  /* reason; also: connecting failed. Follows every SESSION_CLOSE; no CONNECT comes before it */
     SESSION_MESSAGE, /* message */
+    SESSION_HEARD,   /* bytes came, maybe of a message that is not whole yet: the server is not silent */
     SESSION_DRAINED,
     SESSION_PREPARED, /* images */
     SESSION_TRAINED,  /* contribution (from mem_new, described; ownership moves); it is already durable at the client */

@@ -59,7 +59,7 @@ struct session {
     uint64_t retry_after_ms; /* the server's wish */
     uint64_t connect_ms;     /* OFFLINE: when to try again */
     uint64_t idle_timeout_ms;
-    uint64_t heard_ms, beat_ms, stepped_ms;
+    uint64_t heard_ms, beat_ms, ticked_ms;
 
     /* The open round. */
     uint32_t ended_round;
@@ -121,13 +121,13 @@ void session_work_failed(struct session *session, const struct err *reason);
 
 /* offer.c */
 void session_offer(struct session *session);
+/* READY: what is pending for the round that the server works on is not kept until it sends ROUND. */
+void session_offer_unasked(struct session *session);
 void session_drop(struct session *session, const char *reason);
 void session_drained(struct session *session);
 void session_on_grant(struct session *session, const struct msg *msg);
 void session_on_queued(struct session *session, const struct msg *msg);
 void session_on_accepted(struct session *session, const struct msg *msg);
 void session_on_declined(struct session *session, const struct msg *msg);
-
-void contribution_free(struct contribution *contribution); /* NULL is allowed */
 
 #endif

@@ -48,6 +48,8 @@ void session_trained(struct session *session, struct contribution *contribution)
         go_on(session);
     } else if (session->state == STATE_TRAINING) {
         session_offer(session);
+    } else if (session->state == STATE_READY) {
+        session_offer_unasked(session);
     }
 }
 

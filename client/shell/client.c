@@ -34,12 +34,25 @@ struct client {
     struct ticker ticker;
     uv_signal_t terminate, interrupt;
     struct conn *conn; /* NULL: none */
+    uint64_t bytes_in; /* of conn, that the session has heard of */
     bool refused;      /* connecting failed before there was a connection: `refusal` waits to be told */
     struct err refusal;
     bool stopping; /* a signal came */
     bool leaving;  /* the loop is on its way out */
     struct err result;
 };
+
+static uint64_t linger_ms(const struct client *client)
+{
+    return conn_linger_ms(session_idle_timeout_ms(client->session));
+}
+
+/* The table of time-outs stands in proto/PROTOCOL.md. */
+static uint64_t connect_ms(const struct client *client)
+{
+    uint64_t wanted = session_idle_timeout_ms(client->session) / 6;
+    return wanted > 2000 ? wanted : 2000;
+}
 
 static void leave(struct client *client, const struct err *reason)
 {
@@ -51,7 +64,7 @@ static void leave(struct client *client, const struct err *reason)
     ticker_set(&client->ticker, UINT64_MAX);
     worker_stop(client->worker);
     if (client->conn) {
-        conn_close(client->conn, session_idle_timeout_ms(client->session) / 12);
+        conn_close(client->conn, linger_ms(client));
     }
 }
 
@@ -72,11 +85,12 @@ static void connect_server(struct client *client)
         .events = &conn_events,
         .ctx = client,
         .limits = session_limits(client->session),
-        .idle_timeout_ms = 0, /* the session judges silence, by messages */
-        .connect_timeout_ms = session_idle_timeout_ms(client->session) / 6,
+        .idle_timeout_ms = 0, /* the session judges silence */
+        .connect_timeout_ms = connect_ms(client),
         .queue_max_bytes = QUEUE_MAX_BYTES,
         .decode_budget = MSG_BUDGET_CLIENT,
     };
+    client->bytes_in = 0;
     client->refused =
         conn_connect(&client->loop, client->options->server, &options, &client->conn, &client->refusal) != 0;
 }
@@ -103,7 +117,7 @@ static int carry_out(struct client *client, struct session_action *action)
         break;
     case SESSION_CLOSE:
         if (client->conn) {
-            conn_close(client->conn, session_idle_timeout_ms(client->session) / 12);
+            conn_close(client->conn, linger_ms(client));
         }
         break;
     case SESSION_PREPARE:
@@ -166,6 +180,10 @@ static void on_tick(void *ctx)
     }
     if (worker_progress(client->worker, &progress)) {
         step(client, &progress);
+    }
+    if (client->conn && conn_bytes_in(client->conn) != client->bytes_in) {
+        client->bytes_in = conn_bytes_in(client->conn);
+        step(client, &(struct session_event){.kind = SESSION_HEARD});
     }
     tell(client, &(struct session_event){.kind = SESSION_TICK});
 }
@@ -316,9 +334,8 @@ static int make_session(struct client *client, struct contribution *pending, str
     (void)snprintf(options.name, sizeof options.name, "%s", client->options->name);
     (void)getrandom(&options.seed, sizeof options.seed, 0); /* only spreads out reconnects */
     int rc = session_new(&options, net_now_ms(), &client->session, err);
-    if (rc && pending) {
-        contribution_fini(pending);
-        mem_free(pending);
+    if (rc) {
+        contribution_free(pending);
     }
     return rc;
 }

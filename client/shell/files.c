@@ -44,6 +44,9 @@
 #define BLOB_BYTES     72
 #define HASH_BYTES     16
 
+/* No zero behind them. */
+static const char instance_magic[8] = "STARLNGI", state_magic[8] = "STARLNGS", pending_magic[8] = "STARLNGP";
+
 void kept_queue_fini(struct kept_queue *queue)
 {
     mem_free(queue->values);
@@ -62,28 +65,18 @@ static size_t queue_bytes(const struct kept_queue *queue)
     return (size_t)queue->rows * queue->dimension * sizeof(float);
 }
 
-static void store_f64(uint8_t *p, double v)
-{
-    uint64_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    store_u64(p, bits);
-}
-
-static double load_f64(const uint8_t *p)
-{
-    uint64_t bits = load_u64(p);
-    double v;
-    memcpy(&v, &bits, sizeof v);
-    return v;
-}
-
 /* ---- Writing ---- */
+
+static void store_magic(uint8_t *p, const char *magic)
+{
+    memcpy(p, magic, 8);
+    store_u32(p + 8, VERSION);
+}
 
 static void store_front(uint8_t *p, const char *magic, uint32_t round, const struct hash128 *run,
                         const struct hash128 *plan_hash, const struct kept_queue *queue)
 {
-    memcpy(p, magic, 8);
-    store_u32(p + 8, VERSION);
+    store_magic(p, magic);
     store_u32(p + 12, round);
     memcpy(p + 16, run->bytes, 16);
     memcpy(p + 32, plan_hash->bytes, 16);
@@ -157,7 +150,7 @@ void file_image_fini(struct file_image *image)
 int files_encode_state(const struct kept_state *state, struct file_image *out)
 {
     uint8_t fixed[STATE_BYTES];
-    store_front(fixed, "STARLNGS", state->round, &state->run, &state->plan_hash, &state->queue);
+    store_front(fixed, state_magic, state->round, &state->run, &state->plan_hash, &state->queue);
     int rc = begin_file(out, fixed, sizeof fixed);
     add_part(out, state->queue.values, queue_bytes(&state->queue));
     return rc ? rc : end_file(out);
@@ -167,7 +160,7 @@ int files_encode_pending(const struct kept_pending *pending, struct file_image *
 {
     const struct contribution *contribution = &pending->contribution;
     uint8_t fixed[PENDING_BYTES] = {0};
-    store_front(fixed, "STARLNGP", contribution->round, &pending->run, &pending->plan_hash, &pending->queue);
+    store_front(fixed, pending_magic, contribution->round, &pending->run, &pending->plan_hash, &pending->queue);
     store_report(fixed + REPORT_AT, &contribution->report);
     store_blob(fixed + UPDATE_AT, &contribution->update_blob);
     if (contribution->features) {
@@ -185,8 +178,7 @@ int files_encode_pending(const struct kept_pending *pending, struct file_image *
 int files_encode_instance(const struct hash128 *instance, struct file_image *out)
 {
     uint8_t fixed[INSTANCE_BYTES] = {0};
-    memcpy(fixed, "STARLNGI", 8);
-    store_u32(fixed + 8, VERSION);
+    store_magic(fixed, instance_magic);
     memcpy(fixed + 16, instance->bytes, 16);
     int rc = begin_file(out, fixed, sizeof fixed);
     return rc ? rc : end_file(out);
@@ -282,7 +274,7 @@ static int check_blob(const struct blob *blob, uint32_t kind, uint32_t round, st
 int files_decode_state(const uint8_t *data, size_t len, struct kept_state *out, struct err *err)
 {
     *out = (struct kept_state){0};
-    int rc = check_file(data, len, "STARLNGS", STATE_BYTES, err);
+    int rc = check_file(data, len, state_magic, STATE_BYTES, err);
     if (rc == 0 && claimed_queue(data) != len - STATE_BYTES - HASH_BYTES) {
         rc = err_set(err, ERR_DATA, "%zu bytes do not agree with the queue's size", len);
     }
@@ -325,7 +317,7 @@ static int load_contribution(const uint8_t *data, size_t len, struct contributio
 int files_decode_pending(const uint8_t *data, size_t len, struct kept_pending *out, struct err *err)
 {
     *out = (struct kept_pending){0};
-    int rc = check_file(data, len, "STARLNGP", PENDING_BYTES, err);
+    int rc = check_file(data, len, pending_magic, PENDING_BYTES, err);
     rc = rc ? rc : load_contribution(data, len, &out->contribution, err);
     if (rc == 0) {
         size_t queue = (size_t)claimed_queue(data);
@@ -342,7 +334,7 @@ int files_decode_pending(const uint8_t *data, size_t len, struct kept_pending *o
 int files_decode_instance(const uint8_t *data, size_t len, struct hash128 *out, struct err *err)
 {
     *out = (struct hash128){0};
-    int rc = check_file(data, len, "STARLNGI", INSTANCE_BYTES, err);
+    int rc = check_file(data, len, instance_magic, INSTANCE_BYTES, err);
     if (rc == 0 && len != INSTANCE_BYTES + HASH_BYTES) {
         rc = err_set(err, ERR_DATA, "too long: %zu bytes", len);
     }

@@ -4,6 +4,7 @@
 #include "common/base/mem.h"
 #include "common/net/conn.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -165,6 +166,7 @@ int query_status(const char *server, uint32_t history, uint64_t timeout_ms, stru
         .queue_max_bytes = 65536,
         .decode_budget = MSG_BUDGET_CLIENT,
     };
+    struct sigaction ignore = {.sa_handler = SIG_IGN}, before;
     uv_loop_t loop;
     *out = (struct msg_status_reply){0};
     int rc = uv_loop_init(&loop);
@@ -178,7 +180,9 @@ int query_status(const char *server, uint32_t history, uint64_t timeout_ms, stru
     if (rc) {
         uv_close((uv_handle_t *)&query.timer, NULL);
     }
+    (void)sigaction(SIGPIPE, &ignore, &before); /* a server that dies is no death of who asks it */
     (void)uv_run(&loop, UV_RUN_DEFAULT);
+    (void)sigaction(SIGPIPE, &before, NULL);
     (void)uv_loop_close(&loop);
     if (!query.answered) {
         status_reply_fini(out);

@@ -8,10 +8,8 @@
 #include "common/base/mem.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -77,25 +75,6 @@ static void dropped(const struct state *state, const char *name, const struct er
 }
 
 /* ---- Opening ---- */
-
-static int take_lock(struct state *state, struct err *err)
-{
-    char path[DISK_PATH_MAX];
-    int rc = path_of(state, "lock", path, err);
-    if (rc) {
-        return rc;
-    }
-    state->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (state->lock < 0) {
-        return err_set(err, ERR_CANTCREATE, "%s: %s", path, strerror(errno));
-    }
-    if (flock(state->lock, LOCK_EX | LOCK_NB)) {
-        return errno == EWOULDBLOCK
-                   ? err_set(err, ERR_UNAVAILABLE, "%s: another client uses this state folder", state->folder)
-                   : err_set(err, ERR_IO, "%s: lock: %s", path, strerror(errno));
-    }
-    return 0;
-}
 
 static int make_instance(struct state *state, struct err *err)
 {
@@ -205,7 +184,7 @@ int state_open(struct state *state, const struct disk *disk, const char *folder,
     int rc = path_of(state, "cache", state->cache, err);
     rc = rc ? rc : disk_make_folder(disk, folder, err);
     if (rc == 0 && disk->ops == disk_posix.ops) { /* a simulated disk has one user */
-        rc = take_lock(state, err);
+        rc = disk_lock(state->folder, "client", &state->lock, err);
     }
     if (rc == 0 && forget) {
         rc = remove_file(state, "pending", err);

@@ -27,7 +27,7 @@ struct state {
 };
 
 /* `forget`: what belongs to a run is removed first. *pending: NULL, or what is to be offered again; the caller's
- * (contribution_fini, mem_free). ERR_UNAVAILABLE when another client uses the folder; ERR_CANTCREATE, ERR_IO. */
+ * (contribution_free). ERR_UNAVAILABLE when another client uses the folder; ERR_CANTCREATE, ERR_IO. */
 int state_open(struct state *state, const struct disk *disk, const char *folder, bool forget, const struct log *log,
                struct contribution **pending, struct err *err);
 void state_close(struct state *state);

@@ -24,14 +24,6 @@ int work_prepare(struct work *work, const struct hash128 *run, const struct hash
     return rc;
 }
 
-void contribution_delete(struct contribution *contribution)
-{
-    if (contribution) {
-        contribution_fini(contribution);
-        mem_free(contribution);
-    }
-}
-
 /* Packs a result for the wire. */
 static int contribution_of(const struct work *work, uint32_t round, const struct train_result *result,
                            struct contribution **out, struct err *err)
@@ -40,7 +32,8 @@ static int contribution_of(const struct work *work, uint32_t round, const struct
     struct contribution *contribution = mem_new(1, sizeof *contribution);
     *out = contribution;
     if (!contribution) {
-        return err_set(err, ERR_NOMEM, "no memory for a contribution");
+        (void)err_set(err, ERR_NOMEM, "no memory for a contribution");
+        return ERR_NOMEM;
     }
     contribution->round = round;
     contribution->report = (struct report){
@@ -106,7 +99,7 @@ int work_train(struct work *work, uint32_t round, const uint8_t *model, const ui
     rc = rc ? rc : keep(work, *out, &queue, err);
     kept_queue_fini(&queue);
     if (rc) {
-        contribution_delete(*out);
+        contribution_free(*out);
         *out = NULL;
     }
     return rc;

@@ -34,6 +34,4 @@ void work_commit(struct work *work, uint32_t round);
 void work_drop(struct work *work, uint32_t round);
 void work_fini(struct work *work);
 
-void contribution_delete(struct contribution *contribution); /* NULL is allowed */
-
 #endif

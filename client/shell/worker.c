@@ -71,7 +71,7 @@ static void task_free(struct task *task)
 {
     mem_free(task->model);
     mem_free(task->remote);
-    contribution_delete(task->contribution);
+    contribution_free(task->contribution);
     mem_free(task);
 }
 

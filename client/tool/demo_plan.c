@@ -2,10 +2,6 @@
  * better after minutes. --set has the last word. */
 #include "client/tool/demo.h"
 
-#include <inttypes.h>
-#include <stdio.h>
-#include <string.h>
-
 #define ROUNDS_DRAWN 10
 #define ROUNDS_GIVEN 20
 
@@ -36,23 +32,6 @@ static int apply(struct plan *plan, const struct setting *settings, size_t count
     return code;
 }
 
-static int apply_user(struct plan *plan, const char *const *set, struct err *err)
-{
-    int code = 0;
-    for (size_t i = 0; !code && set[i]; i++) {
-        char key[128];
-        const char *equals = strchr(set[i], '=');
-        size_t len = equals ? (size_t)(equals - set[i]) : 0;
-        if (len == 0 || len >= sizeof key) {
-            return err_set(err, ERR_USAGE, "--set %.64s: it is written key=value, as in --set model.width=32", set[i]);
-        }
-        memcpy(key, set[i], len);
-        key[len] = 0;
-        code = config_set(&plan_set, "--set", key, equals + 1, plan, err);
-    }
-    return code;
-}
-
 int demo_plan(struct demo *demo, struct err *err)
 {
     const struct demo_options *options = &demo->options;
@@ -73,7 +52,10 @@ int demo_plan(struct demo *demo, struct err *err)
     /* Neighbours mean nothing while features are random, but a short run should still get to them. */
     plan->matching.start_round = plan->rounds >= 15 ? 5 : 1 + plan->rounds / 4;
     plan->matching.ramp_rounds = plan->rounds >= 15 ? 5 : plan->rounds / 4;
-    if ((code = apply_user(plan, options->set, err)) != 0) {
+    for (size_t i = 0; !code && options->set[i]; i++) {
+        code = config_assign(&plan_set, "--set", options->set[i], plan, err);
+    }
+    if (code) {
         return code;
     }
     if (plan->min_clients > options->clients) {

@@ -4,6 +4,7 @@
 #include "client/tool/human.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #define QUERY_MS      2000
 #define QUIET_MS      10000 /* the longest time without a line */
@@ -69,7 +70,7 @@ static void take_rounds(struct watch *watch, const struct msg_status_reply *repl
     }
 }
 
-/* "3 of 3 clients: north, south, west; 28 of 60 batches done (29 min 50 s left)" */
+/* "3 of 3 clients: north, south, west; at least 28 of 60 batches are done (29 min 50 s left)" */
 static void describe_wait(const struct msg_status_reply *reply, struct buf *line)
 {
     char left[HUMAN_MAX];
@@ -79,8 +80,8 @@ static void describe_wait(const struct msg_status_reply *reply, struct buf *line
         all += reply->clients[i].steps;
     }
     (void)buf_printf(line, "%s", reply->waits_for);
-    if (done < all) {
-        (void)buf_printf(line, "; %u of %u batches done", done, all);
+    if (done > 0 && done < all && strcmp(reply->state, "OPEN") == 0) { /* clients tell it with their heartbeats */
+        (void)buf_printf(line, "; at least %u of %u batches are done", done, all);
     }
     if (reply->remaining_ms) {
         (void)buf_printf(line, " (%s left)", human_ms(reply->remaining_ms, left));

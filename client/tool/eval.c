@@ -88,7 +88,7 @@ int verb_eval(int argc, char **argv)
         return exit_code;
     }
     bool both = !knn && !linear;
-    struct scores scores = {NAN, NAN, NAN};
+    struct scores scores = {(double)NAN, (double)NAN, (double)NAN};
     struct evaluation evaluation = {0};
     struct err err;
     if (evaluate(model, train, test, knn || both, linear || both, &evaluation, &scores, &err)) {

@@ -32,10 +32,7 @@ struct feeder_place feeder_order_at(struct feeder_order *order, uint64_t positio
     if (epoch != order->epoch) {
         struct rng rng;
         rng_init(&rng, order->seed, RNG_ORDER, epoch, 0, 0);
-        for (uint32_t i = 0; i < order->count; i++) {
-            order->images[i] = i;
-        }
-        rng_permute(&rng, order->images, order->count);
+        rng_permutation(&rng, order->images, order->count);
         order->epoch = epoch;
     }
     return (struct feeder_place){.image = order->images[position % order->count], .epoch = epoch};

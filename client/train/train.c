@@ -255,10 +255,7 @@ static int make_features(struct trainer *trainer, const struct train_job *job, s
     }
     struct rng rng;
     rng_init(&rng, trainer->seed, RNG_UPLOAD, job->round, 0, 0);
-    for (uint32_t i = 0; i < images; i++) {
-        chosen[i] = i;
-    }
-    rng_permute(&rng, chosen, images);
+    rng_permutation(&rng, chosen, images);
     rc = embedder_new(trainer->layout,
                       plan->fusion.encoder == FUSION_ENCODER_AGGREGATED ? job->params : moco_key(trainer->moco),
                       trainer->threads, &embedder, err);
@@ -315,7 +312,7 @@ int train_round(struct trainer *trainer, const struct train_job *job, struct tra
     out->loss_matching /= out->steps;
     out->remote_share /= out->steps;
     out->train_ms = now_ms() - began;
-    log_event(trainer->log, LOG_LEVEL_INFO, "round_trained",
+    log_event(trainer->log, LOG_LEVEL_INFO, "training_finished",
               "round=%u steps=%u loss=%.4f loss_contrast=%.4f loss_matching=%.4f remote_share=%.3f "
               "images_per_second=%.0f features=%u",
               job->round, out->steps, out->loss, out->loss_contrast, out->loss_matching, out->remote_share,

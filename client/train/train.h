@@ -23,7 +23,7 @@ struct train_job {
 
 struct train_result { /* all memory owned; train_result_fini */
     float *update;    /* [total]: local minus aggregated, statistics included */
-    float *features;  /* [feature_rows, d] unit rows, made by fusion.encoder; NULL when fusion is off */
+    float *features;  /* [feature_rows, d] unit rows, made by fusion.encoder; NULL when no features travel */
     uint32_t feature_rows;
     float *queue; /* [queue_rows, d] for the next round */
     uint32_t queue_rows;

@@ -1,8 +1,9 @@
-/* Little-endian loads and stores for file and wire formats; bounds are the caller's business. */
+/* Little-endian loads and stores for file and wire formats, floats as IEEE 754; bounds are the caller's business. */
 #ifndef STARLING_BASE_BYTEORDER_H
 #define STARLING_BASE_BYTEORDER_H
 
 #include <stdint.h>
+#include <string.h>
 
 static inline uint32_t load_u16(const uint8_t *p)
 {
@@ -35,6 +36,21 @@ static inline void store_u64(uint8_t *p, uint64_t v)
 {
     store_u32(p, (uint32_t)v);
     store_u32(p + 4, (uint32_t)(v >> 32));
+}
+
+static inline double load_f64(const uint8_t *p)
+{
+    uint64_t bits = load_u64(p);
+    double v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+static inline void store_f64(uint8_t *p, double v)
+{
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    store_u64(p, bits);
 }
 
 #endif

@@ -1,5 +1,6 @@
 /* CRC-32C: the processor's instruction where there is one, eight bytes a step from a table elsewhere. Both are tested
  * against each other and against the RFC's vector. */
+#include "common/base/byteorder.h"
 #include "common/base/hash.h"
 
 #include <pthread.h>
@@ -31,7 +32,7 @@ uint32_t crc32c_portable(uint32_t crc, const void *data, size_t len)
     const uint8_t *p = data;
     crc = ~crc;
     for (; len >= 8; len -= 8, p += 8) {
-        uint32_t low = crc ^ ((uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24);
+        uint32_t low = crc ^ load_u32(p);
         crc = table[7][low & 0xff] ^ table[6][low >> 8 & 0xff] ^ table[5][low >> 16 & 0xff] ^ table[4][low >> 24] ^
               table[3][p[4]] ^ table[2][p[5]] ^ table[1][p[6]] ^ table[0][p[7]];
     }

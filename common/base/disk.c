@@ -7,12 +7,13 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 static int from_errno(int number)
 {
-    return number == ENOSPC || number == EDQUOT   ? ERR_FULL
+    return number == ENOSPC || number == EDQUOT    ? ERR_FULL
            : number == ENOENT || number == ENOTDIR ? ERR_NOTFOUND
                                                    : ERR_IO;
 }
@@ -178,6 +179,28 @@ int disk_join(char out[DISK_PATH_MAX], const char *folder, const char *name)
 {
     int n = snprintf(out, DISK_PATH_MAX, "%s/%s", folder, name);
     return n < 0 || n >= DISK_PATH_MAX ? ERR_LIMIT : 0;
+}
+
+int disk_lock(const char *folder, const char *who, int *lock, struct err *err)
+{
+    char path[DISK_PATH_MAX];
+    *lock = -1;
+    if (disk_join(path, folder, "lock")) {
+        return err_set(err, ERR_LIMIT, "%.80s...: the path is too long", folder);
+    }
+    int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (file < 0) {
+        return err_set(err, ERR_CANTCREATE, "%s: %s", path, strerror(errno));
+    }
+    if (flock(file, LOCK_EX | LOCK_NB)) {
+        int reason = errno;
+        (void)close(file);
+        return reason == EWOULDBLOCK
+                   ? err_set(err, ERR_UNAVAILABLE, "%s: another %s uses this state folder", folder, who)
+                   : err_set(err, ERR_IO, "%s: lock: %s", path, strerror(reason));
+    }
+    *lock = file;
+    return 0;
 }
 
 static int step_failed(struct err *err, int rc, const char *step, const char *path)

@@ -45,6 +45,11 @@ int disk_remove(const struct disk *disk, const char *path, struct err *err);
 int disk_make_folder(const struct disk *disk, const char *path, struct err *err);
 
 #define DISK_PATH_MAX 4096
+/* Makes folder/lock this process's (flock), until *lock is closed or the process ends, however it does.
+ * ERR_UNAVAILABLE: "folder: another server uses this state folder", where `who` is "server"; ERR_CANTCREATE, ERR_IO,
+ * ERR_LIMIT. *lock is -1 on failure. The real disk alone: a simulated one has one user. */
+int disk_lock(const char *folder, const char *who, int *lock, struct err *err);
+
 /* "folder/name" into out; ERR_LIMIT when it does not fit. */
 int disk_join(char out[DISK_PATH_MAX], const char *folder, const char *name);
 

@@ -1,7 +1,5 @@
 #include "common/base/hash.h"
 
-#include "common/base/err.h"
-
 #include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
@@ -37,26 +35,6 @@ const char *hash_hex(const struct hash128 *h, char out[HASH_HEX])
         (void)snprintf(out + (size_t)i * 2, 3, "%02x", h->bytes[i]);
     }
     return out;
-}
-
-static int nibble(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
-int hash_parse(const char *hex, struct hash128 *out)
-{
-    if (strlen(hex) != 32) {
-        return ERR_DATA;
-    }
-    for (size_t i = 0; i < 16; i++) {
-        int high = nibble(hex[2 * i]), low = nibble(hex[2 * i + 1]);
-        if (high < 0 || low < 0) {
-            return ERR_DATA;
-        }
-        out->bytes[i] = (uint8_t)(high << 4 | low);
-    }
-    return 0;
 }
 
 struct hash_stream *hash_stream_new(void)

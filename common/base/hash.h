@@ -16,7 +16,6 @@ struct hash128 hash_of(const void *data, size_t len);
 bool hash_equal(const struct hash128 *a, const struct hash128 *b);
 bool hash_is_zero(const struct hash128 *h);
 const char *hash_hex(const struct hash128 *h, char out[HASH_HEX]);
-int hash_parse(const char *hex, struct hash128 *out); /* ERR_DATA unless exactly 32 hex digits */
 
 /* Streaming. hash_stream_new may return NULL (memory). */
 struct hash_stream;

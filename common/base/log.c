@@ -82,7 +82,8 @@ static int json_fields(struct buf *out, const char *fields)
     return rc;
 }
 
-int log_format_line(struct buf *out, bool json, int64_t unix_ms, enum log_level level, const char *event, const char *fields)
+int log_format_line(struct buf *out, bool json, int64_t unix_ms, enum log_level level, const char *event,
+                    const char *fields)
 {
     int rc = 0;
     if (json) {
@@ -103,7 +104,8 @@ void log_fd_emit(void *ctx, enum log_level level, const char *event, const char 
     (void)clock_gettime(CLOCK_REALTIME, &now);
     struct buf line;
     buf_init(&line, 16384);
-    if (log_format_line(&line, sink->json, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, level, event, fields) == 0) {
+    if (log_format_line(&line, sink->json, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, level, event, fields) ==
+        0) {
         ssize_t ignored = write(sink->fd, line.data, line.len);
         (void)ignored; /* A full or closed stderr must not stop a daemon. */
     }

@@ -25,7 +25,8 @@ const char *log_level_name(enum log_level level); /* "info" */
 
 /* One line with its newline, as text (2026-11-25T01:02:03.004Z info round_opened round=3 ...) or as one JSON object
  * {"time":..,"level":..,"event":..,"round":"3",..}. unix_ms is the wall clock, passed in. */
-int log_format_line(struct buf *out, bool json, int64_t unix_ms, enum log_level level, const char *event, const char *fields);
+int log_format_line(struct buf *out, bool json, int64_t unix_ms, enum log_level level, const char *event,
+                    const char *fields);
 
 /* The sink of programs: lines to a file descriptor (stderr), one write per line, from any thread. */
 struct log_fd {

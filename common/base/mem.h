@@ -6,7 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* count * size bytes, zeroed. NULL when out of memory or when the product overflows. A zero size yields a valid pointer. */
+/* count * size bytes, zeroed. NULL when out of memory or when the product overflows. A zero size yields a valid
+ * pointer. */
 void *mem_new(size_t count, size_t size) __attribute__((malloc, alloc_size(1, 2)));
 /* Aligned to 64 bytes, zeroed; for tensors. Release with mem_free. */
 void *mem_new_aligned(size_t count, size_t size) __attribute__((malloc, alloc_size(1, 2)));

@@ -12,7 +12,8 @@ static inline bool name_is_valid(const char *name)
     size_t n = 0;
     for (; name[n]; n++) {
         char c = name[n];
-        bool ok = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+        bool ok = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+                  c == '-';
         if (!ok || n >= NAME_MAX_BYTES - 1) {
             return false;
         }

@@ -101,3 +101,11 @@ void rng_permute(struct rng *rng, uint32_t *items, uint32_t n)
         items[j] = item;
     }
 }
+
+void rng_permutation(struct rng *rng, uint32_t *items, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        items[i] = i;
+    }
+    rng_permute(rng, items, n);
+}

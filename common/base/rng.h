@@ -16,7 +16,21 @@ struct rng {
 };
 
 /* `purpose` separates uses of one seed; add yours to the list. */
-enum rng_purpose { RNG_WEIGHTS = 1, RNG_VIEW, RNG_ORDER, RNG_REMOTE, RNG_SHUFFLE, RNG_CHOICE, RNG_DRAW, RNG_SPLIT, RNG_TEST, RNG_NETWORK, RNG_NEGATIVES, RNG_PROBE, RNG_UPLOAD };
+enum rng_purpose {
+    RNG_WEIGHTS = 1,
+    RNG_VIEW,
+    RNG_ORDER,
+    RNG_REMOTE,
+    RNG_SHUFFLE,
+    RNG_CHOICE,
+    RNG_DRAW,
+    RNG_SPLIT,
+    RNG_TEST,
+    RNG_NETWORK,
+    RNG_NEGATIVES,
+    RNG_PROBE,
+    RNG_UPLOAD
+};
 
 void rng_init(struct rng *rng, uint64_t seed, enum rng_purpose purpose, uint64_t a, uint64_t b, uint64_t c);
 uint32_t rng_u32(struct rng *rng);
@@ -26,7 +40,8 @@ float rng_float(struct rng *rng);                /* uniform in [0, 1), multiples
 float rng_range(struct rng *rng, float low, float high);
 /* Mean 0, variance 1: the sum of twelve uniforms less six, exact on every machine; its tails end at 6. */
 float rng_normal(struct rng *rng);
-void rng_permute(struct rng *rng, uint32_t *items, uint32_t n); /* Fisher-Yates */
-uint64_t rng_mix(uint64_t x);                                   /* splitmix64's finaliser */
+void rng_permute(struct rng *rng, uint32_t *items, uint32_t n);     /* Fisher-Yates */
+void rng_permutation(struct rng *rng, uint32_t *items, uint32_t n); /* 0 to n - 1, permuted */
+uint64_t rng_mix(uint64_t x);                                       /* splitmix64's finaliser */
 
 #endif

@@ -1,8 +1,8 @@
-/* Option sets: the engine behind flags, defaults and printing. A set is a few tables of constant rows; every question
- * is answered by walking them, since there are some dozens of rows and they are asked at start-up. The YAML reader is
- * yaml.c, the values are value.c. */
+/* Option sets: defaults, single keys, files and printing. Keys are found by set.c, the YAML reader is yaml.c, the
+ * values are value.c. */
 #include "common/config/config.h"
 
+#include "common/base/mem.h"
 #include "common/config/set.h"
 #include "common/config/value.h"
 
@@ -40,6 +40,38 @@ int config_set(const struct option_set *set, const char *where, const char *key,
     if (rc) {
         (void)err_prefix(err, "%s: %s", where, key);
     }
+    return rc;
+}
+
+int config_assign(const struct option_set *set, const char *where, const char *pair, void *out, struct err *err)
+{
+    char key[KEY_MAX];
+    const char *equals = strchr(pair, '=');
+    size_t len = equals ? (size_t)(equals - pair) : 0;
+    if (len == 0 || len >= sizeof key) {
+        struct set_option example;
+        set_at(set, set_count(set) - 1, &example);
+        return err_set(err, ERR_USAGE, "%s %.64s: it is written KEY=VALUE, as in %s %s=%s", where, pair, where,
+                       example.key, example.option->standard ? example.option->standard : "VALUE");
+    }
+    memcpy(key, pair, len);
+    key[len] = '\0';
+    return config_set(set, where, key, equals + 1, out, err);
+}
+
+int config_load(const struct option_set *set, const struct disk *disk, const char *path, void *out, struct err *err)
+{
+    uint8_t *text;
+    size_t len;
+    int rc = disk_load(disk, path, CONFIG_FILE_MAX, &text, &len, err);
+    if (rc) {
+        if (err) {
+            err->code = ERR_CONFIG; /* a configuration that cannot be read is a wrong configuration */
+        }
+        return ERR_CONFIG;
+    }
+    rc = config_parse(set, path, text, len, out, err);
+    mem_free(text);
     return rc;
 }
 
@@ -116,9 +148,4 @@ int config_print(const struct option_set *set, const void *in, bool comments, st
         memcpy(before, found.key, sizeof before);
     }
     return rc;
-}
-
-int config_value(const struct option *option, const void *field_base, struct buf *out)
-{
-    return value_print(option, field_base, out);
 }

@@ -1,5 +1,5 @@
 /* Configuration from one table: each option has a dotted key, a type, bounds, a default and a sentence; the YAML
- * reader, the flags, --print-config and the commented sample files all come from the same table.
+ * reader, --set, --print-config and the commented sample files all come from the same table.
  *
  * Unknown keys, wrong types and values out of bounds are errors of the form
  *     server.yaml:14:3: unknown key "min_client"; did you mean "min_clients"?
@@ -8,11 +8,14 @@
 #define STARLING_CONFIG_CONFIG_H
 
 #include "common/base/buf.h"
+#include "common/base/disk.h"
 #include "common/base/err.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#define CONFIG_FILE_MAX ((size_t)1 << 20)
 
 enum option_type {
     OPTION_BOOL,     /* bool:     true | false */
@@ -60,9 +63,11 @@ int config_parse_complete(const struct option_set *set, const char *name, const 
 /* One key from a flag or --set; `where` is for messages ("--set"). */
 int config_set(const struct option_set *set, const char *where, const char *key, const char *value, void *out,
                struct err *err);
+/* The same for "KEY=VALUE", as --set takes it. ERR_USAGE when it is not written so. */
+int config_assign(const struct option_set *set, const char *where, const char *pair, void *out, struct err *err);
+/* config_parse of a file. ERR_CONFIG also when it cannot be read. */
+int config_load(const struct option_set *set, const struct disk *disk, const char *path, void *out, struct err *err);
 /* The whole set as YAML; with comments: each option's help and bounds above it (the sample file). */
 int config_print(const struct option_set *set, const void *in, bool comments, struct buf *out);
-/* The value of one option as YAML text. */
-int config_value(const struct option *option, const void *field_base, struct buf *out);
 
 #endif

@@ -2,6 +2,7 @@
  * bytes: moving, adding or removing one changes the hash of every plan. */
 #include "common/config/plan.h"
 
+#include "common/config/value.h"
 #include "common/vec/fixed.h"
 
 #include <string.h>
@@ -167,8 +168,8 @@ int plan_difference(const struct plan *from, const struct plan *to, struct buf *
     bool first = true;
     for (size_t i = 0; rc == 0 && i < plan_options_count; i++) {
         a.len = b.len = 0;
-        rc = config_value(&plan_options[i], from, &a);
-        rc = rc ? rc : config_value(&plan_options[i], to, &b);
+        rc = value_print(&plan_options[i], from, &a);
+        rc = rc ? rc : value_print(&plan_options[i], to, &b);
         if (rc == 0 && (a.len != b.len || memcmp(a.data, b.data, a.len) != 0)) {
             rc = buf_printf(out, "%s%s: %.*s -> %.*s", first ? "" : ", ", plan_options[i].key, (int)a.len,
                             (const char *)a.data, (int)b.len, (const char *)b.data);

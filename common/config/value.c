@@ -1,38 +1,20 @@
 /* Values of options: text to field and back; see value.h. */
 #include "common/config/value.h"
 
+#include "common/base/text.h"
 #include "common/config/number.h"
 
 #include <string.h>
 
-/* One code point of well-formed UTF-8; 0 at the end and for anything else. */
-static uint32_t code_point(const unsigned char *p, size_t *bytes)
+/* A clean text without what YAML reads as a line break or refuses, so that it survives print and parse. */
+static bool is_plain_text(const char *text, size_t len)
 {
-    static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t n = *p < 0x80 ? 1 : *p >> 5 == 6 ? 2 : *p >> 4 == 14 ? 3 : *p >> 3 == 30 ? 4 : 0;
-    uint32_t code = n == 1 ? *p : *p & (0x7fu >> n);
-    for (size_t i = 1; i < n; i++) {
-        if (p[i] >> 6 != 2) {
-            return 0;
-        }
-        code = code << 6 | (p[i] & 0x3fu);
-    }
-    *bytes = n;
-    return n == 0 || code < least[n] || code > 0x10ffff || code >> 11 == 27 ? 0 : code;
-}
-
-/* UTF-8 without what YAML reads as a line break or refuses, so that every text survives print and parse. */
-static bool is_plain_text(const char *text)
-{
-    const unsigned char *p = (const unsigned char *)text;
-    while (*p) {
-        size_t n = 0;
-        uint32_t c = code_point(p, &n);
-        if (c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029 || c == 0xfeff ||
-            (c & 0xfffe) == 0xfffe) {
+    uint32_t c;
+    for (size_t at = 0, step; at < len; at += step) {
+        step = text_character(text + at, len - at, &c);
+        if (step == 0 || c == 0x2028 || c == 0x2029 || c == 0xfeff || (c & 0xfffe) == 0xfffe) {
             return false;
         }
-        p += n;
     }
     return true;
 }
@@ -119,7 +101,7 @@ int value_parse_scalar(const struct option *option, const char *text, size_t len
         }
         break;
     case OPTION_TEXT:
-        ok = ok && len < option->size && is_plain_text(text);
+        ok = ok && len < option->size && is_plain_text(text, len);
         if (ok) {
             memset(field, 0, option->size);
             memcpy(field, text, len);

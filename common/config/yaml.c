@@ -14,7 +14,6 @@
 #include <string.h>
 #include <yaml.h>
 
-#define FILE_MAX    ((size_t)1 << 20)
 #define SECTION_MAX 8 /* depth of sections that a set may have */
 #define WHERE_MAX   256
 
@@ -242,7 +241,7 @@ static int check_complete(const struct reader *reader)
 static int parse(const struct option_set *set, const char *name, const uint8_t *text, size_t len, bool complete,
                  void *out, struct err *err)
 {
-    if (len > FILE_MAX) {
+    if (len > CONFIG_FILE_MAX) {
         return err_set(err, ERR_CONFIG, "%s: larger than 1 MiB", name);
     }
     struct reader reader = {.set = set, .name = name, .out = out, .err = err};

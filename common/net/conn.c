@@ -161,9 +161,7 @@ static void on_write(uv_write_t *request, int status)
     struct write *write = request->data;
     struct conn *conn = write->conn;
     conn->queued_bytes -= write->total;
-    if (status == 0) {
-        conn->bytes_out += write->total;
-    } else if (conn->state == CONN_OPEN && conn->reason.code == 0) {
+    if (status != 0 && conn->state == CONN_OPEN && conn->reason.code == 0) {
         (void)err_set(&conn->reason, ERR_IO, "%s: %s", conn->peer, uv_strerror(status));
     }
     write_free(write);
@@ -247,16 +245,6 @@ void conn_limit(struct conn *conn, const struct frame_limits *limits)
     frame_decoder_limit(&conn->decoder, limits);
 }
 
-void *conn_ctx(const struct conn *conn)
-{
-    return conn->options.ctx;
-}
-
-void conn_set_ctx(struct conn *conn, void *ctx)
-{
-    conn->options.ctx = ctx;
-}
-
 const char *conn_peer(const struct conn *conn)
 {
     return conn->peer;
@@ -265,9 +253,4 @@ const char *conn_peer(const struct conn *conn)
 uint64_t conn_bytes_in(const struct conn *conn)
 {
     return conn->bytes_in;
-}
-
-uint64_t conn_bytes_out(const struct conn *conn)
-{
-    return conn->bytes_out;
 }

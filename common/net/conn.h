@@ -55,11 +55,10 @@ int conn_send(struct conn *conn, struct msg *msg, struct err *err);
 size_t conn_queued_bytes(const struct conn *conn);
 void conn_limit(struct conn *conn, const struct frame_limits *limits);
 void conn_close(struct conn *conn, uint64_t linger_ms);
-void *conn_ctx(const struct conn *conn);
-void conn_set_ctx(struct conn *conn, void *ctx);
-const char *conn_peer(const struct conn *conn); /* "127.0.0.1:53122" */
-uint64_t conn_bytes_in(const struct conn *conn);
-uint64_t conn_bytes_out(const struct conn *conn);
+const char *conn_peer(const struct conn *conn);  /* "127.0.0.1:53122" */
+uint64_t conn_bytes_in(const struct conn *conn); /* from the peer so far */
+/* How long last words may take, by the table of time-outs in proto/PROTOCOL.md. */
+uint64_t conn_linger_ms(uint64_t idle_timeout_ms);
 
 /* A listening socket. port 0 lets the kernel choose; `bound` receives the real "host:port". ERR_UNAVAILABLE with the
  * address when it is in use. */

@@ -104,12 +104,16 @@ static void say_why(struct conn *conn, const struct err *why)
     }
 }
 
+uint64_t conn_linger_ms(uint64_t idle_timeout_ms)
+{
+    uint64_t wanted = idle_timeout_ms / 12;
+    return wanted == 0 || wanted > LINGER_MOST_MS ? LINGER_MOST_MS : wanted;
+}
+
 void conn_refuse(struct conn *conn, const struct err *why)
 {
     conn->reason = *why;
     (void)err_prefix(&conn->reason, "%s", conn->peer);
     say_why(conn, why);
-    uint64_t linger_ms = conn->options.idle_timeout_ms / 12;
-    linger_ms = linger_ms == 0 || linger_ms > LINGER_MOST_MS ? LINGER_MOST_MS : linger_ms;
-    conn_close(conn, linger_ms);
+    conn_close(conn, conn_linger_ms(conn->options.idle_timeout_ms));
 }

@@ -34,7 +34,7 @@ struct conn {
     struct err reason;
     char peer[NET_ADDRESS_MAX];
     uint64_t last_read_ms;
-    uint64_t bytes_in, bytes_out;
+    uint64_t bytes_in;
     size_t queued_bytes;
     int handles;       /* not closed yet */
     bool silent;       /* nobody has seen it: no on_close */

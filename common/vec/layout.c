@@ -25,12 +25,10 @@
 #include <string.h>
 
 /* With these no product below leaves 64 bits, and the table stays small whatever a hostile file asks for. */
-#define BLOCKS_MAX      64
-#define WIDTH_MAX       4096
-#define INPUT_MAX       4096
-#define FEATURES_MAX    65536
-#define TOTAL_MAX       (UINT64_C(1) << 31)
-#define TABLE_BYTES_MAX ((size_t)1 << 20)
+#define BLOCKS_MAX   64
+#define WIDTH_MAX    4096
+#define INPUT_MAX    4096
+#define FEATURES_MAX 65536
 
 enum region { REGION_DECAY, REGION_NO_DECAY, REGION_STATISTICS };
 
@@ -200,14 +198,14 @@ int layout_new(const struct model_spec *spec, struct layout **out, struct err *e
     }
     layout->backbone = (spec->width << (spec->stages - 1)) * expansion(spec);
     measure(layout);
-    if (layout->total > TOTAL_MAX) {
+    if (layout->total > LAYOUT_TOTAL_MAX) {
         rc = err_set(err, ERR_CONFIG, "the model has %llu parameters, more than 2^31",
                      (unsigned long long)layout->total);
         goto fail;
     }
     layout->tensors = mem_new(layout->count, sizeof *layout->tensors);
     struct buf table;
-    buf_init(&table, TABLE_BYTES_MAX);
+    buf_init(&table, LAYOUT_TABLE_MAX);
     rc = layout->tensors ? 0 : ERR_NOMEM;
     if (rc == 0) {
         measure(layout);

@@ -49,6 +49,9 @@ enum tensor_kind {
     TENSOR_BN_SQUARE, /* running second moment E[x^2] */
 };
 
+#define LAYOUT_TOTAL_MAX (UINT64_C(1) << 31) /* floats */
+#define LAYOUT_TABLE_MAX ((size_t)1 << 20)   /* bytes of layout_table */
+
 #define TENSOR_NAME_MAX 48
 struct tensor {
     char name[TENSOR_NAME_MAX]; /* as in "stage1.0.conv1.weight", see layout.c for the table */

@@ -33,10 +33,9 @@
 #define MAGIC       "STARLNGM"
 #define VERSION     1
 #define FIXED_BYTES 128
-#define HEAD_MAX    ((size_t)1 << 20)
-#define TOTAL_MAX   (UINT64_C(1) << 31)
+#define HEAD_MAX    (LAYOUT_TABLE_MAX + FIXED_BYTES)
 #define HASH_BYTES  16
-#define FILE_MAX    (HEAD_MAX + (size_t)TOTAL_MAX * 4 + HASH_BYTES)
+#define FILE_MAX    (HEAD_MAX + (size_t)LAYOUT_TOTAL_MAX * 4 + HASH_BYTES)
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "floats are written as they lie in memory");
 _Static_assert(sizeof(float) == 4, "floats are IEEE 754 binary32");
@@ -144,7 +143,7 @@ static int check_frame(const uint8_t *data, size_t len, struct err *err)
                        VERSION);
     }
     uint64_t head = load_u32(data + 12), table = load_u32(data + 108), total = load_u64(data + 112);
-    if (total > TOTAL_MAX || head > HEAD_MAX || head != (FIXED_BYTES + table + 63) / 64 * 64) {
+    if (total > LAYOUT_TOTAL_MAX || head > HEAD_MAX || head != (FIXED_BYTES + table + 63) / 64 * 64) {
         return err_set(err, ERR_DATA, "the header's sizes are impossible");
     }
     uint64_t want = head + total * 4 + HASH_BYTES;

@@ -2,7 +2,8 @@
  * business. */
 #include "common/wire/msg.h"
 
-uint32_t element_bytes(uint32_t element)
+/* 0: unknown. */
+static uint32_t element_bytes(uint32_t element)
 {
     switch (element) {
     case ELEMENT_F32:

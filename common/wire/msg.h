@@ -292,6 +292,5 @@ extern const struct frame_limits msg_limits_client;          /* client, and `sta
 /* Whether a description is sane by itself: known kind and element, count and bytes that agree, within 4 GiB; features
  * have a dimension that divides the count, others have neither dimension nor encoder. ERR_PROTOCOL. */
 int blob_check(const struct blob *blob, struct err *err);
-uint32_t element_bytes(uint32_t element); /* 4, 2, 2, 1; 0 for unknown */
 
 #endif

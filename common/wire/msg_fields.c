@@ -4,8 +4,8 @@
 #include "common/base/hash.h"
 #include "common/base/mem.h"
 #include "common/base/name.h"
+#include "common/base/text.h"
 #include "common/wire/msg_schema.h"
-#include "common/wire/text.h"
 
 #include <math.h>
 #include <stdbool.h>

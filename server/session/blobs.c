@@ -5,6 +5,9 @@
 
 #include <string.h>
 
+/* All who fetch the model share its memory; a piece of a sample is a copy for its reader alone. */
+#define REMOTE_CHUNK_BYTES (256u << 10)
+
 static struct blob describe(const struct coordinator *c, uint32_t kind, uint64_t count)
 {
     return (struct blob){
@@ -85,7 +88,8 @@ void download_continue(struct coordinator *c, struct peer *peer)
         return;
     }
     uint64_t left = download->bytes - download->offset;
-    uint32_t len = left < FRAME_CHUNK_MAX ? (uint32_t)left : FRAME_CHUNK_MAX;
+    uint32_t most = download->kind == BLOB_MODEL ? FRAME_CHUNK_MAX : REMOTE_CHUNK_BYTES;
+    uint32_t len = left < most ? (uint32_t)left : most;
     if (len == 0) {
         download->active = false;
         return;

@@ -188,6 +188,7 @@ int coordinator_step(struct coordinator *c, const struct event *event, uint64_t 
         if (peer) {
             peer->sending = false;
             download_continue(c, peer);
+            status_continue(c, peer);
         }
         break;
     case EVENT_PEER_CLOSED:

@@ -77,14 +77,14 @@ enum action_kind {
     ACTION_SEND,  /* peer, message (owned by the action; the shell may take its payload) */
     ACTION_CLOSE, /* peer: after what is queued has been written */
     ACTION_JOB,   /* job */
-    ACTION_EXIT,  /* exit_code: all is saved and said */
+    ACTION_EXIT,  /* result: all is said, and all is saved if it is 0 */
 };
 struct action {
     enum action_kind kind;
     uint32_t peer;
     struct msg message;
     struct job *job;
-    int exit_code;
+    int result; /* 0, or the ERR_ code of what kept the last round from being saved */
 };
 struct actions {
     struct action *items;

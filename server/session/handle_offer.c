@@ -156,10 +156,14 @@ void handle_offer(struct coordinator *c, struct peer *peer, const struct msg_off
     }
     if (c->round.phase == ROUND_OPEN) {
         round_apply(c, ROUND_OFFERED, index);
-    }
-    if (c->round.phase == ROUND_OPEN && !in_round->participant) {
-        decline(c, peer, offer, DECLINE_NOT_SELECTED, "the client is not in this round");
-        return;
+        if (c->round.phase != ROUND_OPEN) { /* Its deadline had passed before this was read. */
+            decline(c, peer, offer, DECLINE_STALE, "the round is closed");
+            return;
+        }
+        if (!in_round->participant) {
+            decline(c, peer, offer, DECLINE_NOT_SELECTED, "the client is not in this round");
+            return;
+        }
     }
     member->offer = *offer;
     slots_enqueue(c, index);

@@ -1,4 +1,5 @@
-/* STATUS: everything that an operator may see, in one reply. */
+/* STATUS: everything that an operator may see, in one reply. One reply is under way at a time, so that somebody who
+ * asks without reading costs no more memory than one. */
 #include "common/base/mem.h"
 #include "server/session/state.h"
 
@@ -38,10 +39,10 @@ static void describe_round(const struct round_summary *summary, struct status_ro
     };
 }
 
-void handle_status(struct coordinator *c, struct peer *peer, const struct msg_status *status)
+static void reply_to(struct coordinator *c, struct peer *peer, uint32_t wanted)
 {
     uint32_t clients = c->round.count < MSG_CLIENTS_MAX ? c->round.count : MSG_CLIENTS_MAX;
-    uint32_t history = c->history_count < status->history ? c->history_count : status->history;
+    uint32_t history = c->history_count < wanted ? c->history_count : wanted;
     history = history < MSG_HISTORY_MAX ? history : MSG_HISTORY_MAX;
 
     struct msg msg = {.type = MSG_STATUS_REPLY};
@@ -75,4 +76,20 @@ void handle_status(struct coordinator *c, struct peer *peer, const struct msg_st
     reply->clients_count = clients;
     reply->history_count = history;
     peer_send(c, peer, &msg);
+}
+
+void status_continue(struct coordinator *c, struct peer *peer)
+{
+    if (peer->asked > 0 && !peer->sending) {
+        peer->asked--;
+        peer->sending = true;
+        reply_to(c, peer, peer->asked_history);
+    }
+}
+
+void handle_status(struct coordinator *c, struct peer *peer, const struct msg_status *status)
+{
+    peer->asked++;
+    peer->asked_history = status->history;
+    status_continue(c, peer);
 }

@@ -216,7 +216,7 @@ static void aggregated(struct coordinator *c)
     c->nomem = true;
     (void)snprintf(c->trouble, sizeof c->trouble, "memory for the model of round %u", round_current(c));
     log_event(c->log, LOG_LEVEL_ERROR, "aggregation_failed", "round=%u reason=\"%s\"", round_current(c), c->trouble);
-    c->exit_code = c->round.stopping ? err_exit_code(ERR_NOMEM) : 0;
+    c->result = c->round.stopping ? ERR_NOMEM : 0;
     round_apply(c, ROUND_FAILED, 0);
 }
 
@@ -283,7 +283,7 @@ static void save_done(struct coordinator *c, int result, const struct err *reaso
     (void)quotable(reason && reason->text[0] ? reason->text : err_meaning(result), text);
     (void)snprintf(c->trouble, sizeof c->trouble, "%s: %.230s", result == ERR_FULL ? "disk space" : "the disk", text);
     log_event(c->log, LOG_LEVEL_ERROR, "save_failed", "round=%u waits_for=\"%s\"", round_current(c), c->trouble);
-    c->exit_code = c->round.stopping ? err_exit_code(result) : 0;
+    c->result = c->round.stopping ? result : 0;
     round_apply(c, ROUND_FAILED, 0);
 }
 

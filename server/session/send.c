@@ -135,7 +135,7 @@ void send_declined(struct coordinator *c, struct peer *peer, uint32_t round, uin
     log_event(c->log, LOG_LEVEL_WARN, "contribution_declined", "name=%s round=%u reason=\"%s\" text=\"%s\"",
               name_of(c, peer), round, decline_reason_name(reason), quotable(msg.declined.text, text));
     peer_send(c, peer, &msg);
-    c->declined++;
+    c->declined += round == round_current(c);
 }
 
 void send_accepted(struct coordinator *c, struct peer *peer, uint32_t round)
@@ -214,7 +214,7 @@ void flush_due(struct coordinator *c)
     if (c->exit_due) {
         struct action *action = emit(c, ACTION_EXIT, NONE);
         if (action) {
-            action->exit_code = c->exit_code;
+            action->result = c->result;
             c->exit_due = false;
         }
     }

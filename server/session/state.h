@@ -49,11 +49,12 @@ struct peer {
     uint32_t member; /* NONE before HELLO, for operators, and after it was let go */
     bool doomed;     /* to be closed at the end of the step */
     bool close_due;  /* ACTION_CLOSE is not handed out yet */
-    bool sending;    /* a chunk of ours lies in its write queue */
+    bool sending;    /* a chunk or a status of ours lies in its write queue */
     bool regranted;  /* chunks that it sent before the latest GRANT may still arrive, and mean nothing */
     uint64_t opened_ms;
     const struct frame_limits *limits;
     struct download download;
+    uint32_t asked, asked_history; /* STATUS messages that wait for an answer; the rounds that the latest wants */
     char address[56];
 };
 
@@ -141,7 +142,7 @@ struct coordinator {
     struct counted *counted;
     struct round_summary summary; /* of the round that is being saved */
     char trouble[MSG_TEXT_MAX];   /* why saving or aggregating failed last; empty: it did not */
-    int exit_code;
+    int result;                   /* of ACTION_EXIT */
     struct round_summary *history;
     uint32_t history_count, history_room;
     uint32_t accepted; /* in round `durable` */
@@ -251,6 +252,8 @@ void handle_progress(struct coordinator *c, struct peer *peer, const struct msg_
 void handle_offer(struct coordinator *c, struct peer *peer, const struct msg_offer *offer);
 void handle_chunk(struct coordinator *c, struct peer *peer, const struct msg *chunk);
 void handle_status(struct coordinator *c, struct peer *peer, const struct msg_status *status);
+/* The next answer, unless one is still in the peer's write queue. */
+void status_continue(struct coordinator *c, struct peer *peer);
 void handle_bye(struct coordinator *c, struct peer *peer, const struct msg_bye *bye);
 
 #endif

@@ -31,7 +31,7 @@ static void carry_out(struct daemon *daemon, struct action *action)
         }
         break;
     case ACTION_EXIT:
-        daemon_leave(daemon, action->exit_code == 0 ? 0 : ERR_FAILED);
+        daemon_leave(daemon, action->result);
         break;
     }
 }
@@ -234,6 +234,10 @@ int daemon_check(const struct server_options *options, struct err *err)
             err->code = ERR_CONFIG;
         }
         return ERR_CONFIG;
+    }
+    if (options->max_clients < options->plan.min_clients) {
+        return err_set(err, ERR_CONFIG, "max_clients: %u is less than plan.min_clients, %u: no round could ever open",
+                       options->max_clients, options->plan.min_clients);
     }
     return plan_check(&options->plan, err);
 }

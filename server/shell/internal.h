@@ -37,9 +37,9 @@ void peers_close_all(struct daemon *daemon);
 /* ---- jobs.c ---- */
 
 struct jobs {
-    struct job **waiting; /* in order; waiting[0] is at work when `busy` */
+    struct job **waiting; /* in order */
     uint32_t count, capacity;
-    bool busy;
+    struct job *current; /* at work; NULL: none */
     uv_work_t work;
     int result;
     struct err reason;

@@ -1,8 +1,8 @@
 /* What takes long, off the loop: absorbing an update, making the next model, saving it. One job at a time, in the order
  * in which the coordinator gave them out; it relies on that order.
  *
- * The worker touches the job, the store and nothing else of the daemon; the loop touches neither store nor job while
- * the worker is at it. */
+ * The worker touches the job, its result, the store and nothing else of the daemon; the loop touches neither store nor
+ * job while the worker is at it. */
 #include "server/shell/internal.h"
 
 #include "common/base/mem.h"
@@ -16,7 +16,7 @@ static void work(uv_work_t *request)
 {
     struct daemon *daemon = request->data;
     struct jobs *jobs = &daemon->jobs;
-    struct job *job = jobs->waiting[0];
+    struct job *job = jobs->current;
     jobs->result = 0;
     jobs->reason = (struct err){0};
     if (job->kind != JOB_SAVE) {
@@ -35,10 +35,8 @@ static void on_done(uv_work_t *request, int status)
     struct daemon *daemon = request->data;
     struct jobs *jobs = &daemon->jobs;
     struct event event = {
-        .kind = EVENT_JOB_DONE, .job = jobs->waiting[0], .result = jobs->result, .reason = &jobs->reason};
-    jobs->count--;
-    memmove(jobs->waiting, jobs->waiting + 1, jobs->count * sizeof(struct job *));
-    jobs->busy = false;
+        .kind = EVENT_JOB_DONE, .job = jobs->current, .result = jobs->result, .reason = &jobs->reason};
+    jobs->current = NULL;
     daemon_event(daemon, &event);
     start_next(daemon);
 }
@@ -46,10 +44,12 @@ static void on_done(uv_work_t *request, int status)
 static void start_next(struct daemon *daemon)
 {
     struct jobs *jobs = &daemon->jobs;
-    if (jobs->busy || jobs->count == 0) {
+    if (jobs->current || jobs->count == 0) {
         return;
     }
-    jobs->busy = true;
+    jobs->current = jobs->waiting[0];
+    jobs->count--;
+    memmove(jobs->waiting, jobs->waiting + 1, jobs->count * sizeof(struct job *));
     jobs->work.data = daemon;
     (void)uv_queue_work(&daemon->loop, &jobs->work, work, on_done); /* fails only without a work function */
 }
@@ -59,14 +59,10 @@ int jobs_push(struct daemon *daemon, struct job *job)
     struct jobs *jobs = &daemon->jobs;
     if (jobs->count == jobs->capacity) {
         uint32_t capacity = jobs->capacity ? jobs->capacity * 2 : 8;
-        struct job **waiting = mem_new(capacity, sizeof(struct job *));
+        struct job **waiting = mem_resize(jobs->waiting, capacity, sizeof(struct job *));
         if (!waiting) {
             return ERR_NOMEM;
         }
-        if (jobs->count > 0) {
-            memcpy(waiting, jobs->waiting, jobs->count * sizeof(struct job *));
-        }
-        mem_free(jobs->waiting);
         jobs->waiting = waiting;
         jobs->capacity = capacity;
     }

@@ -6,7 +6,10 @@
 
 #include <string.h>
 
-#define QUEUE_MAX_BYTES ((size_t)16 << 20) /* a status of MSG_CLIENTS_MAX clients, or some chunks */
+#define QUEUE_MAX_BYTES ((size_t)16 << 20) /* a status of MSG_CLIENTS_MAX clients, or a chunk */
+/* Whoever has left so much unread is sent no more. One chunk or one status is under way at a time; the rest is small,
+ * and somebody who asks for answers without reading them must not fill the memory with them. */
+#define UNREAD_MAX_BYTES ((size_t)FRAME_CHUNK_MAX + ((size_t)128 << 10))
 
 static uint32_t number_of(const struct peer *peer)
 {
@@ -63,6 +66,7 @@ static void on_close(void *ctx, struct conn *conn, const struct err *reason)
 {
     (void)conn;
     struct peer *peer = ctx;
+    peer->closing = true;
     tell(peer, (struct event){.kind = EVENT_PEER_CLOSED, .reason = reason});
     peer->conn = NULL;
     peer->closing = false;
@@ -156,7 +160,10 @@ void peers_send(struct daemon *daemon, uint32_t number, struct msg *msg)
     if (!peer || !peer->conn || peer->closing) {
         return;
     }
-    int rc = conn_send(peer->conn, msg, &err);
+    size_t unread = conn_queued_bytes(peer->conn);
+    int rc = unread > UNREAD_MAX_BYTES
+                 ? err_set(&err, ERR_LIMIT, "%s: leaves %zu bytes unread", conn_peer(peer->conn), unread)
+                 : conn_send(peer->conn, msg, &err);
     if (rc && rc != ERR_STATE) { /* ERR_STATE: the connection is on its way out, on_close will tell */
         log_event(daemon->log, LOG_LEVEL_WARN, "send_failed", "reason=\"%s\"", err.text);
         peer->closing = true;
@@ -164,13 +171,12 @@ void peers_send(struct daemon *daemon, uint32_t number, struct msg *msg)
     }
 }
 
-/* Time-outs other than the user's are fractions of it: what was said has idle_timeout / 12 to be written. */
 void peers_close(struct daemon *daemon, uint32_t number)
 {
     struct peer *peer = number < daemon->peers.room ? &daemon->peers.items[number] : NULL;
     if (peer && peer->conn && !peer->closing) {
         peer->closing = true;
-        conn_close(peer->conn, daemon->options->idle_timeout_ms / 12);
+        conn_close(peer->conn, conn_linger_ms(daemon->options->idle_timeout_ms));
     }
 }
 

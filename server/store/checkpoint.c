@@ -28,7 +28,6 @@
 
 #include <string.h>
 
-#define MAGIC         "STARLNGC"
 #define VERSION       1
 #define FIXED_BYTES   168
 #define COUNTED_BYTES 68
@@ -36,20 +35,7 @@
 #define HASH_BYTES    16
 #define HEAD_MAX      ((size_t)64 << 20) /* a plan, and counted contributions of 900,000 sites */
 
-static void store_f64(uint8_t *p, double v)
-{
-    uint64_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    store_u64(p, bits);
-}
-
-static double load_f64(const uint8_t *p)
-{
-    uint64_t bits = load_u64(p);
-    double v;
-    memcpy(&v, &bits, sizeof v);
-    return v;
-}
+static const char magic[8] = "STARLNGC"; /* no zero behind it */
 
 static void store_summary(uint8_t *p, const struct round_summary *summary)
 {
@@ -90,7 +76,7 @@ int checkpoint_encode(const struct checkpoint *checkpoint, const struct checkpoi
                       struct hash128 *tail)
 {
     uint8_t fixed[FIXED_BYTES];
-    memcpy(fixed, MAGIC, 8);
+    memcpy(fixed, magic, sizeof magic);
     store_u32(fixed + 8, VERSION);
     store_u32(fixed + 12, checkpoint->round);
     memcpy(fixed + 16, checkpoint->run.bytes, 16);
@@ -130,7 +116,7 @@ static int check_frame(const uint8_t *data, size_t len, struct err *err)
     if (len < FIXED_BYTES + HASH_BYTES) {
         return err_set(err, ERR_DATA, "truncated: %zu bytes", len);
     }
-    if (memcmp(data, MAGIC, 8) != 0) {
+    if (memcmp(data, magic, sizeof magic) != 0) {
         return err_set(err, ERR_DATA, "no checkpoint: the first bytes are wrong");
     }
     if (load_u32(data + 8) != VERSION) {

@@ -15,6 +15,8 @@ static const char schema[] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL
                              " seconds REAL, images INTEGER, loss REAL, loss_contrast REAL, loss_matching REAL,"
                              " remote_share REAL, bytes_up INTEGER, bytes_down INTEGER)";
 
+const char *const history_files[HISTORY_FILES] = {"history.db-wal", "history.db-shm", "history.db"};
+
 void history_close(struct store *store)
 {
     (void)sqlite3_close(store->history);
@@ -52,7 +54,6 @@ static int failed(struct store *store, const char *step, int rc, struct err *err
 
 static int history_open(struct store *store, struct err *err)
 {
-    static const char *const parts[] = {"history.db-wal", "history.db-shm", "history.db"};
     char path[DISK_PATH_MAX];
     if (store->history) {
         return 0;
@@ -65,12 +66,12 @@ static int history_open(struct store *store, struct err *err)
     int rc = try_open(store, path);
     if (rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB) {
         log_event(store->log, LOG_LEVEL_WARN, "history_replaced", "file=%s reason=\"%s\"", path, sqlite3_errstr(rc));
-        for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-            if (disk_join(path, store->folder, parts[i]) == 0) {
+        for (size_t i = 0; i < HISTORY_FILES; i++) {
+            if (disk_join(path, store->folder, history_files[i]) == 0) {
                 (void)disk_remove(store->disk, path, NULL);
             }
         }
-        rc = try_open(store, path); /* the last part was the database itself */
+        rc = try_open(store, path); /* the last one was the database itself */
     }
     return rc == SQLITE_OK ? 0 : failed(store, "open", rc, err);
 }

@@ -23,6 +23,9 @@ static inline bool store_is_real(const struct store *store)
 }
 
 void history_close(struct store *store);
+/* The database and what SQLite keeps beside it; the database comes last. */
+#define HISTORY_FILES 3
+extern const char *const history_files[HISTORY_FILES];
 
 /* The names in a folder that are short enough to be ours. */
 #define LISTING_NAME_MAX 64
@@ -33,6 +36,7 @@ struct listing {
 /* An absent folder is an empty one. ERR_NOMEM, ERR_IO. */
 int listing_read(const struct disk *disk, const char *folder, struct listing *out, struct err *err);
 void listing_fini(struct listing *listing);
+void checkpoint_name(uint32_t round, char out[LISTING_NAME_MAX]);
 /* Whether a name is exactly the one of a checkpoint or model of some round. */
 bool checkpoint_round(const char *name, uint32_t *round);
 bool model_round(const char *name, uint32_t *round);

@@ -1,4 +1,4 @@
-/* What lies in the state folder: names of checkpoints and models, and back from names to rounds. A name counts only
+/* What lies in the state folder: names of checkpoints and models by round, and back from names to rounds. A name counts only
  * when it is exactly what we would write, so that a file of somebody else is never loaded and never removed. */
 #include "server/store/internal.h"
 
@@ -44,25 +44,50 @@ void listing_fini(struct listing *listing)
     *listing = (struct listing){0};
 }
 
-static bool round_of(const char *name, const char *before, const char *after, uint32_t *round)
+void checkpoint_name(uint32_t round, char out[LISTING_NAME_MAX])
+{
+    (void)snprintf(out, LISTING_NAME_MAX, "checkpoint-%06u", round);
+}
+
+static void model_name(uint32_t round, char out[LISTING_NAME_MAX])
+{
+    (void)snprintf(out, LISTING_NAME_MAX, "round-%06u.starling", round);
+}
+
+int checkpoint_path(const struct store *store, uint32_t round, char out[DISK_PATH_MAX])
+{
+    char name[LISTING_NAME_MAX];
+    checkpoint_name(round, name);
+    return disk_join(out, store->folder, name);
+}
+
+int store_model_path(const struct store *store, uint32_t round, char out[DISK_PATH_MAX])
+{
+    char name[LISTING_NAME_MAX];
+    model_name(round, name);
+    return disk_join(out, store->models, name);
+}
+
+static bool round_of(const char *name, const char *before, void (*name_of)(uint32_t, char[LISTING_NAME_MAX]),
+                     uint32_t *round)
 {
     char canonical[LISTING_NAME_MAX];
     if (strncmp(name, before, strlen(before)) != 0) {
         return false;
     }
     *round = (uint32_t)strtoull(name + strlen(before), NULL, 10);
-    (void)snprintf(canonical, sizeof canonical, "%s%06u%s", before, *round, after);
+    name_of(*round, canonical);
     return strcmp(canonical, name) == 0;
 }
 
 bool checkpoint_round(const char *name, uint32_t *round)
 {
-    return round_of(name, "checkpoint-", "", round);
+    return round_of(name, "checkpoint-", checkpoint_name, round);
 }
 
 bool model_round(const char *name, uint32_t *round)
 {
-    return round_of(name, "round-", ".starling", round);
+    return round_of(name, "round-", model_name, round);
 }
 
 static int ascending(const void *a, const void *b)

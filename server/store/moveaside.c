@@ -58,11 +58,10 @@ static int move_models(const struct store *store, const char *to, struct err *er
 
 static int move_history(struct store *store, const char *to, struct err *err)
 {
-    static const char *const names[] = {"history.db-wal", "history.db-shm", "history.db"};
     int rc = 0;
     history_close(store);
-    for (size_t i = 0; rc == 0 && store_is_real(store) && i < sizeof names / sizeof names[0]; i++) {
-        rc = move(store, store->folder, to, names[i], err);
+    for (size_t i = 0; rc == 0 && store_is_real(store) && i < HISTORY_FILES; i++) {
+        rc = move(store, store->folder, to, history_files[i], err);
     }
     return rc;
 }
@@ -84,7 +83,7 @@ int store_move_aside(struct store *store, struct err *err)
     rc = rc ? rc : move_history(store, to, err);
     rc = rc ? rc : move_models(store, to_models, err);
     for (uint32_t i = 0; rc == 0 && i < count; i++) {
-        (void)snprintf(name, sizeof name, "checkpoint-%06u", rounds[i]);
+        checkpoint_name(rounds[i], name);
         rc = move(store, store->folder, to, name, err);
     }
     if (rc == 0) {

@@ -12,48 +12,11 @@
 #include "server/store/checkpoint.h"
 #include "server/store/internal.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #define CHECKPOINT_MAX ((size_t)8 << 30)
-
-int checkpoint_path(const struct store *store, uint32_t round, char out[DISK_PATH_MAX])
-{
-    char name[LISTING_NAME_MAX];
-    (void)snprintf(name, sizeof name, "checkpoint-%06u", round);
-    return disk_join(out, store->folder, name);
-}
-
-int store_model_path(const struct store *store, uint32_t round, char out[DISK_PATH_MAX])
-{
-    char name[LISTING_NAME_MAX];
-    (void)snprintf(name, sizeof name, "round-%06u.starling", round);
-    return disk_join(out, store->models, name);
-}
-
-/* The lock goes with the process, however it ends. */
-static int take_lock(struct store *store, struct err *err)
-{
-    char path[DISK_PATH_MAX];
-    int rc = disk_join(path, store->folder, "lock");
-    if (rc) {
-        return err_set(err, rc, "%s: the path is too long", store->folder);
-    }
-    store->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (store->lock < 0) {
-        return err_set(err, ERR_CANTCREATE, "%s: %s", path, strerror(errno));
-    }
-    if (flock(store->lock, LOCK_EX | LOCK_NB)) {
-        return errno == EWOULDBLOCK
-                   ? err_set(err, ERR_UNAVAILABLE, "%s: another server uses this state folder", store->folder)
-                   : err_set(err, ERR_IO, "%s: lock: %s", path, strerror(errno));
-    }
-    return 0;
-}
 
 int store_open(const struct disk *disk, const char *folder, uint32_t keep_every, const struct log *log,
                struct store **out, struct err *err)
@@ -74,7 +37,7 @@ int store_open(const struct disk *disk, const char *folder, uint32_t keep_every,
     }
     rc = rc ? rc : disk_make_folder(disk, store->folder, err);
     if (rc == 0 && store_is_real(store)) {
-        rc = take_lock(store, err);
+        rc = disk_lock(store->folder, "server", &store->lock, err);
     }
     rc = rc ? rc : disk_make_folder(disk, store->models, err);
     if (rc == 0) {

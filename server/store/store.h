@@ -4,6 +4,7 @@
  *   models/round-000012.starling   the model after round 12, a model file (common/vec/modelfile.h)
  *   checkpoint-000012         everything else of that state, and the content hash of its model: the commit point
  *   history.db                SQLite, derived: trimmed to the checkpoint at start
+ *   old-<run>/                a run that a new one moved aside
  *
  * A save writes the model first and the checkpoint second, each durably (disk_save); the state of round n exists when
  * checkpoint n does. The predecessor is kept, older ones are removed, except models that `keep_every` keeps: those of
@@ -51,7 +52,7 @@ void store_close(struct store *store);
 
 /* *found false: an empty folder. ERR_DATA: checkpoints exist but none is whole (never starts from scratch by itself);
  * ERR_CONFIG: the newest whole one has another plan than `plan` and new_run is false: the sentence lists the changed
- * keys. With new_run, what is there is moved aside into old-<run>/ and *found is false. */
+ * keys; ERR_MISMATCH: this program lays its model out differently. With new_run, what is there is moved aside into old-<run>/ and *found is false. */
 int store_load(struct store *store, const struct layout *layout, const uint8_t *plan, uint32_t plan_len, bool new_run,
                struct checkpoint *out, bool *found, struct err *err);
 /* Durable when it returns 0. May run on another thread than the rest, one call at a time. ERR_FULL, ERR_IO: the last

@@ -218,7 +218,7 @@ static void carry_out(struct world *world, struct action *action)
         begin_job(world);
         break;
     case ACTION_EXIT:
-        say(world, "server", "exits with %d", action->exit_code);
+        say(world, "server", "exits with %s", err_name(action->result));
         net_process_gone(world, WHO_SERVER, false);
         forget(server);
         schedule(world, between(world, 100, 5000), (struct entry){.kind = HAPPEN_SERVER_START, .who = WHO_SERVER});

@@ -156,6 +156,24 @@ static void test_a_silent_server_is_left(void **state)
     }
 }
 
+/* A chunk of 1 MiB may take longer than the time-out on a thin line; what counts is that bytes come. */
+static void test_bytes_of_a_long_message_are_no_silence(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f);
+    to_fetching(&f);
+    for (uint64_t end = f.now_ms + 4 * IDLE_MS; f.now_ms < end;) {
+        happens(&f, SESSION_HEARD);
+        tick(&f);
+        assert_null(action_of(&f, SESSION_CLOSE));
+    }
+    while (!action_of(&f, SESSION_CLOSE)) {
+        tick(&f);
+    }
+    fixture_fini(&f);
+}
+
 static void test_a_stall_of_our_own_is_not_the_servers_silence(void **state)
 {
     (void)state;
@@ -163,6 +181,7 @@ static void test_a_stall_of_our_own_is_not_the_servers_silence(void **state)
     begin(&f);
     to_training(&f);
     f.now_ms += 20 * IDLE_MS; /* SIGSTOP ... SIGCONT, and the timer comes first */
+    happens(&f, SESSION_PROGRESS);
     happens(&f, SESSION_TICK);
     assert_null(action_of(&f, SESSION_CLOSE));
     hears(&f, (struct msg){.type = MSG_ALIVE}); /* It was in the socket all the time. */
@@ -345,6 +364,7 @@ int main(void)
         cmocka_unit_test(test_a_long_absence_does_not_fill_the_log),
         cmocka_unit_test(test_heartbeats_in_every_state_after_welcome),
         cmocka_unit_test(test_a_silent_server_is_left),
+        cmocka_unit_test(test_bytes_of_a_long_message_are_no_silence),
         cmocka_unit_test(test_a_stall_of_our_own_is_not_the_servers_silence),
         cmocka_unit_test(test_rejections),
         cmocka_unit_test(test_servers_we_do_not_belong_to),

@@ -223,7 +223,8 @@ static void test_training_outlasts_the_connection(void **state)
     fixture_fini(&f);
 }
 
-static void test_trained_while_offline_is_offered_at_the_next_round_message(void **state)
+/* The server need not invite it again: after a restart the round may have opened with others. */
+static void test_trained_while_offline_is_offered_without_being_asked(void **state)
 {
     (void)state;
     struct fixture f;
@@ -233,9 +234,32 @@ static void test_trained_while_offline_is_offered_at_the_next_round_message(void
     trained(&f, OPEN);
     assert_int_equal(f.actions.count, 0);
     to_ready(&f);
+    assert_int_equal(must_send(&f, MSG_OFFER)->offer.round, OPEN);
     hears(&f, round_of(&f, OPEN));
-    must_send(&f, MSG_OFFER);
-    assert_null(sent(&f, MSG_FETCH));
+    assert_int_equal(f.actions.count, 0); /* offered already, and not trained again */
+    is_in(&f, "OFFERING");
+    fixture_fini(&f);
+}
+
+static void test_trained_between_ready_and_round_is_offered_too(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f);
+    to_training(&f);
+    reconnect(&f, DURABLE, 0);
+    is_in(&f, "READY");
+    trained(&f, OPEN);
+    assert_int_equal(must_send(&f, MSG_OFFER)->offer.round, OPEN);
+    fixture_fini(&f);
+
+    begin(&f); /* Not to a server that went back. */
+    to_training(&f);
+    reconnect(&f, DURABLE - 1, 0);
+    trained(&f, OPEN);
+    assert_null(sent(&f, MSG_OFFER));
+    hears(&f, round_of(&f, OPEN - 1));
+    must(&f, SESSION_DROP);
     fixture_fini(&f);
 }
 
@@ -249,8 +273,8 @@ static void test_a_pending_contribution_is_offered_again_until_it_is_durable(voi
     must_send(&f, MSG_READY);
     assert_null(action_of(&f, SESSION_COMMIT));
     assert_null(action_of(&f, SESSION_DROP));
-    hears(&f, round_of(&f, OPEN));
     assert_int_equal(must_send(&f, MSG_OFFER)->offer.round, OPEN);
+    hears(&f, round_of(&f, OPEN));
     assert_null(action_of(&f, SESSION_TRAIN));
     hears(&f, (struct msg){.type = MSG_ACCEPTED, .accepted = {.round = OPEN}});
     hears(&f, round_end_of(OPEN, true, false));
@@ -431,8 +455,9 @@ static void test_what_was_saved_is_offered_after_a_restart(void **state)
     hears(&f, welcome_of(&f));
     must(&f, SESSION_PREPARE);
     happens(&f, SESSION_PREPARED);
-    hears(&f, round_of(&f, OPEN));
     must_send(&f, MSG_OFFER);
+    hears(&f, round_of(&f, OPEN));
+    assert_int_equal(f.actions.count, 0);
     hears(&f, round_end_of(OPEN, true, false));
     must(&f, SESSION_COMMIT);
     /* The next HELLO knows it. */
@@ -567,7 +592,8 @@ int main(void)
         cmocka_unit_test(test_sizes_are_held_to_the_plan),
         cmocka_unit_test(test_chunks_that_do_not_follow_are_refused),
         cmocka_unit_test(test_training_outlasts_the_connection),
-        cmocka_unit_test(test_trained_while_offline_is_offered_at_the_next_round_message),
+        cmocka_unit_test(test_trained_while_offline_is_offered_without_being_asked),
+        cmocka_unit_test(test_trained_between_ready_and_round_is_offered_too),
         cmocka_unit_test(test_a_pending_contribution_is_offered_again_until_it_is_durable),
         cmocka_unit_test(test_welcome_settles_what_became_durable_meanwhile),
         cmocka_unit_test(test_a_round_that_ends_without_us_drops_the_contribution),

@@ -54,8 +54,8 @@ static void bad_settings_are_named(void **state)
     } bad[] = {
         {"model.widht=32", ERR_CONFIG, "model.width"},
         {"model.width=many", ERR_CONFIG, "model.width"},
-        {"rounds", ERR_USAGE, "key=value"},
-        {"=3", ERR_USAGE, "key=value"},
+        {"rounds", ERR_USAGE, "rounds"},
+        {"=3", ERR_USAGE, "KEY=VALUE"},
         {"min_clients=4", ERR_CONFIG, "min_clients"},
         {"bn_groups=7", ERR_CONFIG, "bn_groups"},
     };

@@ -4,6 +4,7 @@
 #include "client/data/dataset.h"
 #include "client/data/draw.h"
 #include "client/tool/draw_images.h"
+#include "client/tool/verbs.h"
 
 static void the_set_is_drawn_and_readable(void **state)
 {
@@ -37,8 +38,25 @@ static void the_set_is_drawn_and_readable(void **state)
     scratch_close(&scratch);
 }
 
+static void the_verb_answers_with_exit_codes(void **state)
+{
+    (void)state;
+    struct scratch scratch;
+    char out[DISK_PATH_MAX];
+    scratch_open(&scratch);
+    (void)scratch_path(&scratch, "set", out);
+    char *words[] = {"draw-images", "--out", out, "--classes", "2", "--per-class", "1"};
+    char *many[] = {"draw-images", "--out", out, "--classes", "1000"};
+    assert_int_equal(verb_draw_images(1, words), 64);
+    assert_int_equal(verb_draw_images(5, many), 64);
+    assert_int_equal(verb_draw_images(7, words), 0);
+    assert_int_equal(verb_draw_images(7, words), 73);
+    scratch_close(&scratch);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(the_set_is_drawn_and_readable)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(the_set_is_drawn_and_readable),
+                                       cmocka_unit_test(the_verb_answers_with_exit_codes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 
 #include "client/data/scan.h"
 #include "client/tool/import_cifar.h"
+#include "client/tool/verbs.h"
 
 #include <zlib.h>
 
@@ -276,6 +277,19 @@ static void damaged_archives_are_refused(void **state)
     assert_int_equal(err_exit_code(w->err.code), 65);
 }
 
+static void the_verb_answers_with_exit_codes(void **state)
+{
+    struct world *w = *state;
+    char *words[] = {"import-cifar", "--archive", w->archive, "--out", w->out};
+    assert_int_equal(verb_import_cifar(3, words), 64);
+    assert_int_equal(verb_import_cifar(5, words), 65);
+    cifar10(w, 5);
+    tar_end(w);
+    pack(w);
+    assert_int_equal(verb_import_cifar(5, words), 0);
+    assert_int_equal(verb_import_cifar(5, words), 73);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -284,6 +298,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(incomplete_archives_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(wrong_contents_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(damaged_archives_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_verb_answers_with_exit_codes, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 
 #include "client/data/scan.h"
 #include "client/tool/split.h"
+#include "client/tool/verbs.h"
 
 struct world {
     struct scratch scratch;
@@ -135,6 +136,63 @@ static void a_folder_without_images_is_an_error(void **state)
     assert_non_null(strstr(err.text, w->images));
 }
 
+/* A link cannot cross file systems. */
+static void files_are_copied_where_links_are_not_possible(void **state)
+{
+    struct world *w = *state;
+    struct scratch other = {"/dev/shm/starling-test-XXXXXX"};
+    struct stat here, there;
+    struct scan scan;
+    struct err err;
+    if (!mkdtemp(other.path)) {
+        skip();
+    }
+    put_classes(w);
+    assert_int_equal(stat(w->images, &here), 0);
+    assert_int_equal(stat(other.path, &there), 0);
+    if (here.st_dev == there.st_dev) {
+        scratch_close(&other);
+        skip();
+    }
+    w->options.out = other.path;
+    int rc = split_run(&w->options, NULL, &err);
+    int scanned = scan_folder(other.path, NULL, &scan, NULL);
+    unsigned client, class, number;
+    char path[DISK_PATH_MAX];
+    size_t len[2];
+    assert_int_equal(rc, 0);
+    assert_int_equal(scanned, 0);
+    assert_int_equal(scan.count, 30);
+    for (uint32_t i = 0; i < scan.count; i++) {
+        assert_int_equal(sscanf(scan.files[i].path, "client-%u/class-%u/%u.png", &client, &class, &number), 3);
+        (void)snprintf(path, sizeof path, "%s/images/class-%u/%u.png", w->scratch.path, class, number);
+        uint8_t *from = read_bytes(path, &len[0]);
+        assert_int_equal(disk_join(path, other.path, scan.files[i].path), 0);
+        uint8_t *to = read_bytes(path, &len[1]);
+        assert_int_equal(len[0], len[1]);
+        assert_memory_equal(from, to, len[0]);
+        mem_free(from);
+        mem_free(to);
+    }
+    scan_fini(&scan);
+    scratch_close(&other);
+}
+
+static void the_verb_answers_with_exit_codes(void **state)
+{
+    struct world *w = *state;
+    char *good[] = {"split", "--images", w->images, "--clients", "3", "--split", "iid", "--out", w->out};
+    char *bad[] = {"split", "--images", w->images, "--clients", "3", "--split", "fair", "--out", w->out};
+    char *help[] = {"split", "--help"};
+    assert_int_equal(verb_split(2, help), 0);
+    assert_int_equal(verb_split(8, good), 64); /* --out without its value */
+    assert_int_equal(verb_split(9, bad), 64);
+    assert_int_equal(verb_split(9, good), 65); /* no such folder */
+    put_classes(w);
+    assert_int_equal(verb_split(9, good), 0);
+    assert_int_equal(verb_split(9, good), 73);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -143,6 +201,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_flat_folder_can_only_be_split_iid, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_there_is_not_mixed_with_a_new_split, setup, teardown),
         cmocka_unit_test_setup_teardown(a_folder_without_images_is_an_error, setup, teardown),
+        cmocka_unit_test_setup_teardown(files_are_copied_where_links_are_not_possible, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_verb_answers_with_exit_codes, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

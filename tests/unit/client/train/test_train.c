@@ -221,14 +221,17 @@ static void features_are_of_plain_images_by_the_chosen_encoder(void **state)
         train_result_fini(&result);
         trainer_free(trainer);
     }
-    w->plan.fusion.enabled = false;
-    struct train_result result;
-    struct trainer *trainer = trainer_of(w, "site-a", 1);
-    train(trainer, &w->job, &result);
-    assert_null(result.features);
-    assert_int_equal(result.feature_rows, 0);
-    train_result_fini(&result);
-    trainer_free(trainer);
+    for (int matching = 1; matching >= 0; matching--) { /* either of the two needs them */
+        struct train_result result;
+        w->plan.fusion.enabled = false;
+        w->plan.matching.enabled = matching;
+        struct trainer *trainer = trainer_of(w, "site-a", 1);
+        train(trainer, &w->job, &result);
+        assert_int_equal(result.feature_rows, matching ? 6 : 0);
+        assert_true((result.features != NULL) == (matching != 0));
+        train_result_fini(&result);
+        trainer_free(trainer);
+    }
 }
 
 static void a_folder_smaller_than_a_batch_is_enough(void **state)

@@ -99,18 +99,11 @@ static void test_stream(void **state)
 static void test_hex(void **state)
 {
     (void)state;
-    struct hash128 hash = hash_of("x", 1), back, zero = {{0}};
+    struct hash128 hash = {
+        {0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff}};
+    struct hash128 zero = {{0}};
     char hex[HASH_HEX];
-    assert_int_equal(hash_parse(hash_hex(&hash, hex), &back), 0);
-    assert_true(hash_equal(&hash, &back));
-    assert_int_equal(strlen(hex), 32);
-    assert_int_equal(hash_parse("00112233445566778899AABBCCDDEEFF", &back), 0);
-    assert_int_equal(back.bytes[15], 0xff);
-    assert_int_equal(hash_parse("00112233445566778899aabbccddeef", &back), ERR_DATA);
-    assert_int_equal(hash_parse("00112233445566778899aabbccddeeff0", &back), ERR_DATA);
-    assert_int_equal(hash_parse("g0112233445566778899aabbccddeeff", &back), ERR_DATA);
-    assert_int_equal(hash_parse("0 112233445566778899aabbccddeeff", &back), ERR_DATA);
-    assert_int_equal(hash_parse("", &back), ERR_DATA);
+    assert_string_equal(hash_hex(&hash, hex), "00112233445566778899aabbccddeeff");
     assert_true(hash_is_zero(&zero));
     assert_false(hash_is_zero(&hash));
 }

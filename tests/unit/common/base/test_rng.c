@@ -228,18 +228,31 @@ static void test_mix(void **state)
     assert_int_equal(rng_mix(1), UINT64_C(0x910a2dec89025cc1));
 }
 
+static void test_permutation(void **state)
+{
+    (void)state;
+    enum { N = 100 };
+    uint32_t items[N], by_hand[N];
+    struct rng a, b;
+    rng_init(&a, 1, RNG_TEST, 7, 0, 0);
+    rng_init(&b, 1, RNG_TEST, 7, 0, 0);
+    for (uint32_t i = 0; i < N; i++) {
+        by_hand[i] = i;
+    }
+    rng_permute(&a, by_hand, N);
+    memset(items, 0xff, sizeof items);
+    rng_permutation(&b, items, N);
+    assert_memory_equal(items, by_hand, sizeof items);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_philox_vectors),
-        cmocka_unit_test(test_counter_carries),
-        cmocka_unit_test(test_order_of_use),
-        cmocka_unit_test(test_names_differ),
-        cmocka_unit_test(test_bits_are_even),
-        cmocka_unit_test(test_below),
-        cmocka_unit_test(test_floats),
-        cmocka_unit_test(test_permute),
-        cmocka_unit_test(test_mix),
+        cmocka_unit_test(test_permutation),     cmocka_unit_test(test_philox_vectors),
+        cmocka_unit_test(test_counter_carries), cmocka_unit_test(test_order_of_use),
+        cmocka_unit_test(test_names_differ),    cmocka_unit_test(test_bits_are_even),
+        cmocka_unit_test(test_below),           cmocka_unit_test(test_floats),
+        cmocka_unit_test(test_permute),         cmocka_unit_test(test_mix),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,8 +2,8 @@
  * locale. */
 #include "common/base/mem.h"
 #include "common/base/rng.h"
-#include "common/config/config.h"
 #include "common/config/number.h"
+#include "common/config/value.h"
 
 #include <locale.h>
 #include <math.h>
@@ -85,7 +85,7 @@ static void check(const char *key, const char *value, const char *want)
     buf_init(&out, 256);
     for (size_t i = 0; i < COUNT; i++) {
         if (strcmp(options[i].key, key) == 0) {
-            assert_int_equal(config_value(&options[i], &sample, &out), 0);
+            assert_int_equal(value_print(&options[i], &sample, &out), 0);
         }
     }
     assert_int_equal(buf_append(&out, "", 1), 0);

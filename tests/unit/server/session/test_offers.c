@@ -252,6 +252,26 @@ static void a_late_offer_is_declined(void **state)
     (void)hear_declined(&w, 0, DECLINE_STALE);
 }
 
+/* A loop that was held up reads the offer before it sees that the deadline has passed. The offer then closes the round
+ * itself, is not in it, and does not wait for a slot in the next one. */
+static void an_offer_that_closes_its_round_is_late(void **state)
+{
+    (void)state;
+    join(&w, &sites[3]);
+    advance(&w, DEADLINE_MS); /* extended, and site 3 is let in */
+    for (uint32_t s = 1; s <= 3; s++) {
+        deliver(&w, &sites[s]);
+    }
+    w.now += DEADLINE_MS;
+    say(&w, 0, sites[0].offer);
+    (void)hear_declined(&w, 0, DECLINE_STALE);
+    assert_int_equal(w.disk.round, 1);
+    the_sum_is_that_of((const uint32_t[]){1, 2, 3}, 3);
+    (void)hear(&w, 0, MSG_ROUND_END);
+    (void)hear(&w, 0, MSG_ROUND);
+    hear_nothing(&w, 0);
+}
+
 static void no_offer_at_done(void **state)
 {
     (void)state;
@@ -278,6 +298,7 @@ int main(void)
         TEST(weights_are_capped),
         TEST(a_repeated_offer_counts_once),
         TEST(a_late_offer_is_declined),
+        TEST(an_offer_that_closes_its_round_is_late),
         TEST(no_offer_at_done),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

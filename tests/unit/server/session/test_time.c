@@ -185,6 +185,30 @@ static void last_seen_and_history(void **state)
     msg_fini(&keep);
 }
 
+/* Whoever asks without reading costs one answer of memory, however often it asks. */
+static void an_answer_waits_for_the_one_before(void **state)
+{
+    (void)state;
+    enum { OPERATOR = PEERS - 2 };
+    w.hold_drained = true;
+    open_peer(&w, OPERATOR);
+    struct msg hello = hello_of(&sites[0]);
+    hello.hello.role = ROLE_OPERATOR;
+    say(&w, OPERATOR, hello);
+    struct msg msg = hear(&w, OPERATOR, MSG_WELCOME);
+    msg_fini(&msg);
+    for (uint32_t i = 0; i < 3; i++) {
+        say(&w, OPERATOR, (struct msg){.type = MSG_STATUS});
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        msg = hear(&w, OPERATOR, MSG_STATUS_REPLY);
+        msg_fini(&msg);
+        hear_nothing(&w, OPERATOR);
+        drain(&w, OPERATOR);
+    }
+    hear_nothing(&w, OPERATOR);
+}
+
 /* ---- The disk ---- */
 
 static void a_full_disk_is_told_and_waited_for(void **state)
@@ -257,7 +281,7 @@ static void stop_while_waiting(void **state)
     join(&w, &sites[0]);
     stop();
     everybody_hears_goodbye(1);
-    assert_int_equal(w.exit_code, 0);
+    assert_int_equal(w.result, 0);
     open_peer(&w, 5); /* Too late. */
     assert_true(hear_reject(&w, 5, REJECT_STOPPING).reject.retry);
 }
@@ -276,7 +300,7 @@ static void stop_while_open_saves_no_half_round(void **state)
     assert_false(w.exited); /* A job is still at work. */
     run_jobs(&w);
     everybody_hears_goodbye(2);
-    assert_int_equal(w.exit_code, 0);
+    assert_int_equal(w.result, 0);
     assert_int_equal(w.saves, 0);
 }
 
@@ -306,7 +330,7 @@ static void stop_while_closing_finishes_the_round(void **state)
         assert_true(hear(&w, 0, MSG_ROUND_END).round_end.counted); /* first the end, then goodbye */
         assert_true(hear(&w, 1, MSG_ROUND_END).round_end.counted);
         everybody_hears_goodbye(2);
-        assert_int_equal(w.exit_code, 0);
+        assert_int_equal(w.result, 0);
         assert_int_equal(w.disk.round, 1);
     }
 }
@@ -321,7 +345,7 @@ static void stop_with_a_full_disk_gives_up(void **state)
     stop();
     assert_int_equal(w.failures, 2); /* One more attempt, at once. */
     everybody_hears_goodbye(2);
-    assert_int_equal(w.exit_code, 74);
+    assert_int_equal(w.result, ERR_FULL);
     assert_int_equal(w.disk.round, 0);
 }
 
@@ -338,7 +362,7 @@ static void stop_when_done(void **state)
     status_says("DONE", "nothing, the run is done", 0);
     stop();
     everybody_hears_goodbye(1);
-    assert_int_equal(w.exit_code, 0);
+    assert_int_equal(w.result, 0);
     stop(); /* Twice is once. */
 }
 
@@ -367,6 +391,7 @@ int main(void)
         TEST(heartbeats_go_to_every_trainer),
         TEST(a_deadline_is_extended_visibly),
         TEST(last_seen_and_history),
+        TEST(an_answer_waits_for_the_one_before),
         TEST(a_full_disk_is_told_and_waited_for),
         TEST(another_disk_error_has_another_sentence),
         TEST(stop_while_waiting),

@@ -50,7 +50,7 @@ struct world {
     uint32_t saves, failures; /* of the disk */
     struct checkpoint disk;   /* the last durable state; owned */
     bool exited;
-    int exit_code;
+    int result;      /* of the exit */
     int step_result; /* of the latest step */
     uint64_t now;
 };
@@ -179,7 +179,7 @@ static inline void world_step(struct world *w, struct event event)
         } else {
             assert_false(w->exited);
             w->exited = true;
-            w->exit_code = action->exit_code;
+            w->result = action->result;
         }
     }
     actions_clear(&w->actions);

@@ -1,5 +1,5 @@
 /* What is a clean text, and what a cleaned one looks like. */
-#include "common/wire/text.h"
+#include "common/base/text.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

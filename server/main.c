@@ -1,4 +1,4 @@
-/* starling-server: the coordinator's command line. Flag, file, default, in this order of precedence; then the daemon. */
+/* starling-server: the coordinator's command line. Precedence: flag, file, default; then the daemon runs. */
 #include "common/base/disk.h"
 #include "common/config/flags.h"
 #include "server/options.h"

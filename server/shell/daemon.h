@@ -13,7 +13,8 @@ struct server_options {
     uint64_t idle_timeout_ms;
     uint32_t upload_slots;
     uint32_t max_clients; /* connections at a time */
-    uint32_t keep_every;  /* models of rounds that are multiples of it are kept; 0: only round 0, the last and its predecessor */
+    uint32_t keep_every;  /* models of rounds that are multiples of it are kept; 0: only round 0, the last and its
+                             predecessor */
     struct {
         uint32_t capacity;
     } bank;

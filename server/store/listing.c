@@ -1,5 +1,5 @@
-/* What lies in the state folder: names of checkpoints and models by round, and back from names to rounds. A name counts only
- * when it is exactly what we would write, so that a file of somebody else is never loaded and never removed. */
+/* What lies in the state folder: names of checkpoints and models by round, and back from names to rounds. A name counts
+ * only when it is exactly what we would write, so that a file of somebody else is never loaded and never removed. */
 #include "server/store/internal.h"
 
 #include "common/base/mem.h"

@@ -46,13 +46,14 @@ void checkpoint_fini(struct checkpoint *checkpoint);
 struct store;
 
 /* Creates the folder when missing. ERR_UNAVAILABLE when another server holds the lock (names the folder). */
-int store_open(const struct disk *disk, const char *folder, uint32_t keep_every, const struct log *log, struct store **out,
-               struct err *err);
+int store_open(const struct disk *disk, const char *folder, uint32_t keep_every, const struct log *log,
+               struct store **out, struct err *err);
 void store_close(struct store *store);
 
 /* *found false: an empty folder. ERR_DATA: checkpoints exist but none is whole (never starts from scratch by itself);
  * ERR_CONFIG: the newest whole one has another plan than `plan` and new_run is false: the sentence lists the changed
- * keys; ERR_MISMATCH: this program lays its model out differently. With new_run, what is there is moved aside into old-<run>/ and *found is false. */
+ * keys; ERR_MISMATCH: this program lays its model out differently. With new_run, what is there is moved aside into
+ * old-<run>/ and *found is false. */
 int store_load(struct store *store, const struct layout *layout, const uint8_t *plan, uint32_t plan_len, bool new_run,
                struct checkpoint *out, bool *found, struct err *err);
 /* Durable when it returns 0. May run on another thread than the rest, one call at a time. ERR_FULL, ERR_IO: the last
@@ -63,8 +64,9 @@ int store_model_path(const struct store *store, uint32_t round, char out[DISK_PA
 
 /* History: failures here are logged, never fatal. append after each durable round. */
 int history_append(struct store *store, const struct round_summary *summary, struct err *err);
-/* Up to `most` newest rounds, oldest first; *out from mem_new. Rows past `round` are deleted first: the history is derived,
- * the checkpoint is the truth. */
-int history_load(struct store *store, uint32_t round, uint32_t most, struct round_summary **out, uint32_t *count, struct err *err);
+/* Up to `most` newest rounds, oldest first; *out from mem_new. Rows past `round` are deleted first: the history is
+ * derived, the checkpoint is the truth. */
+int history_load(struct store *store, uint32_t round, uint32_t most, struct round_summary **out, uint32_t *count,
+                 struct err *err);
 
 #endif

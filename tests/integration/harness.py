@@ -4,6 +4,7 @@ what the server leaves on disk.
 A test never sleeps to let something happen: it waits for an event of a daemon's log (--log-format json), and every wait
 has a limit, after which the test fails and prints the logs. Standard library only.
 """
+import ctypes
 import json
 import os
 import random
@@ -72,6 +73,14 @@ def model_floats(path):
     return data[head : head + 4 * total]
 
 
+_LIBC = ctypes.CDLL(None)
+
+
+def _die_with_parent():
+    """A test that is killed (its limit of time) leaves no daemons behind."""
+    _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 class Daemon:
     """A process whose standard error is a log of JSON objects, one a line."""
 
@@ -81,7 +90,13 @@ class Daemon:
         self.lines = []  # raw
         self.events = []  # parsed, in order
         self.changed = threading.Condition()
-        self.process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            args,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            preexec_fn=_die_with_parent,
+        )
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 

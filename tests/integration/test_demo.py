@@ -108,8 +108,8 @@ class Demo(harness.Federation):
         self.assertEqual((len(names), names), (8, sorted(names)))
         with open(features, "rb") as file:
             head = file.read(128)
-        self.assertIn(b"'shape': (8, 8)", head)
-        self.assertEqual(os.path.getsize(features), 128 + 8 * 8 * 4)
+        self.assertIn(b"'shape': (8, 16)", head)
+        self.assertEqual(os.path.getsize(features), 128 + 8 * 16 * 4)
 
     def test_images_without_classes_are_trained_on_but_not_scored(self):
         harness.make_images(self.path("flat"), 20, seed="flat")

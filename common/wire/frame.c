@@ -11,8 +11,9 @@
 
 #include <string.h>
 
-/* A buffer that grew for chunks is given back once the talk is small again: a thousand clients that have uploaded and
- * now wait must not hold a thousand chunks' worth of memory. */
+/* A buffer that grew for chunks is given back once all of it is taken and no further chunk is to be expected (the last
+ * frame was no full one): a thousand clients that have uploaded and now wait must not hold a thousand chunks' worth of
+ * memory. */
 #define RELEASE_ABOVE_BYTES ((size_t)4 * FRAME_READ_MAX)
 
 static size_t buffer_max(const struct frame_decoder *decoder)
@@ -49,12 +50,8 @@ int frame_feed(struct frame_decoder *decoder, const void *data, size_t len)
     if (decoder->failed) {
         return decoder->failed;
     }
-    bool small_talk = decoder->taken > 0 && decoder->taken <= (size_t)2 * FRAME_READ_MAX;
     buf_consume(in, decoder->taken);
     decoder->taken = 0;
-    if (small_talk && in->len == 0 && in->cap > RELEASE_ABOVE_BYTES) {
-        buf_fini(in);
-    }
     in->max = buffer_max(decoder);
     return buf_append(in, data, len);
 }
@@ -173,6 +170,16 @@ static int take(struct frame_decoder *decoder, struct frame *frame, bool *skip, 
     return 1;
 }
 
+static void release(struct frame_decoder *decoder)
+{
+    if (!decoder->streaming && frame_pending(decoder) == 0 && decoder->in.cap > RELEASE_ABOVE_BYTES) {
+        size_t max = decoder->in.max;
+        buf_fini(&decoder->in);
+        buf_init(&decoder->in, max);
+        decoder->taken = 0;
+    }
+}
+
 int frame_next(struct frame_decoder *decoder, struct frame *frame, struct err *err)
 {
     *frame = (struct frame){0};
@@ -189,6 +196,10 @@ int frame_next(struct frame_decoder *decoder, struct frame *frame, struct err *e
     }
     if (rc < 0) {
         decoder->failed = rc;
+    } else if (rc == 0) {
+        release(decoder);
+    } else {
+        decoder->streaming = frame->raw_len == FRAME_CHUNK_MAX;
     }
     return rc;
 }

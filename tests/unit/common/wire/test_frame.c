@@ -360,16 +360,7 @@ static void test_memory_is_bounded(void **state)
     assert_int_equal(chunks, 3);
     assert_true(most >= FRAME_CHUNK_MAX);
     assert_true(most <= FRAME_HEADER_BYTES + FRAME_CHUNK_MAX + FRAME_CHUNK_PROTO_MAX + FRAME_READ_MAX);
-    struct buf small;
-    buf_init(&small, 1000);
-    append_frame(&small, MSG_PROGRESS, 0, "p", 1, NULL, 0);
-    for (int i = 0; i < 3; i++) {
-        assert_int_equal(frame_feed(&decoder, small.data, small.len), 0);
-        assert_int_equal(frame_next(&decoder, &frame, NULL), 1);
-        assert_int_equal(frame_next(&decoder, &frame, NULL), 0);
-    }
-    assert_true(decoder.in.cap <= FRAME_READ_MAX);
-    buf_fini(&small);
+    assert_int_equal(decoder.in.cap, 0); /* the last frame was no full chunk, so no more are expected */
     frame_decoder_fini(&decoder);
 
     frame_decoder_init(&decoder, &msg_limits_server_new); /* nothing said yet: next to nothing is held */

@@ -19,7 +19,6 @@ static const struct setting for_drawn[] = {
     {"batch", "64"},
     {"queue", "128"},
     {"local_epochs", "2"},
-    {"learning_rate", "0.03"},
 };
 static const struct setting for_given[] = {
     {"batch", "64"},

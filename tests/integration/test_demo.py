@@ -67,12 +67,17 @@ class Demo(harness.Federation):
         self.fail(f"the demo ended without a line {start!r}:\n" + "\n".join(lines))
 
     def test_killed_processes_come_back_and_the_result_is_whole(self):
-        process = self.demo("--images", "photos", "--rounds", "6", "--json", "--workdir", "w")
+        # Rounds long enough that the run is not over before the first line is read; then the other client is held, so that
+        # no round closes until both deaths have been seen.
+        process = self.demo("--images", "photos", "--rounds", "6", "--json", "--workdir", "w", "--set", "local_steps=40")
         self.read_until(process, "round  1/6")
+        held = children(process.pid)["client-2"]
+        os.kill(held, signal.SIGSTOP)
         os.kill(children(process.pid)["client-1"], signal.SIGKILL)
         lines = self.read_until(process, "client-1 died")
         os.kill(children(process.pid)["server"], signal.SIGKILL)
         lines += self.read_until(process, "server died")
+        os.kill(held, signal.SIGCONT)
         rest = process.stdout.read().splitlines()
         self.assertEqual(process.wait(harness.WAIT_S), 0, "\n".join(lines + rest))
         rounds = [line.split()[1] for line in lines + rest if line.startswith("round ")]

@@ -62,16 +62,28 @@ static void scale_row(float *values, uint32_t n, double by)
     }
 }
 
-void loss_contrast(uint32_t B, uint32_t d, uint32_t n, const float *q, const float *k, const float *negatives,
+/* Takes the rows that show query i's own image out of its sum. */
+static void leave_own_out(const struct loss_negatives *negatives, uint32_t i, float *logits)
+{
+    for (uint32_t j = 0; negatives->own && j < negatives->n; j++) {
+        if (negatives->image[j] == negatives->own[i]) {
+            logits[j] = -INFINITY;
+        }
+    }
+}
+
+void loss_contrast(uint32_t B, uint32_t d, const float *q, const float *k, const struct loss_negatives *negatives,
                    float temperature, float *dq, double *loss, double *accuracy, float *scratch)
 {
+    uint32_t n = negatives->n;
     size_t stride = (size_t)n + 1; /* column 0 is the positive */
     double total = 0, pulls = 1 / ((double)B * (double)temperature);
     uint32_t right = 0;
-    similarities(B, d, n, q, negatives, 1 / temperature, scratch + 1, stride);
+    similarities(B, d, n, q, negatives->rows, 1 / temperature, scratch + 1, stride);
     for (uint32_t i = 0; i < B; i++) {
         float *logits = scratch + i * stride;
         double positive = blas_dot(q + (size_t)i * d, k + (size_t)i * d, d) / (double)temperature;
+        leave_own_out(negatives, i, logits + 1);
         float rival = largest(logits + 1, n);
         logits[0] = (float)positive;
         float top = logits[0] > rival ? logits[0] : rival;
@@ -81,7 +93,7 @@ void loss_contrast(uint32_t B, uint32_t d, uint32_t n, const float *q, const flo
         scale_row(logits, n + 1, pulls / sum);
         pull_one(d, (double)logits[0] - pulls, k + (size_t)i * d, dq + (size_t)i * d);
     }
-    pull(B, d, n, scratch + 1, stride, negatives, dq);
+    pull(B, d, n, scratch + 1, stride, negatives->rows, dq);
     *loss = total / B;
     *accuracy = (double)right / B;
 }
@@ -167,21 +179,22 @@ static double matching_row(uint32_t d, uint32_t n, const float *remote, const fl
     return total;
 }
 
-void loss_matching_positives(uint32_t B, uint32_t d, uint32_t m, uint32_t n, const float *q, const float *k,
-                             const float *remote, const float *negatives, uint32_t neighbours, float temperature,
+void loss_matching_positives(uint32_t B, uint32_t d, uint32_t m, const float *q, const float *k, const float *remote,
+                             const struct loss_negatives *negatives, uint32_t neighbours, float temperature,
                              float weight, float *dq, double *loss, float *scratch)
 {
-    uint32_t chosen[LOSS_NEIGHBOURS_MAX];
+    uint32_t chosen[LOSS_NEIGHBOURS_MAX], n = negatives->n;
     float *logits = scratch, *near = logits + (size_t)B * n, *similar = near + (size_t)B * m;
     double total = 0, pulls = (double)weight / ((double)temperature * B * neighbours);
-    similarities(B, d, n, q, negatives, 1 / temperature, logits, n);
+    similarities(B, d, n, q, negatives->rows, 1 / temperature, logits, n);
     similarities(B, d, m, k, remote, 1, near, m);
     similarities(B, d, m, q, remote, 1 / temperature, similar, m);
     for (uint32_t i = 0; i < B; i++) {
         choose_largest(near + (size_t)i * m, m, neighbours, chosen);
-        total += matching_row(d, n, remote, negatives, chosen, neighbours, similar + (size_t)i * m, pulls,
+        leave_own_out(negatives, i, logits + (size_t)i * n);
+        total += matching_row(d, n, remote, negatives->rows, chosen, neighbours, similar + (size_t)i * m, pulls,
                               logits + (size_t)i * n, dq + (size_t)i * d);
     }
-    pull(B, d, n, logits, n, negatives, dq);
+    pull(B, d, n, logits, n, negatives->rows, dq);
     *loss = (double)weight * total / ((double)B * neighbours);
 }

@@ -9,11 +9,19 @@
 
 #include <stdint.h>
 
+/* What queries are told apart from: n rows (n may be 0), local and remote ones, already drawn. A row that shows the
+ * query's own image is no negative for it; with a queue of the folder's size every query would meet itself. */
+struct loss_negatives {
+    uint32_t n;
+    const float *rows;     /* [n, d] */
+    const uint32_t *image; /* [n]: what each shows */
+    const uint32_t *own;   /* [B]: what each query shows; NULL: not known, so all rows count */
+};
+
 /* InfoNCE with fused negatives (4-term notation of README, "the method"):
  *   L = mean_i -log( exp(q_i.k_i/t) / (exp(q_i.k_i/t) + sum_n exp(q_i.n/t)) )
- * q, k: [B, d]; negatives: [n, d] (local queue and remote features, already drawn; n may be 0). dq: [B, d].
- * scratch: [B, n + 1]. *accuracy: share of rows whose positive has the largest logit. */
-void loss_contrast(uint32_t B, uint32_t d, uint32_t n, const float *q, const float *k, const float *negatives,
+ * q, k: [B, d]. dq: [B, d]. scratch: [B, n + 1]. *accuracy: share of rows whose positive has the largest logit. */
+void loss_contrast(uint32_t B, uint32_t d, const float *q, const float *k, const struct loss_negatives *negatives,
                    float temperature, float *dq, double *loss, double *accuracy, float *scratch);
 
 /* Most neighbours that the matching losses take: their choice lies on the stack. */
@@ -29,8 +37,8 @@ void loss_matching_entropy(uint32_t B, uint32_t d, uint32_t m, const float *q, c
  * (no gradient through the choice) are further positives against the same negatives:
  *   weight * mean_i mean_{p in N(i)} -log( exp(q_i.p/t) / (exp(q_i.p/t) + sum_n exp(q_i.n/t)) )
  * where negatives that are among i's positives are left out of the sum. scratch: [B, n + 2m]. */
-void loss_matching_positives(uint32_t B, uint32_t d, uint32_t m, uint32_t n, const float *q, const float *k,
-                             const float *remote, const float *negatives, uint32_t neighbours, float temperature,
+void loss_matching_positives(uint32_t B, uint32_t d, uint32_t m, const float *q, const float *k, const float *remote,
+                             const struct loss_negatives *negatives, uint32_t neighbours, float temperature,
                              float weight, float *dq, double *loss, float *scratch);
 
 #endif

@@ -47,6 +47,7 @@ struct moco {
     struct group *groups;
     const float **grads; /* of the groups */
     float *query, *key;  /* [total] */
+    float *first_key;    /* [total], the key encoder as the round began */
     float *velocity;     /* [trainable_end] */
     float *keys;         /* [batch, d], in the batch's order */
     uint32_t *order;     /* [batch], the shuffle of this step */
@@ -56,7 +57,8 @@ struct moco {
     uint32_t remote_rows;
     float matching_weight;
     uint64_t step;
-    const float *view1, *view2; /* of the step that runs */
+    const uint32_t *images; /* of the step that runs, as are the next three */
+    const float *view1, *view2;
     float learning_rate;
 };
 
@@ -148,13 +150,14 @@ static int new_state(struct moco *moco, struct err *err)
     uint32_t d = layout->spec.features;
     moco->query = floats(layout->total, 1);
     moco->key = floats(layout->total, 1);
+    moco->first_key = floats(layout->total, 1);
     moco->velocity = floats(layout->trainable_end, 1);
     moco->keys = floats(moco->options.batch, d);
     moco->order = mem_new(moco->options.batch, sizeof *moco->order);
-    if (!moco->query || !moco->key || !moco->velocity || !moco->keys || !moco->order) {
+    if (!moco->query || !moco->key || !moco->first_key || !moco->velocity || !moco->keys || !moco->order) {
         return out_of_memory(err);
     }
-    int rc = queue_init(&moco->queue, moco->options.queue, d, moco->options.seed, err);
+    int rc = queue_init(&moco->queue, moco->options.queue, d, err);
     return rc ? rc : negatives_init(&moco->negatives, moco->options.queue, 0, d, err);
 }
 
@@ -208,6 +211,7 @@ void moco_free(struct moco *moco)
     mem_free(moco->places);
     mem_free(moco->query);
     mem_free(moco->key);
+    mem_free(moco->first_key);
     mem_free(moco->velocity);
     mem_free(moco->keys);
     mem_free(moco->order);
@@ -252,11 +256,58 @@ static int resize_remote(struct moco *moco, uint32_t m, struct err *err)
     return 0;
 }
 
-int moco_begin(struct moco *moco, const float *params, const float *remote, uint32_t m, float matching_weight,
-               uint64_t first_step, struct err *err)
+static uint64_t queue_floats(const struct moco *moco)
 {
-    uint32_t d = moco->layout->spec.features;
-    int rc = queue_check_rows(remote, m, d, "remote features", err);
+    return (uint64_t)moco->queue.rows * moco->queue.d;
+}
+
+size_t moco_carry_bytes(const struct moco *moco)
+{
+    return sizeof(float) * (queue_floats(moco) + moco->queue.rows + moco->layout->total);
+}
+
+void moco_carry_save(const struct moco *moco, void *out)
+{
+    const struct queue *queue = &moco->queue;
+    float *rows = out;
+    uint32_t *images = (uint32_t *)(void *)(rows + queue_floats(moco));
+    for (uint32_t i = 0; i < queue->rows; i++) {
+        memcpy(rows + (size_t)i * queue->d, queue_row(queue, i), queue->d * sizeof *rows);
+        images[i] = queue_image(queue, i);
+    }
+    memcpy(images + queue->rows, moco->first_key, moco->layout->total * sizeof *moco->first_key);
+}
+
+int moco_carry_check(const struct moco *moco, const void *carry, size_t bytes, struct err *err)
+{
+    const float *rows = carry, *key = rows + queue_floats(moco) + moco->queue.rows;
+    if (bytes != moco_carry_bytes(moco)) {
+        return err_set(err, ERR_DATA, "%zu bytes where the queue and the key encoder have %zu", bytes,
+                       moco_carry_bytes(moco));
+    }
+    int rc = queue_check_rows(rows, moco->queue.rows, moco->queue.d, "queue", err);
+    if (rc == 0 && !all_finite(key, moco->layout->total)) {
+        rc = err_set(err, ERR_DATA, "the key encoder has parameters that are not finite");
+    }
+    return rc;
+}
+
+/* The queue comes back, and the key encoder follows what the aggregated query encoder has done since. */
+static void load_carry(struct moco *moco, const void *carry, const float *params, uint64_t steps)
+{
+    const float *rows = carry, *key = rows + queue_floats(moco) + moco->queue.rows;
+    double stays = pow((double)moco->options.key_momentum, (double)steps);
+    queue_push(&moco->queue, rows, (const uint32_t *)(const void *)(rows + queue_floats(moco)), moco->queue.rows);
+    for (uint64_t i = 0; i < moco->layout->total; i++) {
+        moco->key[i] = (float)(stays * (double)key[i] + (1 - stays) * (double)params[i]);
+    }
+}
+
+int moco_begin(struct moco *moco, const struct moco_round *round, struct err *err)
+{
+    uint32_t d = moco->layout->spec.features, m = round->m;
+    uint64_t total = moco->layout->total;
+    int rc = queue_check_rows(round->remote, m, d, "remote features", err);
     if (rc == 0 && m != moco->remote_rows) {
         rc = resize_remote(moco, m, err);
     }
@@ -264,14 +315,20 @@ int moco_begin(struct moco *moco, const float *params, const float *remote, uint
         return rc;
     }
     if (m > 0) {
-        memcpy(moco->remote, remote, (size_t)m * d * sizeof *remote);
+        memcpy(moco->remote, round->remote, (size_t)m * d * sizeof *round->remote);
     }
     moco->remote_rows = m;
-    moco->matching_weight = matching_weight;
-    moco->step = first_step;
-    memcpy(moco->query, params, moco->layout->total * sizeof *params);
-    memcpy(moco->key, params, moco->layout->total * sizeof *params);
+    moco->matching_weight = round->matching_weight;
+    moco->step = round->first_step;
+    memcpy(moco->query, round->params, total * sizeof *round->params);
     memset(moco->velocity, 0, moco->layout->trainable_end * sizeof *moco->velocity);
+    if (round->carry) {
+        load_carry(moco, round->carry, round->params, round->carry_steps);
+    } else {
+        memcpy(moco->key, round->params, total * sizeof *round->params);
+        queue_reset(&moco->queue, moco->options.seed);
+    }
+    memcpy(moco->first_key, moco->key, total * sizeof *moco->key);
     return 0;
 }
 
@@ -300,10 +357,16 @@ static void losses_of_group(struct moco *moco, struct place *place, uint32_t ite
     const struct moco_options *o = &moco->options;
     struct group *group = &moco->groups[item];
     uint32_t d = moco->layout->spec.features, B = moco->size, m = moco->remote_rows;
-    uint32_t n = moco->negatives.remote + moco->negatives.local, neighbours = o->neighbours < m ? o->neighbours : m;
+    uint32_t neighbours = o->neighbours < m ? o->neighbours : m;
     const float *keys = moco->keys + (size_t)item * B * d;
+    const struct loss_negatives negatives = {
+        .n = moco->negatives.remote + moco->negatives.local,
+        .rows = moco->negatives.data,
+        .image = moco->negatives.image,
+        .own = moco->images ? moco->images + (size_t)item * B : NULL,
+    };
     memset(place->dq, 0, (size_t)B * d * sizeof *place->dq);
-    loss_contrast(B, d, n, place->features, keys, moco->negatives.data, o->temperature, place->dq, &group->contrast,
+    loss_contrast(B, d, place->features, keys, &negatives, o->temperature, place->dq, &group->contrast,
                   &group->accuracy, place->scratch);
     group->matching = 0;
     bool matches = m > 0 && moco->matching_weight > 0;
@@ -311,7 +374,7 @@ static void losses_of_group(struct moco *moco, struct place *place, uint32_t ite
         loss_matching_entropy(B, d, m, place->features, moco->remote, neighbours, o->matching_temperature,
                               moco->matching_weight, place->dq, &group->matching, place->scratch);
     } else if (matches && o->matching == MOCO_MATCHING_POSITIVES) {
-        loss_matching_positives(B, d, m, n, place->features, keys, moco->remote, moco->negatives.data, neighbours,
+        loss_matching_positives(B, d, m, place->features, keys, moco->remote, &negatives, neighbours,
                                 o->matching_temperature, moco->matching_weight, place->dq, &group->matching,
                                 place->scratch);
     }
@@ -389,10 +452,11 @@ static bool add_up(const struct moco *moco, struct moco_step *out)
     return finite && isfinite(out->loss);
 }
 
-int moco_step(struct moco *moco, const float *view1, const float *view2, float learning_rate, struct moco_step *out,
-              struct err *err)
+int moco_step(struct moco *moco, const uint32_t *images, const float *view1, const float *view2, float learning_rate,
+              struct moco_step *out, struct err *err)
 {
     const struct moco_options *o = &moco->options;
+    moco->images = images;
     moco->view1 = view1;
     moco->view2 = view2;
     moco->learning_rate = learning_rate;
@@ -416,7 +480,7 @@ int moco_step(struct moco *moco, const float *view1, const float *view2, float l
     fold_statistics(moco);
     uint32_t stretches = (uint32_t)((moco->layout->trainable_end + STRETCH - 1) / STRETCH);
     rc = workers_run(moco->workers, stretches, optimise_stretch, moco, err);
-    queue_push(&moco->queue, moco->keys, o->batch);
+    queue_push(&moco->queue, moco->keys, images, o->batch);
     moco->step++;
     return rc;
 }
@@ -431,26 +495,12 @@ const float *moco_key(const struct moco *moco)
     return moco->key;
 }
 
-uint32_t moco_queue_rows(const struct moco *moco)
+uint32_t moco_newest_keys(const struct moco *moco, uint32_t count, float *out)
 {
-    return moco->queue.rows;
-}
-
-void moco_queue_save(const struct moco *moco, float *out)
-{
-    for (uint32_t i = 0; i < moco->queue.rows; i++) {
-        memcpy(out + (size_t)i * moco->queue.d, queue_row(&moco->queue, i), moco->queue.d * sizeof *out);
+    const struct queue *queue = &moco->queue;
+    uint32_t n = 0;
+    for (; n < count && n < queue->rows && queue_image(queue, queue->rows - 1 - n) != QUEUE_NO_IMAGE; n++) {
+        memcpy(out + (size_t)n * queue->d, queue_row(queue, queue->rows - 1 - n), queue->d * sizeof *out);
     }
-}
-
-int moco_queue_load(struct moco *moco, const float *rows, uint32_t count, struct err *err)
-{
-    if (count > moco->queue.rows) {
-        return err_set(err, ERR_DATA, "%u rows for a queue of %u", count, moco->queue.rows);
-    }
-    int rc = queue_check_rows(rows, count, moco->queue.d, "queue", err);
-    if (rc == 0) {
-        queue_push(&moco->queue, rows, count);
-    }
-    return rc;
+    return n;
 }

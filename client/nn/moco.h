@@ -38,28 +38,44 @@ struct moco;
 int moco_new(const struct layout *layout, const struct moco_options *options, struct moco **out, struct err *err);
 void moco_free(struct moco *moco);
 
-/* Begins a local round: query := key := params, velocity := 0, stats from params. remote: [m, d] unit rows or NULL with
- * m = 0; copied. ERR_DATA when a row is not of unit length. matching_weight is this round's (the ramp is the caller's).
- * step counts from `first_step` for draws.
- */
-int moco_begin(struct moco *moco, const float *params, const float *remote, uint32_t m, float matching_weight,
-               uint64_t first_step, struct err *err);
-/* view1, view2: [batch, 3, input, input]. In this order: keys by the key encoder, features and gradient by the query
+/* What a site carries from one round to the next, in this order, without gaps: the rows of its queue, oldest first, f32
+ * [K, d]; the images that they show, u32 [K]; the key encoder as the round began, f32 [total]. */
+size_t moco_carry_bytes(const struct moco *moco);
+void moco_carry_save(const struct moco *moco, void *out);
+/* ERR_DATA when these are not the bytes of such a carry: their number, rows that are not of unit length within 1e-3,
+ * parameters that are not finite. */
+int moco_carry_check(const struct moco *moco, const void *carry, size_t bytes, struct err *err);
+
+/* Where the key encoder begins is ours to choose, and three choices were measured. A copy of params is no momentum
+ * encoder: in rounds of a few steps it never lags, and learning fails. The site's own of the round before lags, but
+ * each site's then lives in a space of its own, and remote features say little. Here it follows params from round to
+ * round as it would have from step to step: begin := m^steps * begin + (1 - m^steps) * params. Sites that took part in
+ * the same rounds have the same one, and nothing is sent for it. */
+struct moco_round {
+    const float *params; /* [total]: the query encoder, statistics included */
+    /* Checked, and aligned as floats are. NULL: the key encoder begins as a copy of params, the queue with rows of
+     * random direction. */
+    const void *carry;
+    uint64_t carry_steps; /* steps of the rounds since the carry's began */
+    const float *remote;  /* [m, d] unit rows, copied; NULL with m = 0 */
+    uint32_t m;
+    float matching_weight; /* this round's; the ramp is the caller's */
+    uint64_t first_step;   /* number of the first step, for draws */
+};
+/* Begins a local round; velocity := 0. ERR_DATA when a remote row is not of unit length; ERR_NOMEM. */
+int moco_begin(struct moco *moco, const struct moco_round *round, struct err *err);
+/* view1, view2: [batch, 3, input, input]; images: [batch], which image of the folder each row shows, so that older keys
+ * of it are no negatives; NULL: not known. In this order: keys by the key encoder, features and gradient by the query
  * encoder, SGD, the key encoder follows the new query encoder, keys into the queue. ERR_FAILED when loss, gradient
  * or statistics are not finite; then neither encoder nor the queue has changed. */
-int moco_step(struct moco *moco, const float *view1, const float *view2, float learning_rate, struct moco_step *out,
-              struct err *err);
+int moco_step(struct moco *moco, const uint32_t *images, const float *view1, const float *view2, float learning_rate,
+              struct moco_step *out, struct err *err);
 
 /* Query encoder as a flat vector [total], statistics included; key encoder likewise. Valid until the next call. */
 const float *moco_query(const struct moco *moco);
 const float *moco_key(const struct moco *moco);
-
-/* The queue as it stands, oldest first: [rows, d]. It is full from the start, with rows of random direction that real
- * keys push out, so that rows is always K. */
-uint32_t moco_queue_rows(const struct moco *moco);
-void moco_queue_save(const struct moco *moco, float *out);
-/* Pushes rows in; of K rows nothing older remains. rows <= queue; ERR_DATA when a row is not finite or not unit length
- * within 1e-3. */
-int moco_queue_load(struct moco *moco, const float *rows, uint32_t count, struct err *err);
+/* The newest keys in the queue, newest first: out [count, d]. Rows of random direction are none; the number of rows
+ * written is returned. */
+uint32_t moco_newest_keys(const struct moco *moco, uint32_t count, float *out);
 
 #endif

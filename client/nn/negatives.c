@@ -13,8 +13,9 @@ int negatives_init(struct negatives *negatives, uint32_t queue, uint32_t remote,
 {
     *negatives = (struct negatives){0};
     negatives->data = mem_new_aligned((size_t)queue * d, sizeof(float));
+    negatives->image = mem_new(queue, sizeof *negatives->image);
     negatives->order = mem_new(queue > remote ? queue : remote, sizeof *negatives->order);
-    if (!negatives->data || !negatives->order) {
+    if (!negatives->data || !negatives->image || !negatives->order) {
         negatives_fini(negatives);
         return err_set(err, ERR_NOMEM, "out of memory for %u negatives", queue);
     }
@@ -24,6 +25,7 @@ int negatives_init(struct negatives *negatives, uint32_t queue, uint32_t remote,
 void negatives_fini(struct negatives *negatives)
 {
     mem_free(negatives->data);
+    mem_free(negatives->image);
     mem_free(negatives->order);
     *negatives = (struct negatives){0};
 }
@@ -57,10 +59,12 @@ void negatives_draw(struct negatives *negatives, const struct queue *queue, cons
     draw(negatives->order, m, negatives->remote, &rng);
     for (uint32_t i = 0; i < negatives->remote; i++, out += d) {
         memcpy(out, remote + (size_t)negatives->order[i] * d, d * sizeof *out);
+        negatives->image[i] = QUEUE_NO_IMAGE;
     }
     rng_init(&rng, seed, RNG_NEGATIVES, step, DRAW_LOCAL, 0);
     draw(negatives->order, queue->rows, negatives->local, &rng);
     for (uint32_t i = 0; i < negatives->local; i++, out += d) {
         memcpy(out, queue_row(queue, negatives->order[i]), d * sizeof *out);
+        negatives->image[negatives->remote + i] = queue_image(queue, negatives->order[i]);
     }
 }

@@ -7,6 +7,7 @@
 struct negatives {
     uint32_t remote, local; /* rows of each, remote ones first */
     float *data;            /* [remote + local, d] */
+    uint32_t *image;        /* [remote + local]: the image of this site that a row shows, or QUEUE_NO_IMAGE */
     uint32_t *order;        /* room to draw in */
 };
 

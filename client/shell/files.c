@@ -3,7 +3,7 @@
  *
  *   offset  bytes
  *        0      8  "STARLNGI" (instance), "STARLNGS" (state), "STARLNGP" (pending)
- *        8      4  version, 1
+ *        8      4  version, 2
  *      ...         as below
  *             16  XXH3-128 of everything before, canonical (big-endian)
  *
@@ -11,18 +11,18 @@
  *       12      4  zero                12      4  round
  *       16     16  instance id         16     16  run id
  *                                      32     16  plan hash
- *                                      48      4  rows of the queue
- *                                      52      4  dimension: floats a row
- *                                      56      8  zero
+ *                                      48      8  bytes of the carry
+ *                                      56      4  round of the carry
+ *                                      60      4  zero
  *                                  state only
- *                                      64         the queue, 4 * rows * dimension
+ *                                      64         the carry
  *   pending only
  *       64     72  report: images, seen (8 each), steps, zero (4 each), loss, its contrastive and its matching term,
  *                  remote share, images a second, training time in ms (8 each)
  *      136     72  description of the update: kind, round, element, dimension, encoder, zero (4 each), count, bytes
  *                  (8 each), layout, hash (16 each)
  *      208     72  description of the features; all zero: there are none
- *      280         the update, the features, the queue
+ *      280         the update, the features, the carry
  *
  * Valid if and only if (1) the first 12 bytes are these, (2) the length is what the sizes say, none of which exceeds
  * what the wire allows for a blob, (3) the last 16 bytes are the hash of all others, (4) in pending, the descriptions
@@ -34,7 +34,7 @@
 
 #include <string.h>
 
-#define VERSION        1
+#define VERSION        2
 #define INSTANCE_BYTES 32
 #define STATE_BYTES    64
 #define PENDING_BYTES  280
@@ -47,22 +47,17 @@
 /* No zero behind them. */
 static const char instance_magic[8] = "STARLNGI", state_magic[8] = "STARLNGS", pending_magic[8] = "STARLNGP";
 
-void kept_queue_fini(struct kept_queue *queue)
+void kept_carry_fini(struct kept_carry *carry)
 {
-    mem_free(queue->values);
-    *queue = (struct kept_queue){0};
+    mem_free(carry->data);
+    *carry = (struct kept_carry){0};
 }
 
 void kept_pending_fini(struct kept_pending *pending)
 {
     contribution_fini(&pending->contribution);
-    kept_queue_fini(&pending->queue);
+    kept_carry_fini(&pending->carry);
     *pending = (struct kept_pending){0};
-}
-
-static size_t queue_bytes(const struct kept_queue *queue)
-{
-    return (size_t)queue->rows * queue->dimension * sizeof(float);
 }
 
 /* ---- Writing ---- */
@@ -74,15 +69,15 @@ static void store_magic(uint8_t *p, const char *magic)
 }
 
 static void store_front(uint8_t *p, const char *magic, uint32_t round, const struct hash128 *run,
-                        const struct hash128 *plan_hash, const struct kept_queue *queue)
+                        const struct hash128 *plan_hash, const struct kept_carry *carry)
 {
     store_magic(p, magic);
     store_u32(p + 12, round);
     memcpy(p + 16, run->bytes, 16);
     memcpy(p + 32, plan_hash->bytes, 16);
-    store_u32(p + 48, queue->rows);
-    store_u32(p + 52, queue->dimension);
-    store_u64(p + 56, 0);
+    store_u64(p + 48, carry->bytes);
+    store_u32(p + 56, carry->round);
+    store_u32(p + 60, 0);
 }
 
 static void store_report(uint8_t *p, const struct report *report)
@@ -150,9 +145,9 @@ void file_image_fini(struct file_image *image)
 int files_encode_state(const struct kept_state *state, struct file_image *out)
 {
     uint8_t fixed[STATE_BYTES];
-    store_front(fixed, state_magic, state->round, &state->run, &state->plan_hash, &state->queue);
+    store_front(fixed, state_magic, state->round, &state->run, &state->plan_hash, &state->carry);
     int rc = begin_file(out, fixed, sizeof fixed);
-    add_part(out, state->queue.values, queue_bytes(&state->queue));
+    add_part(out, state->carry.data, state->carry.bytes);
     return rc ? rc : end_file(out);
 }
 
@@ -160,7 +155,7 @@ int files_encode_pending(const struct kept_pending *pending, struct file_image *
 {
     const struct contribution *contribution = &pending->contribution;
     uint8_t fixed[PENDING_BYTES] = {0};
-    store_front(fixed, pending_magic, contribution->round, &pending->run, &pending->plan_hash, &pending->queue);
+    store_front(fixed, pending_magic, contribution->round, &pending->run, &pending->plan_hash, &pending->carry);
     store_report(fixed + REPORT_AT, &contribution->report);
     store_blob(fixed + UPDATE_AT, &contribution->update_blob);
     if (contribution->features) {
@@ -171,7 +166,7 @@ int files_encode_pending(const struct kept_pending *pending, struct file_image *
     if (contribution->features) {
         add_part(out, contribution->features->data, contribution->features->len);
     }
-    add_part(out, pending->queue.values, queue_bytes(&pending->queue));
+    add_part(out, pending->carry.data, pending->carry.bytes);
     return rc ? rc : end_file(out);
 }
 
@@ -205,27 +200,25 @@ static int check_file(const uint8_t *data, size_t len, const char *magic, size_t
     return 0;
 }
 
-/* The bytes that the front says the queue has; more than any file may have when it says nonsense. */
-static uint64_t claimed_queue(const uint8_t *data)
+/* The bytes that the front says the carry has; as many as no file has when it says nonsense. */
+static uint64_t claimed_carry(const uint8_t *data)
 {
-    uint64_t floats = (uint64_t)load_u32(data + 48) * load_u32(data + 52);
-    return floats > BLOB_BYTES_MAX / sizeof(float) ? FILES_MAX : floats * sizeof(float);
+    uint64_t bytes = load_u64(data + 48);
+    return bytes > FILES_MAX ? FILES_MAX : bytes;
 }
 
-static int load_queue(const uint8_t *front, const uint8_t *values, struct kept_queue *out, struct err *err)
+static int load_carry(const uint8_t *front, const uint8_t *bytes, size_t len, struct kept_carry *out, struct err *err)
 {
-    *out = (struct kept_queue){.rows = load_u32(front + 48), .dimension = load_u32(front + 52)};
-    size_t bytes = queue_bytes(out);
-    if (bytes == 0) {
-        *out = (struct kept_queue){0};
+    *out = (struct kept_carry){.round = load_u32(front + 56)};
+    if (len == 0) {
         return 0;
     }
-    out->values = mem_new_aligned(bytes, 1);
-    if (!out->values) {
-        *out = (struct kept_queue){0};
-        return err_set(err, ERR_NOMEM, "no memory for a queue of %zu bytes", bytes);
+    out->data = mem_new_aligned(len, 1);
+    if (!out->data) {
+        return err_set(err, ERR_NOMEM, "no memory for %zu bytes of a site's own state", len);
     }
-    memcpy(out->values, values, bytes);
+    memcpy(out->data, bytes, len);
+    out->bytes = len;
     return 0;
 }
 
@@ -275,10 +268,10 @@ int files_decode_state(const uint8_t *data, size_t len, struct kept_state *out, 
 {
     *out = (struct kept_state){0};
     int rc = check_file(data, len, state_magic, STATE_BYTES, err);
-    if (rc == 0 && claimed_queue(data) != len - STATE_BYTES - HASH_BYTES) {
-        rc = err_set(err, ERR_DATA, "%zu bytes do not agree with the queue's size", len);
+    if (rc == 0 && claimed_carry(data) != len - STATE_BYTES - HASH_BYTES) {
+        rc = err_set(err, ERR_DATA, "%zu bytes do not agree with the size of the carry", len);
     }
-    rc = rc ? rc : load_queue(data, data + STATE_BYTES, &out->queue, err);
+    rc = rc ? rc : load_carry(data, data + STATE_BYTES, len - STATE_BYTES - HASH_BYTES, &out->carry, err);
     if (rc == 0) {
         out->round = load_u32(data + 12);
         memcpy(out->run.bytes, data + 16, 16);
@@ -303,7 +296,7 @@ static int load_contribution(const uint8_t *data, size_t len, struct contributio
         return rc;
     }
     uint64_t update = out->update_blob.bytes, features = out->features_blob.bytes;
-    if (claimed_queue(data) + update + features != len - PENDING_BYTES - HASH_BYTES) {
+    if (claimed_carry(data) + update + features != len - PENDING_BYTES - HASH_BYTES) {
         return err_set(err, ERR_DATA, "%zu bytes do not agree with the sizes of the parts", len);
     }
     out->update = bytes_copy(data + PENDING_BYTES, (size_t)update);
@@ -320,8 +313,8 @@ int files_decode_pending(const uint8_t *data, size_t len, struct kept_pending *o
     int rc = check_file(data, len, pending_magic, PENDING_BYTES, err);
     rc = rc ? rc : load_contribution(data, len, &out->contribution, err);
     if (rc == 0) {
-        size_t queue = (size_t)claimed_queue(data);
-        rc = load_queue(data, data + len - HASH_BYTES - queue, &out->queue, err);
+        size_t carry = (size_t)claimed_carry(data);
+        rc = load_carry(data, data + len - HASH_BYTES - carry, carry, &out->carry, err);
         memcpy(out->run.bytes, data + 16, 16);
         memcpy(out->plan_hash.bytes, data + 32, 16);
     }

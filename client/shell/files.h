@@ -9,24 +9,25 @@
 
 #include <stdint.h>
 
-/* The queue of key features that a site keeps between rounds: [rows, dimension] floats. */
-struct kept_queue {
-    uint32_t rows, dimension;
-    float *values; /* owned; NULL when rows is 0 */
+/* What the trainer takes from one round to the next; only the trainer knows what the bytes mean. */
+struct kept_carry {
+    uint32_t round; /* that it was made in */
+    void *data;     /* owned, aligned for floats; NULL when bytes is 0 */
+    size_t bytes;
 };
-void kept_queue_fini(struct kept_queue *queue);
+void kept_carry_fini(struct kept_carry *carry);
 
 /* Which run and plan this folder belongs to, and where the site stands in it. */
 struct kept_state {
     struct hash128 run, plan_hash;
     uint32_t round;          /* the last one known to be counted and durable */
-    struct kept_queue queue; /* after that round */
+    struct kept_carry carry; /* of that round or an earlier one */
 };
-/* A contribution that is not known to be counted, and the queue that becomes the site's if it is. */
+/* A contribution that is not known to be counted, and the carry that becomes the site's if it is. */
 struct kept_pending {
     struct hash128 run, plan_hash;
     struct contribution contribution;
-    struct kept_queue queue;
+    struct kept_carry carry;
 };
 void kept_pending_fini(struct kept_pending *pending);
 
@@ -47,6 +48,6 @@ int files_decode_state(const uint8_t *data, size_t len, struct kept_state *out, 
 int files_decode_pending(const uint8_t *data, size_t len, struct kept_pending *out, struct err *err);
 int files_decode_instance(const uint8_t *data, size_t len, struct hash128 *out, struct err *err);
 
-#define FILES_MAX ((size_t)(3 * BLOB_BYTES_MAX + 4096)) /* no file of ours is longer */
+#define FILES_MAX ((size_t)(5 * BLOB_BYTES_MAX + 4096)) /* no file of ours is longer */
 
 #endif

@@ -1,7 +1,7 @@
 /* A client's state folder; see state.h.
  *
- * Why a crash cannot hurt: the contribution and the queue after it are durable, in one file, before the server hears of
- * them. A commit first makes that queue and round the state and then removes the pending file; in between both exist,
+ * Why a crash cannot hurt: the contribution and the carry after it are durable, in one file, before the server hears of
+ * them. A commit first makes that carry and round the state and then removes the pending file; in between both exist,
  * and a pending file whose round is not after the state's is removed when it is found. */
 #include "client/shell/state.h"
 
@@ -165,7 +165,7 @@ static int load_pending(struct state *state, struct contribution **out, struct e
     }
     **out = pending.contribution;
     state->pending_round = pending.contribution.round;
-    state->pending_queue = pending.queue;
+    state->pending_carry = pending.carry;
     if (!state->has_kept) { /* the state was lost: the run is known all the same */
         state->kept = (struct kept_state){.run = pending.run, .plan_hash = pending.plan_hash};
         state->has_kept = true;
@@ -201,8 +201,8 @@ int state_open(struct state *state, const struct disk *disk, const char *folder,
 
 void state_close(struct state *state)
 {
-    kept_queue_fini(&state->kept.queue);
-    kept_queue_fini(&state->pending_queue);
+    kept_carry_fini(&state->kept.carry);
+    kept_carry_fini(&state->pending_carry);
     if (state->lock >= 0) {
         (void)close(state->lock);
         state->lock = -1;
@@ -213,7 +213,7 @@ void state_close(struct state *state)
 
 static void forget_pending(struct state *state)
 {
-    kept_queue_fini(&state->pending_queue);
+    kept_carry_fini(&state->pending_carry);
     state->pending_round = 0;
 }
 
@@ -227,25 +227,25 @@ int state_begin(struct state *state, const struct hash128 *run, const struct has
     if (rc) {
         return rc;
     }
-    kept_queue_fini(&state->kept.queue);
+    kept_carry_fini(&state->kept.carry);
     forget_pending(state);
     state->kept = kept;
     state->has_kept = true;
     return 0;
 }
 
-int state_keep(struct state *state, const struct contribution *contribution, struct kept_queue *queue, struct err *err)
+int state_keep(struct state *state, const struct contribution *contribution, struct kept_carry *carry, struct err *err)
 {
     const struct kept_pending pending = {
-        .run = state->kept.run, .plan_hash = state->kept.plan_hash, .contribution = *contribution, .queue = *queue};
+        .run = state->kept.run, .plan_hash = state->kept.plan_hash, .contribution = *contribution, .carry = *carry};
     int rc = save_pending(state, &pending, err);
     if (rc) {
         return rc;
     }
     forget_pending(state);
     state->pending_round = contribution->round;
-    state->pending_queue = *queue;
-    *queue = (struct kept_queue){0};
+    state->pending_carry = *carry;
+    *carry = (struct kept_carry){0};
     return 0;
 }
 
@@ -253,9 +253,9 @@ int state_commit(struct state *state, uint32_t round, struct err *err)
 {
     state->kept.round = round;
     if (state->pending_round == round) {
-        kept_queue_fini(&state->kept.queue);
-        state->kept.queue = state->pending_queue;
-        state->pending_queue = (struct kept_queue){0};
+        kept_carry_fini(&state->kept.carry);
+        state->kept.carry = state->pending_carry;
+        state->pending_carry = (struct kept_carry){0};
     }
     forget_pending(state);
     int rc = save_state(state, &state->kept, err);

@@ -2,11 +2,11 @@
  *
  *   lock       held (flock) while a client runs
  *   instance   a random id, made once: tells this site from another one of the same name
- *   state      run, plan, the last counted round and the queue after it
- *   pending    a contribution that is not known to be counted yet, and the queue after it
+ *   state      run, plan, the last counted round and the carry after it
+ *   pending    a contribution that is not known to be counted yet, and the carry after it
  *   cache/     decoded images (client/data)
  *
- * A damaged file is named in the log and dropped: the site then loses its queue, or trains a round again. */
+ * A damaged file is named in the log and dropped: the site then loses its carry, or trains a round again. */
 #ifndef STARLING_CLIENT_SHELL_STATE_H
 #define STARLING_CLIENT_SHELL_STATE_H
 
@@ -23,7 +23,7 @@ struct state {
     bool has_kept; /* run, plan and round are known */
     struct kept_state kept;
     uint32_t pending_round;          /* 0: none */
-    struct kept_queue pending_queue; /* after it */
+    struct kept_carry pending_carry; /* after it */
 };
 
 /* `forget`: what belongs to a run is removed first. *pending: NULL, or what is to be offered again; the caller's
@@ -38,8 +38,8 @@ void state_close(struct state *state);
 
 /* The folder belongs to this run and plan from now on; what it holds of another one is dropped. */
 int state_begin(struct state *state, const struct hash128 *run, const struct hash128 *plan_hash, struct err *err);
-/* Keeps a contribution and the queue after it; the queue moves on success. */
-int state_keep(struct state *state, const struct contribution *contribution, struct kept_queue *queue, struct err *err);
+/* Keeps a contribution and the carry after it; the carry moves on success. */
+int state_keep(struct state *state, const struct contribution *contribution, struct kept_carry *carry, struct err *err);
 int state_commit(struct state *state, uint32_t round, struct err *err);
 int state_drop(struct state *state, struct err *err);
 

@@ -59,11 +59,11 @@ static int contribution_of(const struct work *work, uint32_t round, const struct
     return 0;
 }
 
-static int keep(struct work *work, const struct contribution *contribution, struct kept_queue *queue, struct err *err)
+static int keep(struct work *work, const struct contribution *contribution, struct kept_carry *carry, struct err *err)
 {
     int rc;
     bool said = false;
-    while ((rc = state_keep(work->state, contribution, queue, err)) == ERR_FULL || rc == ERR_IO) {
+    while ((rc = state_keep(work->state, contribution, carry, err)) == ERR_FULL || rc == ERR_IO) {
         log_event(work->log, said ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, "not_saved",
                   "round=%u reason=\"%s\" waits_for=\"room on the disk, or the end of the round\"", contribution->round,
                   err->text);
@@ -78,26 +78,25 @@ static int keep(struct work *work, const struct contribution *contribution, stru
 int work_train(struct work *work, uint32_t round, const uint8_t *model, const uint8_t *remote, uint32_t remote_rows,
                struct contribution **out, struct err *err)
 {
-    const struct kept_queue *kept = &work->state->kept.queue;
-    bool fits = kept->values && kept->dimension == work->layout->spec.features && kept->rows <= work->plan->queue;
+    const struct kept_carry *kept = &work->state->kept.carry;
     const struct train_job job = {
         .round = round,
         .params = (const float *)(const void *)model,
         .remote = (const float *)(const void *)remote,
         .remote_rows = remote_rows,
-        .queue = fits ? kept->values : NULL,
-        .queue_rows = fits ? kept->rows : 0,
+        .carry = kept->data,
+        .carry_bytes = kept->bytes,
+        .carry_round = kept->round,
     };
     struct train_result result = {0};
     *out = NULL;
     int rc = train_round(work->trainer, &job, &work->progress, &result, err);
     rc = rc ? rc : contribution_of(work, round, &result, out, err);
-    struct kept_queue queue = {
-        .rows = result.queue_rows, .dimension = work->layout->spec.features, .values = result.queue};
-    result.queue = NULL;
+    struct kept_carry carry = {.round = round, .data = result.carry, .bytes = result.carry_bytes};
+    result.carry = NULL;
     train_result_fini(&result); /* what was copied need not wait for the disk */
-    rc = rc ? rc : keep(work, *out, &queue, err);
-    kept_queue_fini(&queue);
+    rc = rc ? rc : keep(work, *out, &carry, err);
+    kept_carry_fini(&carry);
     if (rc) {
         contribution_free(*out);
         *out = NULL;

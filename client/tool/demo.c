@@ -108,7 +108,8 @@ int verb_demo(int argc, char **argv)
          0, false},
         {"test", FLAG_TEXT, &options.test, "DIR",
          "labelled images to score on; without it a fifth of each class is held out", 0, 0, false},
-        {"clients", FLAG_U32, &options.clients, "N", "client processes (5)", 2, 100, false},
+        {"clients", FLAG_U32, &options.clients, "N", "client processes (5); 1 trains on all images in one place", 1,
+         100, false},
         {"split", FLAG_TEXT, &options.split, "S",
          "how images are dealt out: iid, classes:K (K classes each) or dirichlet:A (drawn images: classes:2, others: "
          "iid)",

@@ -39,9 +39,10 @@ struct feeder_place feeder_order_at(struct feeder_order *order, uint64_t positio
 }
 
 struct slot {
-    float *views;                /* [2, batch, 3, size, size] */
-    struct feeder_place *places; /* [batch] */
-    uint32_t done;               /* images whose views are written */
+    float *views;     /* [2, batch, 3, size, size] */
+    uint32_t *images; /* [batch] */
+    uint64_t *epochs; /* [batch] */
+    uint32_t done;    /* images whose views are written */
 };
 
 struct feeder {
@@ -75,7 +76,9 @@ static struct slot *take_unit(struct feeder *feeder, uint32_t *index)
     if (*index == 0) {
         slot->done = 0;
     }
-    slot->places[*index] = feeder_order_at(&feeder->order, feeder->options.position + feeder->issued);
+    struct feeder_place place = feeder_order_at(&feeder->order, feeder->options.position + feeder->issued);
+    slot->images[*index] = place.image;
+    slot->epochs[*index] = place.epoch;
     feeder->issued++;
     return slot;
 }
@@ -83,10 +86,10 @@ static struct slot *take_unit(struct feeder *feeder, uint32_t *index)
 static void make_views(const struct feeder *feeder, struct slot *slot, uint32_t index, float *scratch)
 {
     const struct feeder_options *o = &feeder->options;
-    struct feeder_place place = slot->places[index];
+    uint32_t image = slot->images[index];
     for (uint32_t view = 0; view < 2; view++) {
-        augment_view(&o->augment, dataset_pixels(o->dataset, place.image), dataset_side(o->dataset), o->size, o->seed,
-                     place.epoch, place.image, view,
+        augment_view(&o->augment, dataset_pixels(o->dataset, image), dataset_side(o->dataset), o->size, o->seed,
+                     slot->epochs[index], image, view,
                      slot->views + ((size_t)view * o->batch + index) * feeder->view_floats, scratch);
     }
 }
@@ -121,8 +124,9 @@ static int take_memory(struct feeder *feeder)
     feeder->scratch = mem_new_aligned(o->threads, AUGMENT_SCRATCH(o->size) * sizeof(float));
     for (int i = 0; i < 2; i++) {
         feeder->slots[i].views = mem_new_aligned((size_t)2 * o->batch, feeder->view_floats * sizeof(float));
-        feeder->slots[i].places = mem_new(o->batch, sizeof *feeder->slots[i].places);
-        if (!feeder->slots[i].views || !feeder->slots[i].places) {
+        feeder->slots[i].images = mem_new(o->batch, sizeof *feeder->slots[i].images);
+        feeder->slots[i].epochs = mem_new(o->batch, sizeof *feeder->slots[i].epochs);
+        if (!feeder->slots[i].views || !feeder->slots[i].images || !feeder->slots[i].epochs) {
             return ERR_NOMEM;
         }
     }
@@ -135,7 +139,8 @@ static void release_memory(struct feeder *feeder)
     feeder_order_fini(&feeder->order);
     for (int i = 0; i < 2; i++) {
         mem_free(feeder->slots[i].views);
-        mem_free(feeder->slots[i].places);
+        mem_free(feeder->slots[i].images);
+        mem_free(feeder->slots[i].epochs);
     }
     mem_free(feeder->scratch);
     mem_free(feeder);
@@ -190,7 +195,7 @@ void feeder_free(struct feeder *feeder)
     release_memory(feeder);
 }
 
-void feeder_next(struct feeder *feeder, const float **view1, const float **view2)
+struct feeder_batch feeder_next(struct feeder *feeder)
 {
     const struct feeder_options *o = &feeder->options;
     (void)pthread_mutex_lock(&feeder->lock);
@@ -205,6 +210,5 @@ void feeder_next(struct feeder *feeder, const float **view1, const float **view2
     }
     feeder->given++;
     (void)pthread_mutex_unlock(&feeder->lock);
-    *view1 = slot->views;
-    *view2 = slot->views + feeder->view_floats * o->batch;
+    return (struct feeder_batch){slot->images, slot->views, slot->views + feeder->view_floats * o->batch};
 }

@@ -21,9 +21,13 @@ struct feeder_options {
 int feeder_new(const struct feeder_options *options, struct feeder **out, struct err *err);
 /* At any time; ends the threads. */
 void feeder_free(struct feeder *feeder);
-/* The next batch, waiting for it: two views [batch, 3, size, size], valid until the next call. Not more than `steps`
- * calls. */
-void feeder_next(struct feeder *feeder, const float **view1, const float **view2);
+/* One step's input, valid until the next call. */
+struct feeder_batch {
+    const uint32_t *images;     /* [batch]: which image of the folder each row shows */
+    const float *view1, *view2; /* [batch, 3, size, size] */
+};
+/* The next batch, waiting for it. Not more than `steps` calls. */
+struct feeder_batch feeder_next(struct feeder *feeder);
 
 /* Where an image stands in the site's endless order: permutations of the folder, one after the other. Every image is
  * seen once before any is seen again, also when a round ends in the middle, and a batch larger than the folder repeats

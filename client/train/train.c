@@ -3,8 +3,8 @@
  * Streams of random numbers belong to the site: its seed is mixed from the plan's seed and the site's name, so that two
  * sites with the same images do not see the same views. Round r (counted from 1) begins at position (r - 1) * steps *
  * batch of the site's endless order of images (feeder.h) and at step (r - 1) * steps of its draws, so rounds go on
- * where the one before ended, and a repeated round repeats everything. The queue is set from the job or, without one,
- * to the trainer's first random rows, so nothing of an earlier round lingers.
+ * where the one before ended, and a repeated round repeats everything. Key encoder and queue are set from the job's
+ * carry or, without one, begin afresh, so nothing of an earlier round lingers.
  *
  * The clock is read for the report's speed alone. */
 #include "client/train/train.h"
@@ -30,8 +30,6 @@ struct trainer {
     uint32_t threads;
     uint64_t seed; /* of the site */
     struct moco *moco;
-    float *first_queue; /* [first_rows, d] */
-    uint32_t first_rows;
 };
 
 uint32_t train_steps(const struct plan *plan, uint32_t images)
@@ -110,27 +108,17 @@ int trainer_new(const struct plan *plan, const struct layout *layout, const stru
     struct moco_options options = moco_options_of(plan, threads, trainer->seed);
     int rc = moco_new(layout, &options, &trainer->moco, err);
     if (rc) {
-        goto failed;
+        trainer_free(trainer);
+        return rc;
     }
-    trainer->first_rows = moco_queue_rows(trainer->moco);
-    trainer->first_queue = mem_new_aligned((size_t)trainer->first_rows * plan->model.features, sizeof(float));
-    if (!trainer->first_queue) {
-        rc = err_set(err, ERR_NOMEM, "no memory for a queue of %u features", trainer->first_rows);
-        goto failed;
-    }
-    moco_queue_save(trainer->moco, trainer->first_queue);
     *out = trainer;
     return 0;
-failed:
-    trainer_free(trainer);
-    return rc;
 }
 
 void trainer_free(struct trainer *trainer)
 {
     if (trainer) {
         moco_free(trainer->moco);
-        mem_free(trainer->first_queue);
         mem_free(trainer);
     }
 }
@@ -153,16 +141,22 @@ static int begin(struct trainer *trainer, const struct train_job *job, uint32_t 
     if (job->round < 1 || job->round > plan->rounds) {
         return err_set(err, ERR_STATE, "round %u of a run of %u rounds", job->round, plan->rounds);
     }
-    if (job->queue_rows > plan->queue) {
-        return err_set(err, ERR_DATA, "a queue of %u features where %u are kept", job->queue_rows, plan->queue);
+    bool carried = job->carry && job->carry_round < job->round;
+    struct moco_round round = {
+        .params = job->params,
+        .carry = carried ? job->carry : NULL,
+        .carry_steps = carried ? (uint64_t)(job->round - job->carry_round) * steps : 0,
+        .remote = job->remote,
+        .m = job->remote_rows,
+        .matching_weight = (float)train_matching_weight(plan, job->round),
+        .first_step = (uint64_t)(job->round - 1) * steps,
+    };
+    struct err why;
+    if (round.carry && moco_carry_check(trainer->moco, round.carry, job->carry_bytes, &why)) {
+        log_event(trainer->log, LOG_LEVEL_WARN, "carry_dropped", "round=%u reason=\"%s\"", job->round, why.text);
+        round.carry = NULL;
     }
-    int rc = moco_queue_load(trainer->moco, trainer->first_queue, trainer->first_rows, err);
-    if (rc == 0 && job->queue) {
-        rc = moco_queue_load(trainer->moco, job->queue, job->queue_rows, err);
-    }
-    return rc ? rc
-              : moco_begin(trainer->moco, job->params, job->remote, job->remote_rows,
-                           (float)train_matching_weight(plan, job->round), (uint64_t)(job->round - 1) * steps, err);
+    return moco_begin(trainer->moco, &round, err);
 }
 
 static struct augment_options augment_of(const struct plan *plan)
@@ -196,15 +190,14 @@ static int run_steps(struct trainer *trainer, const struct train_job *job, struc
     int rc = feeder_new(&options, &feeder, err);
     uint64_t began = now_ms();
     for (uint32_t step = 0; rc == 0 && step < out->steps; step++) {
-        const float *view1, *view2;
         struct moco_step result;
         rc = cancelled(progress, err);
         if (rc) {
             break;
         }
-        feeder_next(feeder, &view1, &view2);
-        rc = moco_step(trainer->moco, view1, view2, (float)train_learning_rate(plan, job->round, step, out->steps),
-                       &result, err);
+        struct feeder_batch batch = feeder_next(feeder);
+        rc = moco_step(trainer->moco, batch.images, batch.view1, batch.view2,
+                       (float)train_learning_rate(plan, job->round, step, out->steps), &result, err);
         if (rc) {
             (void)err_prefix(err, "round %u, step %u", job->round, step);
             break;
@@ -235,7 +228,33 @@ static void fetch_plain(void *ctx, uint32_t i, float *image)
     augment_plain(dataset_pixels(fetch->dataset, fetch->chosen[i]), dataset_side(fetch->dataset), image);
 }
 
-/* Features of images drawn for this round, as they are, without augmentation. */
+/* [rows, d] features of images drawn for this round, as they are, without augmentation. */
+static int embed_plain(struct trainer *trainer, const struct train_job *job, struct train_progress *progress,
+                       uint32_t rows, float *out, struct err *err)
+{
+    uint32_t images = dataset_count(trainer->dataset), d = trainer->plan->model.features;
+    struct embedder *embedder = NULL;
+    uint32_t *chosen = mem_new(images, sizeof *chosen);
+    if (!chosen) {
+        return err_set(err, ERR_NOMEM, "no memory for an order of %u images", images);
+    }
+    struct rng rng;
+    rng_init(&rng, trainer->seed, RNG_UPLOAD, job->round, 0, 0);
+    rng_permutation(&rng, chosen, images);
+    int rc = embedder_new(trainer->layout, job->params, trainer->threads, &embedder, err);
+    for (uint32_t begun = 0; rc == 0 && begun < rows; begun += EMBED_CHUNK) {
+        struct fetch fetch = {.dataset = trainer->dataset, .chosen = chosen + begun};
+        uint32_t n = rows - begun < EMBED_CHUNK ? rows - begun : EMBED_CHUNK;
+        rc = cancelled(progress, err);
+        rc = rc ? rc : embedder_run(embedder, n, fetch_plain, &fetch, NULL, out + (size_t)begun * d, err);
+    }
+    embedder_free(embedder);
+    mem_free(chosen);
+    return rc;
+}
+
+/* The momentum encoder's features are the keys that it made in its last steps: they cost nothing, and they are made as
+ * the local negatives are that they will stand beside, of augmented views and normalised by their batch. */
 static int make_features(struct trainer *trainer, const struct train_job *job, struct train_progress *progress,
                          struct train_result *out, struct err *err)
 {
@@ -245,48 +264,33 @@ static int make_features(struct trainer *trainer, const struct train_job *job, s
     if (!plan_shares_features(plan) || rows == 0) {
         return 0;
     }
-    struct embedder *embedder = NULL;
-    uint32_t *chosen = mem_new(images, sizeof *chosen);
     out->features = mem_new_aligned((size_t)rows * d, sizeof(float));
-    int rc = 0;
-    if (!chosen || !out->features) {
-        rc = err_set(err, ERR_NOMEM, "no memory for %u features", rows);
-        goto done;
+    if (!out->features) {
+        return err_set(err, ERR_NOMEM, "no memory for %u features", rows);
     }
-    struct rng rng;
-    rng_init(&rng, trainer->seed, RNG_UPLOAD, job->round, 0, 0);
-    rng_permutation(&rng, chosen, images);
-    rc = embedder_new(trainer->layout,
-                      plan->fusion.encoder == FUSION_ENCODER_AGGREGATED ? job->params : moco_key(trainer->moco),
-                      trainer->threads, &embedder, err);
-    for (uint32_t begun = 0; rc == 0 && begun < rows; begun += EMBED_CHUNK) {
-        struct fetch fetch = {.dataset = trainer->dataset, .chosen = chosen + begun};
-        uint32_t n = rows - begun < EMBED_CHUNK ? rows - begun : EMBED_CHUNK;
-        rc = cancelled(progress, err);
-        rc = rc ? rc : embedder_run(embedder, n, fetch_plain, &fetch, NULL, out->features + (size_t)begun * d, err);
+    if (plan->fusion.encoder == FUSION_ENCODER_MOMENTUM) {
+        out->feature_rows = moco_newest_keys(trainer->moco, rows, out->features);
+        return 0;
     }
     out->feature_rows = rows;
-done:
-    embedder_free(embedder);
-    mem_free(chosen);
-    return rc;
+    return embed_plain(trainer, job, progress, rows, out->features, err);
 }
 
-/* What leaves the trainer besides features: the update, and the queue for the next round. */
+/* What leaves the trainer besides features: the update, and what the next round takes over. */
 static int make_update(struct trainer *trainer, const struct train_job *job, struct train_result *out, struct err *err)
 {
     uint64_t total = trainer->layout->total;
-    out->queue_rows = moco_queue_rows(trainer->moco);
+    out->carry_bytes = moco_carry_bytes(trainer->moco);
     out->update = mem_new_aligned(total, sizeof(float));
-    out->queue = mem_new_aligned((size_t)out->queue_rows * trainer->plan->model.features, sizeof(float));
-    if (!out->update || !out->queue) {
+    out->carry = mem_new_aligned(out->carry_bytes, 1);
+    if (!out->update || !out->carry) {
         return err_set(err, ERR_NOMEM, "no memory for an update of %llu parameters", (unsigned long long)total);
     }
     const float *query = moco_query(trainer->moco);
     for (uint64_t i = 0; i < total; i++) {
         out->update[i] = query[i] - job->params[i];
     }
-    moco_queue_save(trainer->moco, out->queue);
+    moco_carry_save(trainer->moco, out->carry);
     return 0;
 }
 
@@ -324,6 +328,6 @@ void train_result_fini(struct train_result *result)
 {
     mem_free(result->update);
     mem_free(result->features);
-    mem_free(result->queue);
+    mem_free(result->carry);
     memset(result, 0, sizeof *result);
 }

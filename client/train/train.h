@@ -1,6 +1,6 @@
 /* One local round: parameters and remote features in; update, features and report out. Everything else that a site
- * keeps between rounds is the queue. The result is a function of the job, the folder and the seed: training the same
- * round again after a crash yields the same bytes. */
+ * takes from one round to the next is the carry: key encoder and queue (nn/moco.h). The result is a function of the
+ * job, the folder and the seed: training the same round again after a crash yields the same bytes. */
 #ifndef STARLING_TRAIN_TRAIN_H
 #define STARLING_TRAIN_TRAIN_H
 
@@ -17,16 +17,17 @@ struct train_job {
     const float *params; /* [layout->total], the aggregated model */
     const float *remote; /* [remote_rows, d] or NULL */
     uint32_t remote_rows;
-    const float *queue; /* [queue_rows, d] kept from the round before, or NULL */
-    uint32_t queue_rows;
+    const void *carry; /* the result's of an earlier round, aligned as floats are; NULL: none */
+    size_t carry_bytes;
+    uint32_t carry_round;
 };
 
 struct train_result { /* all memory owned; train_result_fini */
     float *update;    /* [total]: local minus aggregated, statistics included */
     float *features;  /* [feature_rows, d] unit rows, made by fusion.encoder; NULL when no features travel */
     uint32_t feature_rows;
-    float *queue; /* [queue_rows, d] for the next round */
-    uint32_t queue_rows;
+    void *carry; /* for the next round */
+    size_t carry_bytes;
     uint64_t images, seen, train_ms;
     uint32_t steps;
     double loss, loss_contrast, loss_matching, remote_share, images_per_second;

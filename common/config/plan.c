@@ -77,8 +77,8 @@ const struct option plan_options[] = {
     {"fusion.upload", OPTION_U32, AT(fusion.upload), .least = 0, .most = ROWS_MOST, .standard = "2048",
      .help = "Features that a client contributes in a round, at most."},
     {"fusion.encoder", OPTION_CHOICE, AT(fusion.encoder), .choices = encoders, .standard = "momentum",
-     .help = "What makes the shared features. momentum: the client's momentum encoder after local training; "
-             "aggregated: the model with which the round began."},
+     .help = "What makes the shared features. momentum: the newest keys of the client's momentum encoder; "
+             "aggregated: the model with which the round began, from unchanged images."},
 
     {"matching.enabled", OPTION_BOOL, AT(matching.enabled), .standard = "true",
      .help = "Neighbourhood matching pulls features to their nearest neighbours."},

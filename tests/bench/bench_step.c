@@ -41,12 +41,12 @@ static int measure(struct moco *moco, const struct layout *layout, uint32_t batc
     }
     if (rc == 0) {
         params_init(layout, 1, params);
-        rc = moco_begin(moco, params, NULL, 0, 0, 0, &err);
+        rc = moco_begin(moco, &(struct moco_round){.params = params}, &err);
     }
     for (uint32_t i = 0; rc == 0 && i < steps + 2; i++) { /* two to warm up */
         double start = now(CLOCK_MONOTONIC);
         cpu = i == 2 ? now(CLOCK_PROCESS_CPUTIME_ID) : cpu;
-        rc = moco_step(moco, views, views + view, 0.03f, &out, &err);
+        rc = moco_step(moco, NULL, views, views + view, 0.03f, &out, &err);
         if (i >= 2) {
             seconds[i - 2] = now(CLOCK_MONOTONIC) - start;
         }

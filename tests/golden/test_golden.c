@@ -238,13 +238,14 @@ static void losses(void **state)
     const float *negatives = floats(&golden, "negatives", (size_t)n * d);
     const float *remote = floats(&golden, "remote", (size_t)m * d);
     float *dq = room((size_t)B * d), *scratch = room((size_t)B * (n + 2 * m));
+    const struct loss_negatives all = {.n = n, .rows = negatives};
     double loss, accuracy;
-    loss_contrast(B, d, n, q, k, negatives, t, dq, &loss, &accuracy, scratch);
+    loss_contrast(B, d, q, k, &all, t, dq, &loss, &accuracy, scratch);
     check_loss(&golden, "contrast", loss, dq, (size_t)B * d);
     assert_true(fabs(accuracy - (double)*floats(&golden, "accuracy", 1)) < 1e-6);
     loss_matching_entropy(B, d, m, q, remote, neighbours, t, weight, dq, &loss, scratch);
     check_loss(&golden, "entropy", loss, dq, (size_t)B * d);
-    loss_matching_positives(B, d, m, n, q, k, remote, negatives, neighbours, t, weight, dq, &loss, scratch);
+    loss_matching_positives(B, d, m, q, k, remote, &all, neighbours, t, weight, dq, &loss, scratch);
     check_loss(&golden, "positives", loss, dq, (size_t)B * d);
     mem_free(dq);
     mem_free(scratch);
@@ -292,23 +293,30 @@ static void check_steps(const char *name)
     const float *params = floats(&golden, "params", layout->total);
     struct moco *moco;
     assert_int_equal(moco_new(layout, &options, &moco, NULL), 0);
-    assert_int_equal(moco_queue_load(moco, floats(&golden, "queue", (size_t)K * d), K, NULL), 0);
-    assert_int_equal(moco_begin(moco, params, floats(&golden, "remote", (size_t)m * d), m, rates[6], 0, NULL), 0);
+    float *carry = room(moco_carry_bytes(moco) / sizeof(float));
+    memcpy(carry, floats(&golden, "queue", (size_t)K * d), (size_t)K * d * sizeof *carry);
+    memset(carry + (size_t)K * d, 0xff, K * sizeof *carry);
+    memcpy(carry + (size_t)K * (d + 1), params, layout->total * sizeof *carry);
+    const struct moco_round round = {.params = params,
+                                     .carry = carry,
+                                     .remote = floats(&golden, "remote", (size_t)m * d),
+                                     .m = m,
+                                     .matching_weight = rates[6]};
+    assert_int_equal(moco_begin(moco, &round, NULL), 0);
     for (uint32_t step = 0; step < steps; step++) {
         struct moco_step out;
         const float *view1 = views + 2 * step * view;
-        assert_int_equal(moco_step(moco, view1, view1 + view, rates[0], &out, NULL), 0);
+        assert_int_equal(moco_step(moco, NULL, view1, view1 + view, rates[0], &out, NULL), 0);
         check_figures(step, &out, figures + (size_t)step * 4);
     }
-    float *queue = room((size_t)K * d);
-    moco_queue_save(moco, queue);
+    moco_carry_save(moco, carry);
     near("query", moco_query(moco), floats(&golden, "query", layout->total), layout->total, 1e-4);
     near("key", moco_key(moco), floats(&golden, "key", layout->total), layout->total, 1e-4);
-    near("queue", queue, floats(&golden, "last_queue", (size_t)K * d), (size_t)K * d, 1e-4);
+    near("queue", carry, floats(&golden, "last_queue", (size_t)K * d), (size_t)K * d, 1e-4);
     /* Training went somewhere, and the key encoder is another than the query encoder. */
     assert_true(distance(moco_query(moco), params, layout->trainable_end) > 1e-2);
     assert_true(distance(moco_key(moco), moco_query(moco), layout->trainable_end) > 5e-3);
-    mem_free(queue);
+    mem_free(carry);
     moco_free(moco);
     mem_free(golden.bytes);
     layout_free(layout);

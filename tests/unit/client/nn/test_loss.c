@@ -15,7 +15,7 @@ enum form { CONTRAST, ENTROPY, POSITIVES };
 
 struct fixture {
     enum form form;
-    uint32_t n;
+    struct loss_negatives all;
     float *k, *negatives, *remote, *dq, *scratch;
 };
 
@@ -26,13 +26,13 @@ static double value(void *ctx, const float *q)
     memset(f->dq, 0, B * D * sizeof *f->dq);
     switch (f->form) {
     case CONTRAST:
-        loss_contrast(B, D, f->n, q, f->k, f->negatives, T, f->dq, &loss, &accuracy, f->scratch);
+        loss_contrast(B, D, q, f->k, &f->all, T, f->dq, &loss, &accuracy, f->scratch);
         break;
     case ENTROPY:
         loss_matching_entropy(B, D, M, q, f->remote, K, T, BY, f->dq, &loss, f->scratch);
         break;
     case POSITIVES:
-        loss_matching_positives(B, D, M, f->n, q, f->k, f->remote, f->negatives, K, T, BY, f->dq, &loss, f->scratch);
+        loss_matching_positives(B, D, M, q, f->k, f->remote, &f->all, K, T, BY, f->dq, &loss, f->scratch);
         break;
     }
     return loss;
@@ -41,7 +41,7 @@ static double value(void *ctx, const float *q)
 static struct fixture fixture(enum form form)
 {
     struct fixture f = {form,
-                        N,
+                        {.n = N},
                         test_unit_rows(1, B, D),
                         test_unit_rows(2, N, D),
                         test_unit_rows(3, M, D),
@@ -49,6 +49,7 @@ static struct fixture fixture(enum form form)
                         test_floats(B * (N + 2 * M + 1))};
     /* Some negatives are remote features, as in training. */
     memcpy(f.negatives + 4 * D, f.remote, 5 * D * sizeof(float));
+    f.all.rows = f.negatives;
     return f;
 }
 
@@ -100,7 +101,7 @@ static void gradients_accumulate(void **state)
     (void)value(&f, q);
     float *once = test_floats(B * D);
     memcpy(once, f.dq, B * D * sizeof *once);
-    loss_contrast(B, D, N, q, f.k, f.negatives, T, f.dq, &loss, &accuracy, f.scratch);
+    loss_contrast(B, D, q, f.k, &f.all, T, f.dq, &loss, &accuracy, f.scratch);
     for (size_t i = 0; i < B * D; i++) {
         assert_true(fabsf(f.dq[i] - 2 * once[i]) <= 1e-6f);
     }
@@ -114,11 +115,12 @@ static void contrast_on_paper(void **state)
 {
     (void)state;
     float q[D] = {1}, negatives[3 * D] = {0}, dq[D] = {0}, scratch[4];
+    const struct loss_negatives all = {.n = 3, .rows = negatives};
     double loss, accuracy;
     for (size_t i = 0; i < 3; i++) {
         negatives[i * D + i + 1] = 1;
     }
-    loss_contrast(1, D, 3, q, q, negatives, 0.5f, dq, &loss, &accuracy, scratch);
+    loss_contrast(1, D, q, q, &all, 0.5f, dq, &loss, &accuracy, scratch);
     assert_true(fabs(loss - log(1 + 3 * exp(-2))) < 1e-6);
     assert_true(accuracy > 0.999);
     double p = exp(-2) / (1 + 3 * exp(-2)); /* of each negative */
@@ -127,7 +129,7 @@ static void contrast_on_paper(void **state)
     /* A negative that is nearer than the positive. */
     negatives[0] = 1;
     float k[D] = {0, 1};
-    loss_contrast(1, D, 3, q, k, negatives, 0.5f, dq, &loss, &accuracy, scratch);
+    loss_contrast(1, D, q, k, &all, 0.5f, dq, &loss, &accuracy, scratch);
     assert_true(accuracy < 0.001);
 }
 
@@ -138,13 +140,58 @@ static void no_negatives(void **state)
     float *q = test_unit_rows(4, B, D);
     struct fixture f = fixture(CONTRAST);
     assert_true(value(&f, q) > 0.1);
-    f.n = 0;
+    f.all.n = 0;
     assert_true(fabs(value(&f, q)) < 1e-7);
     assert_true(test_dot(f.dq, f.dq, B * D) < 1e-12);
     f.form = POSITIVES;
     assert_true(fabs(value(&f, q)) < 1e-7);
     mem_free(q);
     fixture_fini(&f);
+}
+
+/* Rows that show the query's own image leave the sum, for this query alone: as if they were not there. */
+static void own_images_are_no_negatives(void **state)
+{
+    (void)state;
+    static const uint32_t image[N] = {4, 1, 9, 9, 0, 3, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 2}, own[B] = {4, 3, 2, 1, 0};
+    float *q = test_unit_rows(4, B, D), *rows = test_floats(N * D);
+    for (enum form form = CONTRAST; form <= POSITIVES; form++) {
+        struct fixture f = fixture(form);
+        f.all.image = image;
+        double every = value(&f, q), loss = 0;
+        f.all.own = own;
+        double without = value(&f, q);
+        float masked[B * D];
+        memcpy(masked, f.dq, sizeof masked);
+        test_gradient("q", (struct test_function){value, &f, q}, masked, 0, B * D, 0.005, 0.01);
+        if (form == ENTROPY) { /* has no negatives */
+            assert_true(without == every);
+            fixture_fini(&f);
+            continue;
+        }
+        assert_true(every > without + 1e-3); /* what it would be with them */
+        for (uint32_t i = 0; i < B; i++) {   /* one query at a time, against a list without its own */
+            struct loss_negatives rest = {.rows = rows};
+            double one = 0, accuracy;
+            for (uint32_t j = 0; j < N; j++) {
+                if (image[j] != own[i]) {
+                    memcpy(rows + (size_t)rest.n++ * D, f.negatives + (size_t)j * D, D * sizeof *rows);
+                }
+            }
+            memset(f.dq, 0, D * sizeof *f.dq);
+            if (form == CONTRAST) {
+                loss_contrast(1, D, q + (size_t)i * D, f.k + (size_t)i * D, &rest, T, f.dq, &one, &accuracy, f.scratch);
+            } else {
+                loss_matching_positives(1, D, M, q + (size_t)i * D, f.k + (size_t)i * D, f.remote, &rest, K, T, BY,
+                                        f.dq, &one, f.scratch);
+            }
+            loss += one / B;
+        }
+        assert_true(fabs(loss - without) < 1e-6);
+        fixture_fini(&f);
+    }
+    mem_free(q);
+    mem_free(rows);
 }
 
 /* Equal similarities: the entropy of K equal shares is log K, and its gradient zero; a single neighbour has none. */
@@ -177,8 +224,9 @@ static void positives_leave_their_copies_out(void **state)
     negatives[1] = 1; /* a copy of the first */
     negatives[D] = 1; /* a copy of the second */
     negatives[2 * D + 2] = 1;
+    const struct loss_negatives all = {.n = 3, .rows = negatives};
     double loss;
-    loss_matching_positives(1, D, 2, 3, q, k, remote, negatives, 1, 1, 1, dq, &loss, scratch);
+    loss_matching_positives(1, D, 2, q, k, remote, &all, 1, 1, 1, dq, &loss, scratch);
     /* s_p = 0; the sum holds exp(0) for the positive, exp(1) and exp(0) for the negatives that stay. */
     assert_true(fabs(loss - log(2 + exp(1))) < 1e-6);
     assert_true(fabs(log(3 + exp(1)) - log(2 + exp(1))) > 0.1); /* what it would be with the copy */
@@ -187,10 +235,15 @@ static void positives_leave_their_copies_out(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(contrast_gradient),  cmocka_unit_test(entropy_gradient),
-        cmocka_unit_test(positives_gradient), cmocka_unit_test(gradients_accumulate),
-        cmocka_unit_test(contrast_on_paper),  cmocka_unit_test(no_negatives),
-        cmocka_unit_test(entropy_on_paper),   cmocka_unit_test(positives_leave_their_copies_out),
+        cmocka_unit_test(contrast_gradient),
+        cmocka_unit_test(entropy_gradient),
+        cmocka_unit_test(positives_gradient),
+        cmocka_unit_test(gradients_accumulate),
+        cmocka_unit_test(own_images_are_no_negatives),
+        cmocka_unit_test(contrast_on_paper),
+        cmocka_unit_test(no_negatives),
+        cmocka_unit_test(entropy_on_paper),
+        cmocka_unit_test(positives_leave_their_copies_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

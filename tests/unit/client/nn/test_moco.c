@@ -59,31 +59,54 @@ static int teardown(void **state)
     return 0;
 }
 
-/* What `steps` steps leave: query, key and queue in one vector. */
+/* What `steps` steps leave: the query encoder [total], then the carry: queue, its images, key encoder. */
 struct result {
     float *state;
     size_t count;
     struct moco_step last;
 };
 
-static struct result train(const struct fixture *f, uint32_t m, float matching_weight, uint32_t steps)
+static struct moco *moco_of(const struct fixture *f)
 {
     struct moco *moco;
     struct err err;
-    if (moco_new(f->layout, &f->options, &moco, &err) != 0 ||
-        moco_begin(moco, f->params, f->remote, m, matching_weight, 0, &err) != 0) {
+    if (moco_new(f->layout, &f->options, &moco, &err)) {
         fail_msg("%s", err.text);
     }
-    struct result result = {.count = 2 * f->layout->total + QUEUE * D};
+    return moco;
+}
+
+/* With the first m of the fixture's remote rows. */
+static int begin(struct moco *moco, const struct fixture *f, const void *carry, uint32_t m, float matching_weight,
+                 uint64_t first_step)
+{
+    const struct moco_round round = {f->params, carry, 2, f->remote, m, matching_weight, first_step};
+    return moco_begin(moco, &round, NULL);
+}
+
+static int step(struct moco *moco, const struct fixture *f, const uint32_t *images, struct moco_step *out)
+{
+    return moco_step(moco, images, f->views, f->views + f->view, 0.02f, out, NULL);
+}
+
+static float *carry_of(const struct moco *moco)
+{
+    float *carry = test_floats(moco_carry_bytes(moco) / sizeof *carry);
+    moco_carry_save(moco, carry);
+    return carry;
+}
+
+static struct result train(const struct fixture *f, uint32_t m, float matching_weight, uint32_t steps)
+{
+    struct moco *moco = moco_of(f);
+    assert_int_equal(begin(moco, f, NULL, m, matching_weight, 0), 0);
+    struct result result = {.count = f->layout->total + moco_carry_bytes(moco) / sizeof(float)};
     for (uint32_t i = 0; i < steps; i++) {
-        if (moco_step(moco, f->views, f->views + f->view, 0.02f, &result.last, &err) != 0) {
-            fail_msg("%s", err.text);
-        }
+        assert_int_equal(step(moco, f, NULL, &result.last), 0);
     }
     result.state = test_floats(result.count);
     memcpy(result.state, moco_query(moco), f->layout->total * sizeof(float));
-    memcpy(result.state + f->layout->total, moco_key(moco), f->layout->total * sizeof(float));
-    moco_queue_save(moco, result.state + 2 * f->layout->total);
+    moco_carry_save(moco, result.state + f->layout->total);
     moco_free(moco);
     return result;
 }
@@ -192,7 +215,7 @@ static void keys_come_back_in_order(void **state)
     struct result first = train(f, 0, 0, 1);
     f->options.seed++;
     struct result second = train(f, 0, 0, 1);
-    const float *a = first.state + 2 * f->layout->total, *b = second.state + 2 * f->layout->total;
+    const float *a = first.state + f->layout->total, *b = second.state + f->layout->total;
     size_t fresh = (size_t)(QUEUE - BATCH) * D, n = (size_t)BATCH * D;
     for (size_t i = 0; i < n; i++) {
         assert_true(fabsf(a[fresh + i] - b[fresh + i]) < 1e-5f);
@@ -209,7 +232,7 @@ static void keys_are_shuffled_between_groups(void **state)
     struct result first = train(f, 0, 0, 1);
     f->options.seed++;
     struct result second = train(f, 0, 0, 1);
-    const float *a = first.state + 2 * f->layout->total, *b = second.state + 2 * f->layout->total;
+    const float *a = first.state + f->layout->total, *b = second.state + f->layout->total;
     double most = 0;
     for (size_t i = (size_t)(QUEUE - BATCH) * D; i < (size_t)QUEUE * D; i++) {
         most = fmax(most, fabs((double)a[i] - (double)b[i]));
@@ -219,33 +242,142 @@ static void keys_are_shuffled_between_groups(void **state)
     mem_free(second.state);
 }
 
-static void queue_survives_and_is_checked(void **state)
+/* While the query encoder stands still at zero learning rate, two rounds of two steps are one of four. */
+static void the_queue_lives_on(void **state)
 {
     struct fixture *f = *state;
-    struct moco *moco;
-    struct err err;
-    assert_int_equal(moco_new(f->layout, &f->options, &moco, &err), 0);
-    assert_int_equal(moco_queue_rows(moco), QUEUE);
-    float *start = test_floats(QUEUE * D), *now = test_floats(QUEUE * D);
-    moco_queue_save(moco, start);
-    for (size_t i = 0; i < QUEUE; i++) {
-        assert_true(fabs(test_dot(start + i * D, start + i * D, D) - 1) < 1e-5);
+    struct moco *one = moco_of(f), *two = moco_of(f);
+    struct moco_step out;
+    uint32_t images[BATCH];
+    for (uint32_t i = 0; i < BATCH; i++) {
+        images[i] = 100 + i;
     }
-    assert_int_equal(moco_queue_load(moco, f->remote, 6, &err), 0);
-    moco_queue_save(moco, now);
-    assert_memory_equal(now, start + 6 * D, (QUEUE - 6) * D * sizeof(float));
-    assert_memory_equal(now + (QUEUE - 6) * D, f->remote, 6 * D * sizeof(float));
+    assert_int_equal(begin(one, f, NULL, 0, 0, 0), 0);
+    for (uint32_t i = 0; i < 4; i++) {
+        assert_int_equal(moco_step(one, images, f->views, f->views + f->view, 0, &out, NULL), 0);
+    }
+    float *whole = carry_of(one), *half = NULL;
+    for (uint32_t round = 0; round < 2; round++) {
+        assert_int_equal(begin(two, f, half, 0, 0, 2 * round), 0);
+        for (uint32_t i = 0; i < 2; i++) {
+            assert_int_equal(moco_step(two, images, f->views, f->views + f->view, 0, &out, NULL), 0);
+        }
+        mem_free(half);
+        half = carry_of(two);
+    }
+    for (size_t i = 0; i < (size_t)QUEUE * D; i++) { /* rounding moves the key encoder a little even so */
+        assert_true(fabsf(whole[i] - half[i]) <= 1e-5f);
+    }
+    assert_memory_equal(whole + QUEUE * D, half + QUEUE * D, QUEUE * sizeof *whole);
+    mem_free(whole);
+    mem_free(half);
+    moco_free(one);
+    moco_free(two);
+}
 
-    assert_int_equal(moco_queue_load(moco, f->remote, QUEUE + 1, &err), ERR_DATA);
+/* The key encoder begins at begin + (1 - m^steps) * (params - begin), whatever the site itself has trained. */
+static void the_key_encoder_lags_over_rounds(void **state)
+{
+    struct fixture *f = *state;
+    struct moco *moco = moco_of(f);
+    struct moco_step out;
+    size_t total = f->layout->total;
+    float *first = test_floats(total);
+    memcpy(first, f->params, total * sizeof *first);
+    assert_int_equal(begin(moco, f, NULL, 0, 0, 0), 0);
+    assert_memory_equal(moco_key(moco), first, total * sizeof *first); /* nothing to carry on */
+    assert_int_equal(step(moco, f, NULL, &out), 0);
+    assert_true(memcmp(moco_key(moco), first, total * sizeof *first) != 0);
+    float *carry = carry_of(moco);
+    for (size_t i = 0; i < total; i++) {
+        f->params[i] += 1;
+    }
+    assert_int_equal(begin(moco, f, carry, 0, 0, 1), 0);
+    assert_memory_equal(moco_query(moco), f->params, total * sizeof *first);
+    for (size_t i = 0; i < total; i++) { /* m = 0.9 and two steps: 1 - 0.81 of the way */
+        assert_true(fabsf(moco_key(moco)[i] - first[i] - 0.19f) <= 1e-5f);
+    }
+    mem_free(carry);
+    mem_free(first);
+    moco_free(moco);
+}
+
+static void a_carry_is_checked(void **state)
+{
+    struct fixture *f = *state;
+    struct moco *moco = moco_of(f);
+    struct err err;
+    assert_int_equal(begin(moco, f, NULL, 0, 0, 0), 0);
+    float *carry = carry_of(moco), saved;
+    size_t bytes = moco_carry_bytes(moco), last = bytes / sizeof *carry - 1;
+    for (size_t i = 0; i < QUEUE; i++) { /* the queue begins with unit rows, of no image */
+        assert_true(fabs(test_dot(carry + i * D, carry + i * D, D) - 1) < 1e-5);
+        assert_int_equal(((uint32_t *)(void *)(carry + QUEUE * D))[i], UINT32_MAX);
+    }
+    assert_int_equal(moco_carry_check(moco, carry, bytes, &err), 0);
+    assert_int_equal(moco_carry_check(moco, carry, bytes - sizeof *carry, &err), ERR_DATA);
+    assert_int_equal(moco_carry_check(moco, carry, bytes + sizeof *carry, &err), ERR_DATA);
+    saved = carry[last];
+    carry[last] = NAN;
+    assert_int_equal(moco_carry_check(moco, carry, bytes, &err), ERR_DATA);
+    carry[last] = saved;
+    carry[D] += 0.1f;
+    assert_int_equal(moco_carry_check(moco, carry, bytes, &err), ERR_DATA);
     f->remote[D] += 0.1f;
-    assert_int_equal(moco_queue_load(moco, f->remote, 2, &err), ERR_DATA);
-    assert_int_equal(moco_begin(moco, f->params, f->remote, 2, 0, 0, &err), ERR_DATA);
+    assert_int_equal(begin(moco, f, NULL, 2, 0, 0), ERR_DATA);
     f->remote[D] = NAN;
-    assert_int_equal(moco_queue_load(moco, f->remote, 2, &err), ERR_DATA);
-    moco_queue_save(moco, start);
-    assert_memory_equal(now, start, QUEUE * D * sizeof(float)); /* refused rows left no trace */
-    mem_free(start);
-    mem_free(now);
+    assert_int_equal(begin(moco, f, NULL, 2, 0, 0), ERR_DATA);
+    mem_free(carry);
+    moco_free(moco);
+}
+
+/* Old keys of the batch's own images are no negatives: with nothing else in the queue nothing is left to tell apart. */
+static void own_keys_are_no_negatives(void **state)
+{
+    struct fixture *f = *state;
+    struct moco *moco = moco_of(f);
+    struct moco_step known, unknown;
+    uint32_t images[BATCH] = {0};
+    assert_int_equal(begin(moco, f, NULL, 0, 0, 0), 0);
+    for (uint32_t i = 0; i < 2; i++) { /* the queue holds this image alone */
+        assert_int_equal(step(moco, f, images, &known), 0);
+    }
+    float *carry = carry_of(moco);
+    assert_int_equal(step(moco, f, images, &known), 0);
+    assert_true(known.loss < 1e-6 && known.accuracy == 1);
+    assert_int_equal(begin(moco, f, carry, 0, 0, 2), 0);
+    assert_int_equal(step(moco, f, NULL, &unknown), 0); /* as it would be if nobody looked */
+    assert_true(unknown.loss > 1);
+    images[0] = 7; /* another image has them as negatives, and only it */
+    assert_int_equal(begin(moco, f, carry, 0, 0, 2), 0);
+    assert_int_equal(step(moco, f, images, &known), 0);
+    assert_true(known.loss > 0.01 && known.loss < unknown.loss);
+    mem_free(carry);
+    moco_free(moco);
+}
+
+static void newest_keys_come_first(void **state)
+{
+    struct fixture *f = *state;
+    struct moco *moco = moco_of(f);
+    struct moco_step out;
+    uint32_t images[BATCH];
+    float keys[QUEUE * D];
+    for (uint32_t i = 0; i < BATCH; i++) {
+        images[i] = i;
+    }
+    assert_int_equal(begin(moco, f, NULL, 0, 0, 0), 0);
+    assert_int_equal(moco_newest_keys(moco, QUEUE, keys), 0); /* only random directions yet */
+    assert_int_equal(step(moco, f, images, &out), 0);
+    assert_int_equal(moco_newest_keys(moco, QUEUE, keys), BATCH);
+    float *carry = carry_of(moco);
+    for (size_t i = 0; i < BATCH; i++) {
+        assert_memory_equal(keys + i * D, carry + (QUEUE - 1 - i) * D, D * sizeof *keys);
+    }
+    assert_int_equal(moco_newest_keys(moco, 3, keys), 3);
+    assert_int_equal(step(moco, f, images, &out), 0);
+    assert_int_equal(moco_newest_keys(moco, QUEUE, keys), QUEUE);
+    mem_free(carry);
     moco_free(moco);
 }
 
@@ -253,22 +385,18 @@ static void queue_survives_and_is_checked(void **state)
 static void a_broken_step_changes_nothing(void **state)
 {
     struct fixture *f = *state;
-    struct moco *moco;
+    struct moco *moco = moco_of(f);
     struct moco_step out;
-    struct err err;
     size_t bytes = f->layout->total * sizeof(float);
-    assert_int_equal(moco_new(f->layout, &f->options, &moco, &err), 0);
-    assert_int_equal(moco_begin(moco, f->params, NULL, 0, 0, 0, &err), 0);
-    float *before = test_floats(QUEUE * D), *after = test_floats(QUEUE * D);
-    moco_queue_save(moco, before);
+    assert_int_equal(begin(moco, f, NULL, 0, 0, 0), 0);
+    float *before = carry_of(moco);
     f->views[17] = NAN;
-    assert_int_equal(moco_step(moco, f->views, f->views + f->view, 0.02f, &out, &err), ERR_FAILED);
-    moco_queue_save(moco, after);
-    assert_memory_equal(before, after, QUEUE * D * sizeof(float));
+    assert_int_equal(step(moco, f, NULL, &out), ERR_FAILED);
+    float *after = carry_of(moco);
+    assert_memory_equal(before, after, moco_carry_bytes(moco));
     assert_memory_equal(moco_query(moco), f->params, bytes);
-    assert_memory_equal(moco_key(moco), f->params, bytes);
     f->views[17] = 0;
-    assert_int_equal(moco_step(moco, f->views, f->views + f->view, 0.02f, &out, &err), 0);
+    assert_int_equal(step(moco, f, NULL, &out), 0);
     assert_true(memcmp(moco_query(moco), f->params, bytes) != 0);
     mem_free(before);
     mem_free(after);
@@ -279,29 +407,30 @@ static void a_broken_step_changes_nothing(void **state)
 static void rounds_repeat(void **state)
 {
     struct fixture *f = *state;
-    struct moco *moco;
+    struct moco *moco = moco_of(f);
     struct moco_step out;
     size_t bytes = f->layout->total * sizeof(float);
-    float *queue = test_unit_rows(9, QUEUE, D), *first = test_floats(f->layout->total);
-    assert_int_equal(moco_new(f->layout, &f->options, &moco, NULL), 0);
+    float *first = test_floats(f->layout->total);
+    assert_int_equal(begin(moco, f, NULL, 0, 0, 0), 0);
+    assert_int_equal(step(moco, f, NULL, &out), 0);
+    float *carry = carry_of(moco);
     for (uint32_t round = 0; round < 2; round++) {
-        assert_int_equal(moco_queue_load(moco, queue, QUEUE, NULL), 0);
-        assert_int_equal(moco_begin(moco, f->params, f->remote, 5 + 3 * round, 0, 40, NULL), 0);
-        assert_int_equal(moco_begin(moco, f->params, f->remote, 5, 0, 40, NULL), 0);
+        assert_int_equal(begin(moco, f, carry, 5 + 3 * round, 0, 40), 0);
+        assert_int_equal(begin(moco, f, carry, 5, 0, 40), 0);
         for (int i = 0; i < 3; i++) {
-            assert_int_equal(moco_step(moco, f->views, f->views + f->view, 0.02f, &out, NULL), 0);
+            assert_int_equal(step(moco, f, NULL, &out), 0);
         }
         if (round == 0) {
             memcpy(first, moco_query(moco), bytes);
         }
     }
     assert_memory_equal(first, moco_query(moco), bytes);
-    assert_int_equal(moco_begin(moco, f->params, f->remote, 5, 0, 41, NULL), 0); /* other draws */
+    assert_int_equal(begin(moco, f, carry, 5, 0, 41), 0); /* other draws */
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(moco_step(moco, f->views, f->views + f->view, 0.02f, &out, NULL), 0);
+        assert_int_equal(step(moco, f, NULL, &out), 0);
     }
     assert_true(memcmp(first, moco_query(moco), bytes) != 0);
-    mem_free(queue);
+    mem_free(carry);
     mem_free(first);
     moco_free(moco);
 }
@@ -363,13 +492,13 @@ static void memory_runs_out(void **state)
         mem_fail_after(0);
         assert_true(rc == 0 ? moco != NULL : rc == ERR_NOMEM && moco == NULL);
     }
-    assert_int_equal(moco_begin(moco, f->params, f->remote, 4, 0, 0, NULL), 0);
+    assert_int_equal(begin(moco, f, NULL, 4, 0, 0), 0);
     rc = ERR_NOMEM;
     for (uint64_t n = 1; rc != 0; n++) {
         mem_fail_after(n);
-        rc = moco_begin(moco, f->params, f->remote, 15, 0, 0, NULL);
+        rc = begin(moco, f, NULL, 15, 0, 0);
         mem_fail_after(0);
-        assert_int_equal(moco_step(moco, f->views, f->views + f->view, 0.02f, &out, NULL), 0);
+        assert_int_equal(step(moco, f, NULL, &out), 0);
         assert_true(fabs(out.remote_share - (rc == 0 ? 0.5 : 0.2)) < 1e-9);
     }
     moco_free(moco);
@@ -379,18 +508,14 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(threads_change_no_bit),
-        TEST(remote_features_reach_loss_and_gradient),
-        TEST(shares_of_negatives),
-        TEST(matching_needs_remote_features),
-        TEST(keys_come_back_in_order),
-        TEST(keys_are_shuffled_between_groups),
-        TEST(queue_survives_and_is_checked),
-        TEST(a_broken_step_changes_nothing),
-        TEST(rounds_repeat),
-        TEST(training_learns),
-        TEST(options_are_checked),
-        TEST(memory_runs_out),
+        TEST(threads_change_no_bit),   TEST(remote_features_reach_loss_and_gradient),
+        TEST(shares_of_negatives),     TEST(matching_needs_remote_features),
+        TEST(keys_come_back_in_order), TEST(keys_are_shuffled_between_groups),
+        TEST(the_queue_lives_on),      TEST(the_key_encoder_lags_over_rounds),
+        TEST(a_carry_is_checked),      TEST(own_keys_are_no_negatives),
+        TEST(newest_keys_come_first),  TEST(a_broken_step_changes_nothing),
+        TEST(rounds_repeat),           TEST(training_learns),
+        TEST(options_are_checked),     TEST(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

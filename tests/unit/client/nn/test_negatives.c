@@ -21,18 +21,19 @@ static void oldest_keys_leave_first(void **state)
     (void)state;
     struct queue queue;
     float *keys = named_rows(25, 0);
-    assert_int_equal(queue_init(&queue, ROWS, D, 1, NULL), 0);
+    assert_int_equal(queue_init(&queue, ROWS, D, NULL), 0);
+    queue_reset(&queue, 1);
     float start = queue_row(&queue, 4)[0];
-    queue_push(&queue, keys, 4);
+    queue_push(&queue, keys, NULL, 4);
     assert_true(queue_row(&queue, 0)[0] == start); /* the first four random rows went */
     assert_true(queue_row(&queue, 9)[0] == 3.0f);
     for (uint32_t i = 4; i < 13; i += 3) {
-        queue_push(&queue, keys + (size_t)i * D, 3); /* across the seam of the ring */
+        queue_push(&queue, keys + (size_t)i * D, NULL, 3); /* across the seam of the ring */
     }
     for (uint32_t i = 0; i < ROWS; i++) {
         assert_true(queue_row(&queue, i)[0] == (float)(3 + i));
     }
-    queue_push(&queue, keys, 25); /* more than fit */
+    queue_push(&queue, keys, NULL, 25); /* more than fit */
     for (uint32_t i = 0; i < ROWS; i++) {
         assert_true(queue_row(&queue, i)[D - 1] == (float)(15 + i));
     }
@@ -44,9 +45,12 @@ static void the_start_is_a_function_of_the_seed(void **state)
 {
     (void)state;
     struct queue a, b, c;
-    assert_int_equal(queue_init(&a, ROWS, D, 1, NULL), 0);
-    assert_int_equal(queue_init(&b, ROWS, D, 1, NULL), 0);
-    assert_int_equal(queue_init(&c, ROWS, D, 2, NULL), 0);
+    assert_int_equal(queue_init(&a, ROWS, D, NULL), 0);
+    queue_reset(&a, 1);
+    assert_int_equal(queue_init(&b, ROWS, D, NULL), 0);
+    queue_reset(&b, 1);
+    assert_int_equal(queue_init(&c, ROWS, D, NULL), 0);
+    queue_reset(&c, 2);
     assert_memory_equal(a.data, b.data, ROWS * D * sizeof(float));
     assert_true(memcmp(a.data, c.data, ROWS * D * sizeof(float)) != 0);
     assert_int_equal(queue_check_rows(a.data, ROWS, D, "start", NULL), 0);
@@ -64,8 +68,13 @@ static void draws_are_fair_and_without_replacement(void **state)
     struct negatives negatives;
     float *keys = named_rows(ROWS, 100), *remote = named_rows(REMOTE, 0);
     uint32_t seen[110] = {0};
-    assert_int_equal(queue_init(&queue, ROWS, D, 1, NULL), 0);
-    queue_push(&queue, keys, ROWS);
+    assert_int_equal(queue_init(&queue, ROWS, D, NULL), 0);
+    queue_reset(&queue, 1);
+    uint32_t images[ROWS];
+    for (uint32_t i = 0; i < ROWS; i++) {
+        images[i] = 1000 + i;
+    }
+    queue_push(&queue, keys, images, ROWS);
     assert_int_equal(negatives_init(&negatives, ROWS, REMOTE, D, NULL), 0);
     for (uint64_t step = 0; step < STEPS; step++) {
         negatives_draw(&negatives, &queue, remote, REMOTE, 0.4f, 9, step);
@@ -75,6 +84,7 @@ static void draws_are_fair_and_without_replacement(void **state)
         for (size_t i = 0; i < ROWS; i++) {
             size_t name = (size_t)negatives.data[i * D];
             assert_true(name < 110 && (name >= 100) == (i >= 4)); /* remote ones first */
+            assert_int_equal(negatives.image[i], i >= 4 ? 900 + name : QUEUE_NO_IMAGE);
             assert_false(here[name]);
             here[name] = true;
             seen[name]++;
@@ -98,8 +108,9 @@ static void all_of_them_are_taken_in_order(void **state)
     struct queue queue;
     struct negatives negatives;
     float *keys = named_rows(ROWS, 100), *remote = named_rows(5, 0);
-    assert_int_equal(queue_init(&queue, ROWS, D, 1, NULL), 0);
-    queue_push(&queue, keys, ROWS);
+    assert_int_equal(queue_init(&queue, ROWS, D, NULL), 0);
+    queue_reset(&queue, 1);
+    queue_push(&queue, keys, NULL, ROWS);
     assert_int_equal(negatives_init(&negatives, ROWS, 5, D, NULL), 0);
     negatives_draw(&negatives, &queue, NULL, 0, 1, 9, 0);
     assert_int_equal(negatives.local, ROWS);

@@ -10,16 +10,13 @@
 
 #include <cmocka.h>
 
-static struct kept_queue queue_of(uint32_t rows, uint32_t dimension, float value)
+static struct kept_carry carry_of(size_t bytes, uint8_t first)
 {
-    struct kept_queue queue = {.rows = rows, .dimension = dimension};
-    if (rows > 0) {
-        queue.values = mem_new_aligned((size_t)rows * dimension, sizeof(float));
-        for (uint32_t i = 0; i < rows * dimension; i++) {
-            queue.values[i] = value + (float)i;
-        }
+    struct kept_carry carry = {.round = 7, .data = bytes ? mem_new_aligned(bytes, 1) : NULL, .bytes = bytes};
+    for (size_t i = 0; i < bytes; i++) {
+        ((uint8_t *)carry.data)[i] = (uint8_t)(first + i);
     }
-    return queue;
+    return carry;
 }
 
 static struct blob blob_of(uint32_t kind, const struct bytes *bytes)
@@ -37,7 +34,7 @@ static struct blob blob_of(uint32_t kind, const struct bytes *bytes)
 
 static struct kept_pending pending_of(bool features)
 {
-    struct kept_pending pending = {.run.bytes = {1}, .plan_hash.bytes = {2}, .queue = queue_of(5, 4, 100)};
+    struct kept_pending pending = {.run.bytes = {1}, .plan_hash.bytes = {2}, .carry = carry_of(80, 100)};
     struct contribution *contribution = &pending.contribution;
     contribution->round = 9;
     contribution->report = (struct report){.images = 1,
@@ -86,33 +83,34 @@ static uint8_t *pending_file(bool features, size_t *len)
     return file;
 }
 
-static uint8_t *state_file(uint32_t rows, size_t *len)
+static uint8_t *state_file(size_t carry, size_t *len)
 {
-    struct kept_state state = {.run.bytes = {3}, .plan_hash.bytes = {4}, .round = 8, .queue = queue_of(rows, 4, 1)};
+    struct kept_state state = {.run.bytes = {3}, .plan_hash.bytes = {4}, .round = 8, .carry = carry_of(carry, 1)};
     struct file_image image;
     assert_int_equal(files_encode_state(&state, &image), 0);
     uint8_t *file = flatten(&image, len);
     file_image_fini(&image);
-    kept_queue_fini(&state.queue);
+    kept_carry_fini(&state.carry);
     return file;
 }
 
 static void the_state_comes_back(void **unused)
 {
     (void)unused;
-    for (uint32_t rows = 0; rows < 3; rows++) {
+    for (size_t carry = 0; carry < 3; carry++) {
         size_t len;
-        uint8_t *file = state_file(rows, &len);
+        uint8_t *file = state_file(carry, &len);
         struct kept_state got;
         assert_int_equal(files_decode_state(file, len, &got, NULL), 0);
         assert_int_equal(got.run.bytes[0], 3);
         assert_int_equal(got.plan_hash.bytes[0], 4);
         assert_int_equal(got.round, 8);
-        assert_int_equal(got.queue.rows, rows);
-        for (uint32_t i = 0; i < rows * 4; i++) {
-            assert_true(got.queue.values[i] == 1 + (float)i);
+        assert_int_equal(got.carry.bytes, carry);
+        assert_int_equal(got.carry.round, 7);
+        for (size_t i = 0; i < carry; i++) {
+            assert_int_equal(((uint8_t *)got.carry.data)[i], 1 + i);
         }
-        kept_queue_fini(&got.queue);
+        kept_carry_fini(&got.carry);
         mem_free(file);
     }
 }
@@ -138,8 +136,9 @@ static void the_pending_contribution_comes_back(void **unused)
         if (features) {
             assert_memory_equal(a->features->data, b->features->data, b->features->len);
         }
-        assert_int_equal(got.queue.rows, 5);
-        assert_memory_equal(got.queue.values, want.queue.values, 5 * 4 * sizeof(float));
+        assert_int_equal(got.carry.bytes, 80);
+        assert_int_equal(got.carry.round, 7);
+        assert_memory_equal(got.carry.data, want.carry.data, 80);
         kept_pending_fini(&got);
         kept_pending_fini(&want);
         mem_free(file);

@@ -34,21 +34,23 @@ static void release(struct contribution *contribution)
     }
 }
 
+#define CARRY 24
+
 /* What a local round leaves: everything in it says which round it was. */
 static int keep(struct state *state, uint32_t round)
 {
     struct contribution contribution = {.round = round, .update = bytes_new(64)};
-    struct kept_queue queue = {.rows = 3, .dimension = 2, .values = mem_new_aligned(6, sizeof(float))};
+    struct kept_carry carry = {.data = mem_new_aligned(CARRY, 1), .bytes = CARRY};
     memset(contribution.update->data, (int)round, 64);
-    queue.values[0] = (float)round;
+    memset(carry.data, (int)round, CARRY);
     contribution.update_blob = (struct blob){.kind = BLOB_UPDATE,
                                              .round = round,
                                              .element = ELEMENT_F32,
                                              .count = 16,
                                              .bytes = 64,
                                              .hash = hash_of(contribution.update->data, 64)};
-    int rc = state_keep(state, &contribution, &queue, NULL);
-    kept_queue_fini(&queue);
+    int rc = state_keep(state, &contribution, &carry, NULL);
+    kept_carry_fini(&carry);
     contribution_fini(&contribution);
     return rc;
 }
@@ -57,9 +59,9 @@ static void check_kept(const struct state *state, uint32_t round)
 {
     assert_true(state->has_kept);
     assert_int_equal(state->kept.round, round);
-    assert_int_equal(state->kept.queue.rows, round ? 3 : 0);
+    assert_int_equal(state->kept.carry.bytes, round ? CARRY : 0);
     if (round) {
-        assert_true(state->kept.queue.values[0] == (float)round);
+        assert_int_equal(*(uint8_t *)state->kept.carry.data, round);
     }
 }
 
@@ -70,7 +72,7 @@ static void check_pending(const struct state *state, const struct contribution *
     if (round) {
         assert_int_equal(pending->round, round);
         assert_int_equal(pending->update->data[0], round);
-        assert_true(state->pending_queue.values[0] == (float)round);
+        assert_int_equal(*(uint8_t *)state->pending_carry.data, round);
     }
 }
 
@@ -102,7 +104,7 @@ static void rounds_follow_each_other(void **unused)
     }
     assert_int_equal(keep(&state, 4), 0);
     assert_int_equal(state_drop(&state, NULL), 0);
-    check_kept(&state, 3); /* the queue is that before the dropped round */
+    check_kept(&state, 3); /* the carry is that before the dropped round */
     state_close(&state);
     open_state(&disk, &state, false, &pending);
     check_kept(&state, 3);

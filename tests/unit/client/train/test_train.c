@@ -105,11 +105,10 @@ static void train(struct trainer *trainer, const struct train_job *job, struct t
 
 static bool same_result(const struct world *w, const struct train_result *a, const struct train_result *b)
 {
-    return a->feature_rows == b->feature_rows && a->queue_rows == b->queue_rows &&
+    return a->feature_rows == b->feature_rows && a->carry_bytes == b->carry_bytes &&
            memcmp(a->update, b->update, w->layout->total * sizeof(float)) == 0 &&
            memcmp(a->features, b->features, (size_t)a->feature_rows * D * sizeof(float)) == 0 &&
-           memcmp(a->queue, b->queue, (size_t)a->queue_rows * D * sizeof(float)) == 0 &&
-           memcmp(&a->loss, &b->loss, sizeof a->loss) == 0;
+           memcmp(a->carry, b->carry, a->carry_bytes) == 0 && memcmp(&a->loss, &b->loss, sizeof a->loss) == 0;
 }
 
 static void a_round_is_a_function_of_its_job(void **state)
@@ -120,8 +119,9 @@ static void a_round_is_a_function_of_its_job(void **state)
     train(one, &w->job, &first);
     struct train_job next = w->job; /* another round in between leaves nothing behind */
     next.round = 3;
-    next.queue = first.queue;
-    next.queue_rows = first.queue_rows;
+    next.carry = first.carry;
+    next.carry_bytes = first.carry_bytes;
+    next.carry_round = 2;
     train(one, &next, &other);
     assert_false(same_result(w, &first, &other));
     train(one, &w->job, &again);
@@ -185,42 +185,51 @@ static void fetch(void *ctx, uint32_t i, float *image)
     augment_plain(dataset_pixels(ctx, i), SIDE, image);
 }
 
-/* Each shared feature is the plain feature of some image, each of another one, by the encoder that the plan names. */
-static void features_are_of_plain_images_by_the_chosen_encoder(void **state)
+/* The momentum encoder's features are the newest keys of the queue; the aggregated encoder's are plain features, each
+ * of another image. */
+static void features_are_by_the_chosen_encoder(void **state)
 {
     struct world *w = *state;
+    struct train_result result;
+    struct trainer *trainer = trainer_of(w, "site-a", 1);
+    train(trainer, &w->job, &result);
+    assert_int_equal(result.feature_rows, 6);
+    for (uint32_t r = 0; r < 6; r++) {
+        const float *key = (const float *)result.carry + (size_t)(w->plan.queue - 1 - r) * D;
+        assert_memory_equal(result.features + (size_t)r * D, key, D * sizeof *key);
+    }
+    train_result_fini(&result);
+    trainer_free(trainer);
+
     struct embedder *embedder;
     float expected[IMAGES * D];
+    uint32_t found = 0, images = 0;
     assert_int_equal(embedder_new(w->layout, w->params, 1, &embedder, NULL), 0);
     assert_int_equal(embedder_run(embedder, IMAGES, fetch, w->dataset, NULL, expected, NULL), 0);
     embedder_free(embedder);
-    for (uint32_t encoder = 0; encoder < 2; encoder++) {
-        struct train_result result;
-        w->plan.fusion.encoder = encoder;
-        struct trainer *trainer = trainer_of(w, "site-a", 1);
-        train(trainer, &w->job, &result);
-        assert_int_equal(result.feature_rows, 6);
-        uint32_t found = 0, images = 0;
-        for (uint32_t r = 0; r < 6; r++) {
-            double length = 0;
+    w->plan.fusion.encoder = FUSION_ENCODER_AGGREGATED;
+    trainer = trainer_of(w, "site-a", 1);
+    train(trainer, &w->job, &result);
+    assert_int_equal(result.feature_rows, 6);
+    for (uint32_t r = 0; r < 6; r++) {
+        for (uint32_t i = 0; i < IMAGES; i++) {
+            double distance = 0;
             for (uint32_t k = 0; k < D; k++) {
-                length += (double)result.features[r * D + k] * (double)result.features[r * D + k];
+                distance += fabs((double)result.features[r * D + k] - (double)expected[i * D + k]);
             }
-            assert_true(fabs(length - 1) < 1e-4);
-            for (uint32_t i = 0; i < IMAGES; i++) {
-                double distance = 0;
-                for (uint32_t k = 0; k < D; k++) {
-                    distance += fabs((double)result.features[r * D + k] - (double)expected[i * D + k]);
-                }
-                found += distance < 1e-4;
-                images |= (uint32_t)(distance < 1e-4) << i;
-            }
+            found += distance < 1e-4;
+            images |= (uint32_t)(distance < 1e-4) << i;
         }
-        assert_int_equal(found, encoder == FUSION_ENCODER_AGGREGATED ? 6 : 0);
-        assert_int_equal(__builtin_popcount(images), found);
-        train_result_fini(&result);
-        trainer_free(trainer);
     }
+    assert_int_equal(found, 6);
+    assert_int_equal(__builtin_popcount(images), found);
+    train_result_fini(&result);
+    trainer_free(trainer);
+}
+
+static void features_travel_when_either_use_is_on(void **state)
+{
+    struct world *w = *state;
     for (int matching = 1; matching >= 0; matching--) { /* either of the two needs them */
         struct train_result result;
         w->plan.fusion.enabled = false;
@@ -303,15 +312,39 @@ static void bad_jobs_are_refused(void **state)
     job.round = w->plan.rounds + 1;
     assert_int_equal(train_round(trainer, &job, &progress, &result, &err), ERR_STATE);
     job = w->job;
-    job.queue = w->remote;
-    job.queue_rows = w->plan.queue + 1;
-    assert_int_equal(train_round(trainer, &job, &progress, &result, &err), ERR_DATA);
     w->remote[0] = NAN;
     assert_int_equal(train_round(trainer, &w->job, &progress, &result, &err), ERR_DATA);
     trainer_free(trainer);
     w->plan.model.input = 16; /* not what the folder was read at */
     assert_int_equal(trainer_new(&w->plan, w->layout, w->dataset, "x", 1, NULL, &trainer, &err), ERR_CONFIG);
     assert_null(trainer);
+}
+
+/* A carry that cannot be this plan's is as good as none. */
+static void an_impossible_carry_is_dropped(void **state)
+{
+    struct world *w = *state;
+    struct train_result fresh, dropped, carried;
+    struct trainer *trainer = trainer_of(w, "site-a", 1);
+    struct train_job job = w->job;
+    train(trainer, &w->job, &fresh);
+    job.carry = fresh.carry;
+    job.carry_bytes = fresh.carry_bytes - sizeof(float);
+    job.carry_round = 1;
+    train(trainer, &job, &dropped);
+    assert_true(same_result(w, &fresh, &dropped));
+    job.carry_bytes = fresh.carry_bytes;
+    job.carry_round = job.round; /* of this very round: what is trained again must not begin at its own end */
+    train_result_fini(&dropped);
+    train(trainer, &job, &dropped);
+    assert_true(same_result(w, &fresh, &dropped));
+    job.carry_round = 1;
+    train(trainer, &job, &carried);
+    assert_false(same_result(w, &fresh, &carried));
+    train_result_fini(&fresh);
+    train_result_fini(&dropped);
+    train_result_fini(&carried);
+    trainer_free(trainer);
 }
 
 static void the_number_of_steps_follows_the_plan(void **state)
@@ -366,10 +399,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_round_is_a_function_of_its_job, setup, teardown),
         cmocka_unit_test_setup_teardown(the_report_says_what_happened, setup, teardown),
-        cmocka_unit_test_setup_teardown(features_are_of_plain_images_by_the_chosen_encoder, setup, teardown),
+        cmocka_unit_test_setup_teardown(features_are_by_the_chosen_encoder, setup, teardown),
+        cmocka_unit_test_setup_teardown(features_travel_when_either_use_is_on, setup, teardown),
         cmocka_unit_test_setup_teardown(a_folder_smaller_than_a_batch_is_enough, setup, teardown),
         cmocka_unit_test_setup_teardown(cancelling_ends_a_round, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_jobs_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_impossible_carry_is_dropped, setup, teardown),
         cmocka_unit_test(the_number_of_steps_follows_the_plan),
         cmocka_unit_test(the_learning_rate_falls_along_a_cosine),
         cmocka_unit_test(the_matching_weight_ramps_up),

@@ -280,13 +280,13 @@ void moco_carry_save(const struct moco *moco, void *out)
 
 int moco_carry_check(const struct moco *moco, const void *carry, size_t bytes, struct err *err)
 {
-    const float *rows = carry, *key = rows + queue_floats(moco) + moco->queue.rows;
+    const float *rows = carry;
     if (bytes != moco_carry_bytes(moco)) {
         return err_set(err, ERR_DATA, "%zu bytes where the queue and the key encoder have %zu", bytes,
                        moco_carry_bytes(moco));
     }
     int rc = queue_check_rows(rows, moco->queue.rows, moco->queue.d, "queue", err);
-    if (rc == 0 && !all_finite(key, moco->layout->total)) {
+    if (rc == 0 && !all_finite(rows + queue_floats(moco) + moco->queue.rows, moco->layout->total)) {
         rc = err_set(err, ERR_DATA, "the key encoder has parameters that are not finite");
     }
     return rc;

@@ -21,7 +21,7 @@ struct moco_options {
     float fusion_share; /* part of the negatives that is remote; 0 turns fusion off */
     enum moco_matching matching;
     uint32_t neighbours;
-    float matching_weight, matching_temperature;
+    float matching_temperature;
     uint64_t seed; /* of the site: shuffles and draws of negatives */
 };
 
@@ -50,7 +50,7 @@ int moco_carry_check(const struct moco *moco, const void *carry, size_t bytes, s
  * encoder: in rounds of a few steps it never lags, and learning fails. The site's own of the round before lags, but
  * each site's then lives in a space of its own, and remote features say little. Here it follows params from round to
  * round as it would have from step to step: begin := m^steps * begin + (1 - m^steps) * params. Sites that took part in
- * the same rounds have the same one, and nothing is sent for it. */
+ * the same rounds with as many steps have the same one, and nothing is sent for it. */
 struct moco_round {
     const float *params; /* [total]: the query encoder, statistics included */
     /* Checked, and aligned as floats are. NULL: the key encoder begins as a copy of params, the queue with rows of

@@ -13,8 +13,7 @@ static const struct setting for_all[] = {
     {"model.width", "16"},
     {"model.blocks", "1,1,1,1"},
 };
-/* A queue longer than a site's folder holds older keys of the very image that asks, as negatives: the shorter the folder,
- * the shorter the queue. */
+/* Short queues date from when older keys of the image that asks counted as negatives. */
 static const struct setting for_drawn[] = {
     {"batch", "64"},
     {"queue", "128"},

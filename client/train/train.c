@@ -81,7 +81,6 @@ static struct moco_options moco_options_of(const struct plan *plan, uint32_t thr
                     : plan->matching.form == MATCHING_FORM_POSITIVES ? MOCO_MATCHING_POSITIVES
                                                                      : MOCO_MATCHING_ENTROPY,
         .neighbours = plan->matching.neighbours,
-        .matching_weight = (float)plan->matching.weight,
         .matching_temperature = (float)plan->matching.temperature,
         .seed = seed,
     };

@@ -75,7 +75,8 @@ const struct option plan_options[] = {
     {"fusion.share", OPTION_F64, AT(fusion.share), .least = 0, .most = 1, .standard = "0.5",
      .help = "Part of the negatives that is remote; 1: no local ones at all."},
     {"fusion.upload", OPTION_U32, AT(fusion.upload), .least = 0, .most = ROWS_MOST, .standard = "2048",
-     .help = "Features that a client contributes in a round, at most."},
+     .help = "Features that a client contributes in a round, at most; no more than it has images or, with encoder "
+             "momentum, keys in its queue."},
     {"fusion.encoder", OPTION_CHOICE, AT(fusion.encoder), .choices = encoders, .standard = "momentum",
      .help = "What makes the shared features. momentum: the newest keys of the client's momentum encoder; "
              "aggregated: the model with which the round began, from unchanged images."},

@@ -284,7 +284,6 @@ static void check_steps(const char *name)
                                    .fusion_share = rates[7],
                                    .matching = (enum moco_matching)o[3],
                                    .neighbours = o[4],
-                                   .matching_weight = rates[6],
                                    .matching_temperature = rates[5],
                                    .seed = o[6]};
     size_t view = (size_t)batch * 3 * layout->spec.input * layout->spec.input;

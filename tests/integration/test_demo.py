@@ -41,10 +41,10 @@ class Demo(harness.Federation):
         for name in ("east", "west"):
             harness.make_images(self.path("photos", name), 20, seed=name)
 
-    def demo(self, *args):
+    def demo(self, *args, clients=2):
         """The running demo, its output as lines."""
         sets = [f"--set={key}={value}" for key, value in SET.items()]
-        command = [os.path.join(harness.BIN, "starling"), "demo", "--clients", "2", *sets, *args]
+        command = [os.path.join(harness.BIN, "starling"), "demo", "--clients", str(clients), *sets, *args]
         process = subprocess.Popen(
             command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -124,6 +124,14 @@ class Demo(harness.Federation):
         result = json.loads(lines[-1])
         self.assertEqual([result[key] for key in KEYS if "top1" in key], [None] * 6)
         self.assertEqual(result["workdir"], "starling-demo")
+
+    def test_one_client_trains_on_everything(self):
+        process = self.demo("--images", "photos", "--rounds", "2", "--json", clients=1)
+        lines = process.stdout.read().splitlines()
+        self.assertEqual(process.wait(harness.WAIT_S), 0, "\n".join(lines))
+        result = json.loads(lines[-1])
+        self.assertEqual((result["clients"], result["images"]), (1, 32))
+        self.assertEqual(sum("remote negatives 0 %" in line for line in lines), 2)
 
     def test_ctrl_c_stops_everything(self):
         process = self.demo("--images", "photos", "--rounds", "1000")

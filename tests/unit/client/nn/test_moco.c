@@ -59,7 +59,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* What `steps` steps leave: the query encoder [total], then the carry: queue, its images, key encoder. */
+/* What `steps` steps leave: query encoder and key encoder [total each], then the carry, which begins with the queue. */
 struct result {
     float *state;
     size_t count;
@@ -100,13 +100,14 @@ static struct result train(const struct fixture *f, uint32_t m, float matching_w
 {
     struct moco *moco = moco_of(f);
     assert_int_equal(begin(moco, f, NULL, m, matching_weight, 0), 0);
-    struct result result = {.count = f->layout->total + moco_carry_bytes(moco) / sizeof(float)};
+    struct result result = {.count = 2 * f->layout->total + moco_carry_bytes(moco) / sizeof(float)};
     for (uint32_t i = 0; i < steps; i++) {
         assert_int_equal(step(moco, f, NULL, &result.last), 0);
     }
     result.state = test_floats(result.count);
     memcpy(result.state, moco_query(moco), f->layout->total * sizeof(float));
-    moco_carry_save(moco, result.state + f->layout->total);
+    memcpy(result.state + f->layout->total, moco_key(moco), f->layout->total * sizeof(float));
+    moco_carry_save(moco, result.state + 2 * f->layout->total);
     moco_free(moco);
     return result;
 }
@@ -215,7 +216,7 @@ static void keys_come_back_in_order(void **state)
     struct result first = train(f, 0, 0, 1);
     f->options.seed++;
     struct result second = train(f, 0, 0, 1);
-    const float *a = first.state + f->layout->total, *b = second.state + f->layout->total;
+    const float *a = first.state + 2 * f->layout->total, *b = second.state + 2 * f->layout->total;
     size_t fresh = (size_t)(QUEUE - BATCH) * D, n = (size_t)BATCH * D;
     for (size_t i = 0; i < n; i++) {
         assert_true(fabsf(a[fresh + i] - b[fresh + i]) < 1e-5f);
@@ -232,7 +233,7 @@ static void keys_are_shuffled_between_groups(void **state)
     struct result first = train(f, 0, 0, 1);
     f->options.seed++;
     struct result second = train(f, 0, 0, 1);
-    const float *a = first.state + f->layout->total, *b = second.state + f->layout->total;
+    const float *a = first.state + 2 * f->layout->total, *b = second.state + 2 * f->layout->total;
     double most = 0;
     for (size_t i = (size_t)(QUEUE - BATCH) * D; i < (size_t)QUEUE * D; i++) {
         most = fmax(most, fabs((double)a[i] - (double)b[i]));
@@ -395,6 +396,7 @@ static void a_broken_step_changes_nothing(void **state)
     float *after = carry_of(moco);
     assert_memory_equal(before, after, moco_carry_bytes(moco));
     assert_memory_equal(moco_query(moco), f->params, bytes);
+    assert_memory_equal(moco_key(moco), f->params, bytes);
     f->views[17] = 0;
     assert_int_equal(step(moco, f, NULL, &out), 0);
     assert_true(memcmp(moco_query(moco), f->params, bytes) != 0);

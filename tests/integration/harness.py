@@ -238,6 +238,12 @@ class Federation(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         return json.loads(done.stdout.splitlines()[-1])
 
+    def wait_for_status(self, server, holds):
+        """For what no event tells. Each look is a process, so that looking again takes its time by itself."""
+        deadline = time.monotonic() + WAIT_S
+        while not holds(self.status(server)):
+            self.assertLess(time.monotonic(), deadline, "the status never said so")
+
     def history(self, server):
         """Rows (round, accepted, images), in order."""
         base = sqlite3.connect(f"file:{server.state}/history.db?mode=ro", uri=True)

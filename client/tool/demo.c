@@ -76,7 +76,13 @@ static int run(const struct demo_options *options)
     struct demo demo = {.options = *options, .started_ms = demo_now_ms()};
     char split[32];
     struct err err;
-    demo.scores = (struct demo_scores){(double)NAN, (double)NAN, (double)NAN, (double)NAN, (double)NAN, (double)NAN};
+    demo.scores = (struct demo_scores){.pixels = (double)NAN,
+                                       .knn_untrained = (double)NAN,
+                                       .knn_midway = (double)NAN,
+                                       .knn = (double)NAN,
+                                       .linear_untrained = (double)NAN,
+                                       .linear_midway = (double)NAN,
+                                       .linear = (double)NAN};
     choose_split(&demo, split);
     int code = prepare(&demo, &err);
     code = code ? code : demo_run(&demo, &err);
@@ -114,7 +120,7 @@ int verb_demo(int argc, char **argv)
          "how images are dealt out: iid, classes:K (K classes each) or dirichlet:A (drawn images: classes:2, others: "
          "iid)",
          0, 0, false},
-        {"rounds", FLAG_U32, &options.rounds, "R", "rounds in all (drawn images: 10, others: 20)", 1, 1000000, false},
+        {"rounds", FLAG_U32, &options.rounds, "R", "rounds in all (drawn images: 30, others: 60)", 1, 1000000, false},
         {"workdir", FLAG_TEXT, &options.workdir, "DIR",
          "new or empty folder for everything (starling-demo, or starling-demo-2 ... when that is taken)", 0, 0, false},
         {"set", FLAG_LIST, (void *)options.set, "KEY=VALUE",

@@ -35,7 +35,7 @@ struct demo_options {
 };
 
 struct demo_scores { /* NAN: not measured */
-    double pixels, knn_untrained, knn_midway, knn, linear_untrained, linear;
+    double pixels, knn_untrained, knn_midway, knn, linear_untrained, linear_midway, linear;
 };
 
 struct demo {

@@ -2,8 +2,8 @@
  * better after minutes. --set has the last word. */
 #include "client/tool/demo.h"
 
-#define ROUNDS_DRAWN 10
-#define ROUNDS_GIVEN 20
+#define ROUNDS_DRAWN 30
+#define ROUNDS_GIVEN 60
 
 struct setting {
     const char *key, *value;
@@ -13,16 +13,17 @@ static const struct setting for_all[] = {
     {"model.width", "16"},
     {"model.blocks", "1,1,1,1"},
 };
-/* Short queues date from when older keys of the image that asks counted as negatives. */
+/* A site has few drawn images: small batches give it more steps for the same images, and a queue of more than a few
+ * passes over its folder holds little but older keys of the same. */
 static const struct setting for_drawn[] = {
-    {"batch", "64"},
-    {"queue", "128"},
-    {"local_epochs", "2"},
+    {"local_epochs", "2"}, {"batch", "32"}, {"bn_groups", "2"}, {"learning_rate", "0.12"}, {"queue", "512"},
 };
+/* Short rounds: many averages of small steps are worth more than few of large ones. */
 static const struct setting for_given[] = {
-    {"batch", "64"},
-    {"queue", "512"},
-    {"bn_groups", "2"},
+    {"local_steps", "16"},
+    {"batch", "128"},
+    {"bn_groups", "1"},
+    {"queue", "2048"},
 };
 
 static int apply(struct plan *plan, const struct setting *settings, size_t count, struct err *err)
@@ -51,9 +52,9 @@ int demo_plan(struct demo *demo, struct err *err)
     plan->rounds = options->rounds ? options->rounds : drawn ? ROUNDS_DRAWN : ROUNDS_GIVEN;
     plan->seed = options->seed;
     plan->min_clients = options->clients;
-    /* Neighbours mean nothing while features are random, but a short run should still get to them. */
-    plan->matching.start_round = plan->rounds >= 15 ? 5 : 1 + plan->rounds / 4;
-    plan->matching.ramp_rounds = plan->rounds >= 15 ? 5 : plan->rounds / 4;
+    /* Neighbours mean nothing while features are random, but a run of any length should get to them. */
+    plan->matching.start_round = 1 + plan->rounds / 3;
+    plan->matching.ramp_rounds = plan->rounds / 6;
     for (size_t i = 0; !code && options->set[i]; i++) {
         code = config_assign(&plan_set, "--set", options->set[i], plan, err);
     }

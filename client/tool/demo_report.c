@@ -49,7 +49,8 @@ int demo_score(struct demo *demo, struct err *err)
     code = evaluation_judge_pixels(&evaluation, &scores->pixels, err);
     code = code ? code : score_model(demo, &evaluation, 0, &scores->knn_untrained, &scores->linear_untrained, err);
     if (!code && demo_midway(&demo->plan)) {
-        code = score_model(demo, &evaluation, demo_midway(&demo->plan), &scores->knn_midway, NULL, err);
+        code =
+            score_model(demo, &evaluation, demo_midway(&demo->plan), &scores->knn_midway, &scores->linear_midway, err);
     }
     code = code ? code : score_model(demo, &evaluation, demo->plan.rounds, &scores->knn, &scores->linear, err);
     evaluation_close(&evaluation);
@@ -112,7 +113,7 @@ static int score_table(const struct demo *demo, struct buf *out)
     code = code ? code : score_row("raw pixels", s->pixels, (double)NAN, out);
     code = code ? code : score_row("untrained encoder", s->knn_untrained, s->linear_untrained, out);
     if (!code && demo_midway(&demo->plan)) {
-        code = score_row(midway, s->knn_midway, (double)NAN, out);
+        code = score_row(midway, s->knn_midway, s->linear_midway, out);
     }
     return code ? code : score_row(last, s->knn, s->linear, out);
 }
@@ -201,6 +202,7 @@ static json_t *full_json(const struct demo *demo)
     (void)json_object_set_new(object, "first_round_seconds", json_real((double)demo->first_round_ms / 1000));
     (void)json_object_set_new(object, "restarts", json_integer(demo->restarts));
     (void)json_object_set_new(object, "split", json_string(demo->options.split));
+    (void)json_object_set_new(object, "linear_top1_midway", cli_number(demo->scores.linear_midway));
     (void)json_object_set_new(object, "images_test", json_integer(demo->test_count));
     (void)json_object_set_new(object, "history", rounds);
     return object;

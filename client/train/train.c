@@ -253,7 +253,8 @@ static int embed_plain(struct trainer *trainer, const struct train_job *job, str
 }
 
 /* The momentum encoder's features are the keys that it made in its last steps: they cost nothing, and they are made as
- * the local negatives are that they will stand beside, of augmented views and normalised by their batch. */
+ * the local negatives are that they will stand beside, of augmented views and normalised by their batch. Keys of
+ * earlier rounds have been offered before. */
 static int make_features(struct trainer *trainer, const struct train_job *job, struct train_progress *progress,
                          struct train_result *out, struct err *err)
 {
@@ -268,7 +269,8 @@ static int make_features(struct trainer *trainer, const struct train_job *job, s
         return err_set(err, ERR_NOMEM, "no memory for %u features", rows);
     }
     if (plan->fusion.encoder == FUSION_ENCODER_MOMENTUM) {
-        out->feature_rows = moco_newest_keys(trainer->moco, rows, out->features);
+        uint32_t made = out->seen < rows ? (uint32_t)out->seen : rows;
+        out->feature_rows = moco_newest_keys(trainer->moco, made, out->features);
         return 0;
     }
     out->feature_rows = rows;

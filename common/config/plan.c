@@ -76,23 +76,23 @@ const struct option plan_options[] = {
      .help = "Part of the negatives that is remote; 1: no local ones at all."},
     {"fusion.upload", OPTION_U32, AT(fusion.upload), .least = 0, .most = ROWS_MOST, .standard = "2048",
      .help = "Features that a client contributes in a round, at most; no more than it has images or, with encoder "
-             "momentum, keys in its queue."},
+             "momentum, keys that the round made and its queue holds."},
     {"fusion.encoder", OPTION_CHOICE, AT(fusion.encoder), .choices = encoders, .standard = "momentum",
      .help = "What makes the shared features. momentum: the newest keys of the client's momentum encoder; "
              "aggregated: the model with which the round began, from unchanged images."},
 
     {"matching.enabled", OPTION_BOOL, AT(matching.enabled), .standard = "true",
      .help = "Neighbourhood matching pulls features to their nearest neighbours."},
-    {"matching.form", OPTION_CHOICE, AT(matching.form), .choices = forms, .standard = "entropy",
-     .help = "entropy: each feature decides for a neighbourhood; positives: the neighbours of its key are "
-             "further positives."},
+    {"matching.form", OPTION_CHOICE, AT(matching.form), .choices = forms, .standard = "positives",
+     .help = "positives: the remote neighbours of a feature's key are further positives; entropy: each feature "
+             "decides for a neighbourhood."},
     {"matching.neighbours", OPTION_U32, AT(matching.neighbours), .least = 1, .most = 1024, .standard = "5",
      .help = "Nearest neighbours that count."},
     {"matching.weight", OPTION_F64, AT(matching.weight), .least = 0, .most = 100, .standard = "0.2",
      .help = "Of the matching loss beside the contrastive loss."},
     {"matching.temperature", OPTION_F64, AT(matching.temperature), .least = 0.001, .most = 10, .standard = "0.1",
      .help = "Of the matching loss."},
-    {"matching.start_round", OPTION_U32, AT(matching.start_round), .least = 1, .most = 1000000, .standard = "5",
+    {"matching.start_round", OPTION_U32, AT(matching.start_round), .least = 1, .most = 1000000, .standard = "15",
      .help = "First round with matching; neighbours mean nothing while features are random."},
     {"matching.ramp_rounds", OPTION_U32, AT(matching.ramp_rounds), .least = 0, .most = 1000000, .standard = "5",
      .help = "Rounds over which the weight grows to its full size."},

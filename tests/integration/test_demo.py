@@ -90,6 +90,7 @@ class Demo(harness.Federation):
         with open(self.path("w", "report.json")) as file:
             report = json.load(file)
         self.assertEqual([row["round"] for row in report["history"]], list(range(1, 7)))
+        self.assertTrue(0 < report["linear_top1_midway"] <= 1)
         self.assertEqual(report["restarts"], 2)
         self.assertTrue(os.path.getsize(self.path("w", "report.md")) > 0)
         self.assertFalse([pid for pid in children(process.pid).values()])

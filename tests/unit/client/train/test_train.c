@@ -227,6 +227,34 @@ static void features_are_by_the_chosen_encoder(void **state)
     trainer_free(trainer);
 }
 
+/* The queue still holds the round before, whose keys were offered then: they are not offered again. */
+static void features_are_of_this_round_alone(void **state)
+{
+    struct world *w = *state;
+    struct train_result first, second;
+    struct trainer *trainer = trainer_of(w, "site-a", 1);
+    train(trainer, &w->job, &first);
+    trainer_free(trainer);
+    w->plan.local_steps = 1;
+    struct train_job next = w->job;
+    next.round = 3;
+    next.carry = first.carry;
+    next.carry_bytes = first.carry_bytes;
+    next.carry_round = 2;
+    trainer = trainer_of(w, "site-a", 1);
+    train(trainer, &next, &second);
+    assert_int_equal(second.feature_rows, w->plan.batch); /* of the 6 that fusion.upload allows */
+    for (uint32_t r = 0; r < second.feature_rows; r++) {
+        for (uint32_t old = 0; old < first.feature_rows; old++) {
+            assert_memory_not_equal(second.features + (size_t)r * D, first.features + (size_t)old * D,
+                                    D * sizeof(float));
+        }
+    }
+    train_result_fini(&first);
+    train_result_fini(&second);
+    trainer_free(trainer);
+}
+
 static void features_travel_when_either_use_is_on(void **state)
 {
     struct world *w = *state;
@@ -400,6 +428,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_round_is_a_function_of_its_job, setup, teardown),
         cmocka_unit_test_setup_teardown(the_report_says_what_happened, setup, teardown),
         cmocka_unit_test_setup_teardown(features_are_by_the_chosen_encoder, setup, teardown),
+        cmocka_unit_test_setup_teardown(features_are_of_this_round_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(features_travel_when_either_use_is_on, setup, teardown),
         cmocka_unit_test_setup_teardown(a_folder_smaller_than_a_batch_is_enough, setup, teardown),
         cmocka_unit_test_setup_teardown(cancelling_ends_a_round, setup, teardown),

@@ -86,6 +86,13 @@ static int decode_file(struct decode *decode, const char *path, uint8_t *slot, s
     return rc;
 }
 
+static void log_skipped(const struct log *log, const char *path, const char *reason)
+{
+    char name[1024], why[512];
+    log_event(log, LOG_LEVEL_WARN, "image_skipped", "path=\"%s\" reason=\"%s\"", log_quotable(path, name, sizeof name),
+              log_quotable(reason, why, sizeof why));
+}
+
 static void *decode_work(void *argument)
 {
     struct decode *decode = argument;
@@ -110,7 +117,7 @@ static void *decode_work(void *argument)
         if (rc == ERR_NOMEM) {
             stop(decode, rc, err.text);
         } else if (rc) {
-            log_event(options->log, LOG_LEVEL_WARN, "image_skipped", "path=\"%s\" reason=\"%s\"", path, err.text);
+            log_skipped(options->log, path, err.text);
         } else if (decode->writer && (rc = cache_writer_put(decode->writer, i, slot)) != 0) {
             stop(decode, rc, err_meaning(rc));
         }
@@ -246,8 +253,7 @@ static int use_cache(struct dataset *dataset, const struct dataset_options *opti
         dataset->pixels = dataset->cache.pixels;
         for (uint32_t i = 0; i < key->files; i++) {
             if (!dataset->cache.readable[i]) {
-                log_event(options->log, LOG_LEVEL_WARN, "image_skipped",
-                          "path=\"%s\" reason=\"broken when it was read first\"", dataset->scan.files[i].path);
+                log_skipped(options->log, dataset->scan.files[i].path, "broken when it was read first");
             }
         }
         return index_readable(dataset, dataset->cache.readable, err);

@@ -18,7 +18,7 @@ struct loss_negatives {
     const uint32_t *own;   /* [B]: what each query shows; NULL: not known, so all rows count */
 };
 
-/* InfoNCE with fused negatives (4-term notation of README, "the method"):
+/* InfoNCE with fused negatives:
  *   L = mean_i -log( exp(q_i.k_i/t) / (exp(q_i.k_i/t) + sum_n exp(q_i.n/t)) )
  * q, k: [B, d]. dq: [B, d]. scratch: [B, n + 1]. *accuracy: share of rows whose positive has the largest logit. */
 void loss_contrast(uint32_t B, uint32_t d, const float *q, const float *k, const struct loss_negatives *negatives,

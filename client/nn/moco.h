@@ -74,8 +74,8 @@ int moco_step(struct moco *moco, const uint32_t *images, const float *view1, con
 /* Query encoder as a flat vector [total], statistics included; key encoder likewise. Valid until the next call. */
 const float *moco_query(const struct moco *moco);
 const float *moco_key(const struct moco *moco);
-/* The newest keys in the queue, newest first: out [count, d]. Rows of random direction are none; the number of rows
- * written is returned. */
+/* The newest keys in the queue, newest first: out [count, d]. Rows of random direction are none, nor are keys
+ * whose image was not told; the number of rows written is returned. */
 uint32_t moco_newest_keys(const struct moco *moco, uint32_t count, float *out);
 
 #endif

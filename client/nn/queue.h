@@ -18,7 +18,7 @@ struct queue {
 
 #define QUEUE_NO_IMAGE UINT32_MAX /* a row of random direction, or of an image that is not known */
 
-/* Empty of meaning until queue_reset or queue_load. ERR_NOMEM. */
+/* Empty of meaning until queue_reset or queue_push. ERR_NOMEM. */
 int queue_init(struct queue *queue, uint32_t rows, uint32_t d, struct err *err);
 void queue_fini(struct queue *queue);
 /* The rows of random direction. */

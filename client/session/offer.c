@@ -122,8 +122,9 @@ void session_on_declined(struct session *session, const struct msg *msg)
     if (!is_offered(session, "DECLINED", declined->round)) {
         return;
     }
-    log_event(session->log, LOG_LEVEL_WARN, "declined", "round=%u code=%s reason=\"%s\" waits_for=ROUND",
-              declined->round, decline_reason_name(declined->reason), declined->text);
+    char text[MSG_TEXT_MAX];
+    log_event(session->log, LOG_LEVEL_WARN, "declined", "round=%u code=\"%s\" reason=\"%s\" waits_for=ROUND",
+              declined->round, decline_reason_name(declined->reason), log_quotable(declined->text, text, sizeof text));
     session_drop(session, "the server declined it");
     session->state = STATE_READY;
 }

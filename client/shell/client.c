@@ -396,8 +396,9 @@ int client_run(const struct client_options *given, const struct log *log, struct
     if (rc) {
         return rc;
     }
-    log_event(log, LOG_LEVEL_INFO, "started", "name=%s server=%s images=%s state=%s threads=%u round=%u pending=%u",
-              options.name, options.server, options.images, options.state, options.threads, client.state.kept.round,
+    log_event(log, LOG_LEVEL_INFO, "started",
+              "name=%s server=%s images=\"%s\" state=\"%s\" threads=%u round=%u pending=%u", options.name,
+              options.server, options.images, options.state, options.threads, client.state.kept.round,
               client.state.pending_round);
     rc = make_session(&client, pending, err);
     rc = rc ? rc : serve(&client, err);

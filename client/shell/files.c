@@ -24,9 +24,9 @@
  *      208     72  description of the features; all zero: there are none
  *      280         the update, the features, the carry
  *
- * Valid if and only if (1) the first 12 bytes are these, (2) the length is what the sizes say, none of which exceeds
- * what the wire allows for a blob, (3) the last 16 bytes are the hash of all others, (4) in pending, the descriptions
- * are sane (blob_check), of the right kinds and of this round. */
+ * Valid if and only if (1) the first 12 bytes are these, (2) the length is what the sizes say, (3) the last 16 bytes
+ * are the hash of all others, (4) in pending, the descriptions are sane (blob_check), of the right kinds and of this
+ * round. */
 #include "client/shell/files.h"
 
 #include "common/base/byteorder.h"
@@ -209,16 +209,15 @@ static uint64_t claimed_carry(const uint8_t *data)
 
 static int load_carry(const uint8_t *front, const uint8_t *bytes, size_t len, struct kept_carry *out, struct err *err)
 {
-    *out = (struct kept_carry){.round = load_u32(front + 56)};
-    if (len == 0) {
-        return 0;
-    }
-    out->data = mem_new_aligned(len, 1);
-    if (!out->data) {
+    void *data = len ? mem_new_aligned(len, 1) : NULL;
+    *out = (struct kept_carry){0};
+    if (len && !data) {
         return err_set(err, ERR_NOMEM, "no memory for %zu bytes of a site's own state", len);
     }
-    memcpy(out->data, bytes, len);
-    out->bytes = len;
+    if (len) {
+        memcpy(data, bytes, len);
+    }
+    *out = (struct kept_carry){.round = load_u32(front + 56), .data = data, .bytes = len};
     return 0;
 }
 

@@ -48,6 +48,6 @@ int files_decode_state(const uint8_t *data, size_t len, struct kept_state *out, 
 int files_decode_pending(const uint8_t *data, size_t len, struct kept_pending *out, struct err *err);
 int files_decode_instance(const uint8_t *data, size_t len, struct hash128 *out, struct err *err);
 
-#define FILES_MAX ((size_t)(5 * BLOB_BYTES_MAX + 4096)) /* no file of ours is longer */
+#define FILES_MAX ((size_t)(5 * BLOB_BYTES_MAX + 4096)) /* no plan makes a longer one */
 
 #endif

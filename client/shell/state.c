@@ -70,7 +70,8 @@ static int load(const struct state *state, const char *name, uint8_t **data, siz
 /* A file that does not hold what it should is no reason to stop. */
 static void dropped(const struct state *state, const char *name, const struct err *why)
 {
-    log_event(state->log, LOG_LEVEL_WARN, "state_dropped", "file=%s/%s reason=\"%s\"", state->folder, name, why->text);
+    log_event(state->log, LOG_LEVEL_WARN, "state_dropped", "file=\"%s/%s\" reason=\"%s\"", state->folder, name,
+              why->text);
     (void)remove_file(state, name, NULL);
 }
 
@@ -231,14 +232,24 @@ int state_begin(struct state *state, const struct hash128 *run, const struct has
     forget_pending(state);
     state->kept = kept;
     state->has_kept = true;
+    state->unsaved = false;
     return 0;
+}
+
+/* What the last commit could not save; only then may the pending file go. */
+static int save_unsaved(struct state *state, struct err *err)
+{
+    int rc = state->unsaved ? save_state(state, &state->kept, err) : 0;
+    state->unsaved = rc != 0;
+    return rc;
 }
 
 int state_keep(struct state *state, const struct contribution *contribution, struct kept_carry *carry, struct err *err)
 {
     const struct kept_pending pending = {
         .run = state->kept.run, .plan_hash = state->kept.plan_hash, .contribution = *contribution, .carry = *carry};
-    int rc = save_pending(state, &pending, err);
+    int rc = save_unsaved(state, err);
+    rc = rc ? rc : save_pending(state, &pending, err);
     if (rc) {
         return rc;
     }
@@ -257,13 +268,13 @@ int state_commit(struct state *state, uint32_t round, struct err *err)
         state->kept.carry = state->pending_carry;
         state->pending_carry = (struct kept_carry){0};
     }
-    forget_pending(state);
-    int rc = save_state(state, &state->kept, err);
-    return rc ? rc : remove_file(state, "pending", err);
+    state->unsaved = true;
+    return state_drop(state, err);
 }
 
 int state_drop(struct state *state, struct err *err)
 {
     forget_pending(state);
-    return remove_file(state, "pending", err);
+    int rc = save_unsaved(state, err);
+    return rc ? rc : remove_file(state, "pending", err);
 }

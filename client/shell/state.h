@@ -24,6 +24,7 @@ struct state {
     struct kept_state kept;
     uint32_t pending_round;          /* 0: none */
     struct kept_carry pending_carry; /* after it */
+    bool unsaved;                    /* what is kept is newer than its file */
 };
 
 /* `forget`: what belongs to a run is removed first. *pending: NULL, or what is to be offered again; the caller's
@@ -33,8 +34,8 @@ int state_open(struct state *state, const struct disk *disk, const char *folder,
 void state_close(struct state *state);
 
 /* What follows runs on the worker. Durable when it returns 0; a failure leaves files and memory as they were, except
- * that state_commit goes on in memory: the pending file, which is still there, brings the commit about after a restart.
- */
+ * that state_commit goes on in memory: the pending file, which is still there, brings the commit about after a restart,
+ * and is neither replaced nor removed before the state is saved. */
 
 /* The folder belongs to this run and plan from now on; what it holds of another one is dropped. */
 int state_begin(struct state *state, const struct hash128 *run, const struct hash128 *plan_hash, struct err *err);

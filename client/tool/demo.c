@@ -117,10 +117,10 @@ int verb_demo(int argc, char **argv)
         {"clients", FLAG_U32, &options.clients, "N", "client processes (5); 1 trains on all images in one place", 1,
          100, false},
         {"split", FLAG_TEXT, &options.split, "S",
-         "how images are dealt out: iid, classes:K (K classes each) or dirichlet:A (drawn images: classes:2, others: "
-         "iid)",
+         "how images are dealt out: iid, classes:K (K classes each) or dirichlet:A (drawn images: classes:2, more "
+         "with fewer than 5 clients; others: iid)",
          0, 0, false},
-        {"rounds", FLAG_U32, &options.rounds, "R", "rounds in all (drawn images: 30, others: 60)", 1, 1000000, false},
+        {"rounds", FLAG_U32, &options.rounds, "R", "rounds in all (drawn images: 40, others: 60)", 1, 1000000, false},
         {"workdir", FLAG_TEXT, &options.workdir, "DIR",
          "new or empty folder for everything (starling-demo, or starling-demo-2 ... when that is taken)", 0, 0, false},
         {"set", FLAG_LIST, (void *)options.set, "KEY=VALUE",

@@ -2,7 +2,7 @@
  * better after minutes. --set has the last word. */
 #include "client/tool/demo.h"
 
-#define ROUNDS_DRAWN 30
+#define ROUNDS_DRAWN 40
 #define ROUNDS_GIVEN 60
 
 struct setting {
@@ -35,6 +35,15 @@ static int apply(struct plan *plan, const struct setting *settings, size_t count
     return code;
 }
 
+static int apply_set(struct plan *plan, const struct demo_options *options, struct err *err)
+{
+    int code = 0;
+    for (size_t i = 0; !code && options->set[i]; i++) {
+        code = config_assign(&plan_set, "--set", options->set[i], plan, err);
+    }
+    return code;
+}
+
 int demo_plan(struct demo *demo, struct err *err)
 {
     const struct demo_options *options = &demo->options;
@@ -52,12 +61,12 @@ int demo_plan(struct demo *demo, struct err *err)
     plan->rounds = options->rounds ? options->rounds : drawn ? ROUNDS_DRAWN : ROUNDS_GIVEN;
     plan->seed = options->seed;
     plan->min_clients = options->clients;
-    /* Neighbours mean nothing while features are random, but a run of any length should get to them. */
+    code = apply_set(plan, options, err);
+    /* Neighbours mean nothing while features are random, but a run of any length should get to them; how long it is,
+     * --set may have said. */
     plan->matching.start_round = 1 + plan->rounds / 3;
     plan->matching.ramp_rounds = plan->rounds / 6;
-    for (size_t i = 0; !code && options->set[i]; i++) {
-        code = config_assign(&plan_set, "--set", options->set[i], plan, err);
-    }
+    code = code ? code : apply_set(plan, options, err);
     if (code) {
         return code;
     }

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PATHS_MAX ((size_t)1 << 32)
@@ -28,8 +29,30 @@ static int check_writable(const char *path, struct err *err)
     } else {
         slash[slash == folder ? 1 : 0] = 0;
     }
+    struct stat at;
+    if (lstat(path, &at) == 0 && !S_ISREG(at.st_mode)) {
+        return err_set(err, ERR_CANTCREATE, "cannot create %s: something that is no regular file has this name", path);
+    }
     return access(folder, W_OK | X_OK) ? err_set(err, ERR_CANTCREATE, "cannot create %s: %s", path, strerror(errno))
                                        : 0;
+}
+
+/* Two names of one file: what is written last would be all that is left. */
+static bool are_one(const char *a, const char *b)
+{
+    struct stat first, second;
+    return strcmp(a, b) == 0 || (stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev &&
+                                 first.st_ino == second.st_ino);
+}
+
+static int check_outputs(const char *model, const char *out, const char *paths, struct err *err)
+{
+    int code = check_writable(out, err);
+    code = code || !paths ? code : check_writable(paths, err);
+    if (!code && (are_one(out, model) || (paths && (are_one(paths, model) || are_one(paths, out))))) {
+        code = err_set(err, ERR_CANTCREATE, "--model, --out and --paths must be different files");
+    }
+    return code;
 }
 
 static int save_features(const char *path, const float *features, uint32_t rows, uint32_t columns, struct err *err)
@@ -66,8 +89,7 @@ static int embed(const char *model, const char *images, const char *out, const c
     struct layout *layout = NULL;
     float *params = NULL, *features = NULL;
     struct dataset *dataset = NULL;
-    int code = check_writable(out, err);
-    code = code || !paths ? code : check_writable(paths, err);
+    int code = check_outputs(model, out, paths, err);
     code = code ? code : modelfile_load(&disk_posix, model, &info, &layout, &params, err);
     if (!code) {
         const struct dataset_options options = {

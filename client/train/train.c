@@ -134,26 +134,35 @@ static int cancelled(struct train_progress *progress, struct err *err)
     return atomic_load(&progress->cancel) ? err_set(err, ERR_CANCELLED, "the local round was cancelled") : 0;
 }
 
+static bool can_carry(const struct trainer *trainer, const struct train_job *job)
+{
+    struct err why;
+    int rc = moco_carry_check(trainer->moco, job->carry, job->carry_bytes, &why);
+    if (rc == 0 && job->carry_round >= job->round) {
+        rc = err_set(&why, ERR_DATA, "it is of round %u", job->carry_round);
+    }
+    if (rc) {
+        log_event(trainer->log, LOG_LEVEL_WARN, "carry_dropped", "round=%u reason=\"%s\"", job->round, why.text);
+    }
+    return rc == 0;
+}
+
 static int begin(struct trainer *trainer, const struct train_job *job, uint32_t steps, struct err *err)
 {
     const struct plan *plan = trainer->plan;
     if (job->round < 1 || job->round > plan->rounds) {
         return err_set(err, ERR_STATE, "round %u of a run of %u rounds", job->round, plan->rounds);
     }
-    bool carried = job->carry && job->carry_round < job->round;
     struct moco_round round = {
         .params = job->params,
-        .carry = carried ? job->carry : NULL,
-        .carry_steps = carried ? (uint64_t)(job->round - job->carry_round) * steps : 0,
         .remote = job->remote,
         .m = job->remote_rows,
         .matching_weight = (float)train_matching_weight(plan, job->round),
         .first_step = (uint64_t)(job->round - 1) * steps,
     };
-    struct err why;
-    if (round.carry && moco_carry_check(trainer->moco, round.carry, job->carry_bytes, &why)) {
-        log_event(trainer->log, LOG_LEVEL_WARN, "carry_dropped", "round=%u reason=\"%s\"", job->round, why.text);
-        round.carry = NULL;
+    if (job->carry && can_carry(trainer, job)) {
+        round.carry = job->carry;
+        round.carry_steps = (uint64_t)(job->round - job->carry_round) * steps;
     }
     return moco_begin(trainer->moco, &round, err);
 }

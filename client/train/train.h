@@ -17,7 +17,10 @@ struct train_job {
     const float *params; /* [layout->total], the aggregated model */
     const float *remote; /* [remote_rows, d] or NULL */
     uint32_t remote_rows;
-    const void *carry; /* the result's of an earlier round, aligned as floats are; NULL: none */
+    /* The result's of an earlier round, aligned as floats are; NULL: none. It numbers images by their place in the
+     * folder: when pictures came or went since, rows of the queue are taken for other images' until new keys have
+     * replaced them. */
+    const void *carry;
     size_t carry_bytes;
     uint32_t carry_round;
 };

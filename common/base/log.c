@@ -14,6 +14,15 @@ const char *log_level_name(enum log_level level)
     return names[level];
 }
 
+const char *log_quotable(const char *text, char *out, size_t size)
+{
+    (void)snprintf(out, size, "%s", text);
+    for (char *at = out; (at = strchr(at, '"')) != NULL;) {
+        *at = '\'';
+    }
+    return out;
+}
+
 void log_event(const struct log *log, enum log_level level, const char *event, const char *format, ...)
 {
     if (!log || !log->emit || level < log->least) {

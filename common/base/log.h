@@ -8,6 +8,7 @@
 #include "common/base/buf.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 
 enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERROR };
 
@@ -17,6 +18,8 @@ struct log {
     enum log_level least; /* events below are dropped */
 };
 
+/* What comes from outside (a name, a path, a peer's sentence) stands in double quotes, made fit for them: "..." */
+const char *log_quotable(const char *text, char *out, size_t size);
 /* A NULL log drops everything. */
 void log_event(const struct log *log, enum log_level level, const char *event, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

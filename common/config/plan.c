@@ -12,9 +12,10 @@ static const char *const stems[] = {"small", "large", NULL};
 static const char *const encoders[] = {"momentum", "aggregated", NULL};
 static const char *const forms[] = {"entropy", "positives", NULL};
 
-#define AT(field) .offset = offsetof(struct plan, field)
-#define HOUR      3600000.0
-#define ROWS_MOST 1048576
+#define AT(field)    .offset = offsetof(struct plan, field)
+#define HOUR         3600000.0
+#define ROWS_MOST    1048576
+#define NUMBERS_MOST (UINT64_C(1) << 28)
 
 /* clang-format off */
 const struct option plan_options[] = {
@@ -126,6 +127,16 @@ int plan_check(const struct plan *plan, struct err *err)
     if (plan->bn_groups == 0 || plan->batch % plan->bn_groups != 0 || plan->batch / plan->bn_groups < 2) {
         return err_set(err, ERR_CONFIG, "bn_groups: a batch of %u makes no %u equal groups of two images or more",
                        plan->batch, plan->bn_groups);
+    }
+    const struct {
+        const char *key;
+        uint32_t rows;
+    } held[] = {{"queue", plan->queue}, {"fusion.remote", plan->fusion.remote}, {"fusion.upload", plan->fusion.upload}};
+    for (size_t i = 0; i < sizeof held / sizeof held[0]; i++) {
+        if ((uint64_t)held[i].rows * plan->model.features > NUMBERS_MOST) {
+            return err_set(err, ERR_CONFIG, "%s: %u rows of model.features, %u, are more than 1 GiB; lower either",
+                           held[i].key, held[i].rows, plan->model.features);
+        }
     }
     if (plan->weight_cap > FIXED_WEIGHT_MAX) {
         return err_set(err, ERR_CONFIG, "weight_cap: %u is more than %llu", plan->weight_cap,

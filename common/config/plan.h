@@ -8,7 +8,7 @@
 #include "common/vec/layout.h"
 
 enum fusion_encoder {
-    FUSION_ENCODER_MOMENTUM,   /* the site's own momentum encoder (the paper's): its newest keys, as they entered the queue */
+    FUSION_ENCODER_MOMENTUM,   /* the site's own momentum encoder, as in the paper; of its newest keys, which is ours */
     FUSION_ENCODER_AGGREGATED, /* the aggregated encoder as the round began (ours): one space for all features */
 };
 enum matching_form { MATCHING_FORM_ENTROPY, MATCHING_FORM_POSITIVES };

@@ -280,7 +280,7 @@ static void save_done(struct coordinator *c, int result, const struct err *reaso
         return;
     }
     char text[MSG_TEXT_MAX];
-    (void)quotable(reason && reason->text[0] ? reason->text : err_meaning(result), text);
+    (void)log_quotable(reason && reason->text[0] ? reason->text : err_meaning(result), text, sizeof text);
     (void)snprintf(c->trouble, sizeof c->trouble, "%s: %.230s", result == ERR_FULL ? "disk space" : "the disk", text);
     log_event(c->log, LOG_LEVEL_ERROR, "save_failed", "round=%u waits_for=\"%s\"", round_current(c), c->trouble);
     c->result = c->round.stopping ? result : 0;

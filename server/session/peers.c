@@ -70,7 +70,7 @@ void peer_detach(struct coordinator *c, struct peer *peer, const char *reason)
     c->trainers--;
     char text[MSG_TEXT_MAX];
     log_event(c->log, LOG_LEVEL_INFO, "client_left", "name=%s address=%s reason=\"%s\"", member->name, peer->address,
-              quotable(reason, text));
+              log_quotable(reason, text, sizeof text));
     slots_leave(c, index);
     round_apply(c, ROUND_LOST, index);
 }

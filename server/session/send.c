@@ -84,7 +84,7 @@ void peer_reject(struct coordinator *c, struct peer *peer, enum reject_code code
     va_end(args);
     char text[MSG_TEXT_MAX];
     log_event(c->log, LOG_LEVEL_WARN, "client_rejected", "name=%s address=%s code=%u reason=\"%s\"", name_of(c, peer),
-              peer->address, code, quotable(msg.reject.text, text));
+              peer->address, code, log_quotable(msg.reject.text, text, sizeof text));
     peer_send(c, peer, &msg);
     peer_doom(c, peer);
 }
@@ -101,7 +101,7 @@ void peer_fault(struct coordinator *c, struct peer *peer, const char *format, ..
         return;
     }
     log_event(c->log, LOG_LEVEL_WARN, "protocol_error", "name=%s address=%s reason=\"%s\"", name_of(c, peer),
-              peer->address, quotable(text, quoted));
+              peer->address, log_quotable(text, quoted, sizeof quoted));
     peer_bye(c, peer, ERR_PROTOCOL, text);
 }
 
@@ -133,7 +133,7 @@ void send_declined(struct coordinator *c, struct peer *peer, uint32_t round, uin
     va_end(args);
     char text[MSG_TEXT_MAX];
     log_event(c->log, LOG_LEVEL_WARN, "contribution_declined", "name=%s round=%u reason=\"%s\" text=\"%s\"",
-              name_of(c, peer), round, decline_reason_name(reason), quotable(msg.declined.text, text));
+              name_of(c, peer), round, decline_reason_name(reason), log_quotable(msg.declined.text, text, sizeof text));
     peer_send(c, peer, &msg);
     c->declined += round == round_current(c);
 }

@@ -239,8 +239,6 @@ void download_continue(struct coordinator *c, struct peer *peer);
 
 void waits_for(const struct coordinator *c, char out[MSG_TEXT_MAX]);
 uint64_t remaining_ms(const struct coordinator *c);
-/* For a value in double quotes in the log. */
-const char *quotable(const char *text, char out[MSG_TEXT_MAX]);
 
 /* ---- dispatch.c, handle_*.c ---- */
 

@@ -11,15 +11,6 @@ const char *peer_state_name(enum peer_state state)
     return names[state];
 }
 
-const char *quotable(const char *text, char out[MSG_TEXT_MAX])
-{
-    (void)snprintf(out, MSG_TEXT_MAX, "%s", text);
-    for (char *at = out; (at = strchr(at, '"')) != NULL;) {
-        *at = '\'';
-    }
-    return out;
-}
-
 /* Appends ", name" for as long as names fit; the last ones may become "...". */
 static void list_names(const struct coordinator *c, bool (*wanted)(const struct coordinator *, uint32_t), char *out,
                        size_t size)

@@ -129,7 +129,7 @@ static int load_state(struct daemon *daemon, struct checkpoint *state, struct er
     if (rc == 0) {
         char run[HASH_HEX], model[DISK_PATH_MAX];
         log_event(daemon->log, LOG_LEVEL_INFO, found ? "run_resumed" : "run_created",
-                  "run=%s round=%u of=%u state=%s model=%s", hash_hex(&state->run, run), state->round,
+                  "run=%s round=%u of=%u state=\"%s\" model=\"%s\"", hash_hex(&state->run, run), state->round,
                   options->plan.rounds, options->state,
                   store_model_path(daemon->store, state->round, model) ? "" : model);
     }

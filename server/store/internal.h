@@ -40,6 +40,8 @@ void checkpoint_name(uint32_t round, char out[LISTING_NAME_MAX]);
 /* Whether a name is exactly the one of a checkpoint or model of some round. */
 bool checkpoint_round(const char *name, uint32_t *round);
 bool model_round(const char *name, uint32_t *round);
+/* 0: none but perhaps that of round 0, which a run leaves that ended before its first checkpoint. */
+int newest_model(const struct store *store, uint32_t *newest, struct err *err);
 /* The rounds that have a checkpoint, ascending. *rounds from mem_new. */
 int checkpoint_rounds(const struct store *store, uint32_t **rounds, uint32_t *count, struct err *err);
 int checkpoint_path(const struct store *store, uint32_t round, char out[DISK_PATH_MAX]);

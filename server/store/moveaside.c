@@ -69,9 +69,10 @@ static int move_history(struct store *store, const char *to, struct err *err)
 int store_move_aside(struct store *store, struct err *err)
 {
     char name[LISTING_NAME_MAX], to[DISK_PATH_MAX], to_models[DISK_PATH_MAX];
-    uint32_t *rounds, count;
+    uint32_t *rounds, count, models;
     int rc = checkpoint_rounds(store, &rounds, &count, err);
-    if (rc || count == 0) {
+    rc = rc ? rc : newest_model(store, &models, err);
+    if (rc || (count == 0 && models == 0)) {
         mem_free(rounds);
         return rc;
     }
@@ -87,7 +88,7 @@ int store_move_aside(struct store *store, struct err *err)
         rc = move(store, store->folder, to, name, err);
     }
     if (rc == 0) {
-        log_event(store->log, LOG_LEVEL_WARN, "run_moved_aside", "folder=%s checkpoints=%u", to, count);
+        log_event(store->log, LOG_LEVEL_WARN, "run_moved_aside", "folder=\"%s\" checkpoints=%u", to, count);
     }
     mem_free(rounds);
     return rc;

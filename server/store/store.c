@@ -159,6 +159,33 @@ static int check_plan(const struct store *store, const struct checkpoint *from, 
     return rc;
 }
 
+int newest_model(const struct store *store, uint32_t *newest, struct err *err)
+{
+    struct listing models = {0};
+    uint32_t at;
+    *newest = 0;
+    int rc = listing_read(store->disk, store->models, &models, err);
+    for (uint32_t i = 0; rc == 0 && i < models.count; i++) {
+        *newest = model_round(models.names[i], &at) && at > *newest ? at : *newest;
+    }
+    listing_fini(&models);
+    return rc;
+}
+
+/* A new run would replace what an earlier one made. */
+static int refuse_orphans(const struct store *store, struct err *err)
+{
+    uint32_t newest;
+    int rc = newest_model(store, &newest, err);
+    return rc || newest == 0
+               ? rc
+               : err_set(
+                     err, ERR_DATA,
+                     "%s: models up to round %u but no checkpoint; bring the checkpoint back, or use --new-run, which "
+                     "moves them aside",
+                     store->folder, newest);
+}
+
 int store_load(struct store *store, const struct layout *layout, const uint8_t *plan, uint32_t plan_len, bool new_run,
                struct checkpoint *out, bool *found, struct err *err)
 {
@@ -177,6 +204,8 @@ int store_load(struct store *store, const struct layout *layout, const uint8_t *
             rc = err_set(err, ERR_MISMATCH, "%s: this program lays out the plan's model differently", store->folder);
         }
         *found = rc == 0;
+    } else if (rc == 0) {
+        rc = refuse_orphans(store, err);
     }
     mem_free(rounds);
     if (rc) {

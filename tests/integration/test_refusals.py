@@ -1,6 +1,7 @@
 """What is refused at the door or at the start: the exit code, and a sentence that says where and what to do."""
 import os
 import signal
+import stat
 import unittest
 
 import harness
@@ -131,6 +132,40 @@ class Refusals(harness.Federation):
         server.wait_for("client_rejected")
         client = self.client("a", server.address, flags=["--new-run"])
         self.check_finished(server, [client], rounds=3, images=24)
+
+    def test_models_without_a_checkpoint_are_not_replaced(self):
+        server = self.server(plan={"min_clients": 1, "rounds": 2})
+        client = self.client("a", server.address)
+        self.check_finished(server, [client], rounds=2, images=24)
+        self.assertEqual(server.stop(), 0)
+        model = self.model(server, 2)
+        for name in os.listdir(server.state):
+            if name.startswith("checkpoint-"):
+                os.remove(os.path.join(server.state, name))
+        said = self.refused(65, "starling-server", *self.server_args(server, "server"))
+        self.assertIn("--new-run", said)
+        self.assertEqual(self.model(server, 2), model)
+        server = self.server(plan={"min_clients": 1, "rounds": 2}, flags=["--new-run"])
+        moved = os.path.join(server.state, "old-damaged", "models", "round-000002.starling")
+        self.assertEqual(harness.model_floats(moved), model)
+
+    def test_features_replace_nothing_but_features(self):
+        server = self.server(plan={"min_clients": 1, "rounds": 1})
+        model = os.path.join(server.state, "models", "round-000000.starling")
+        before = self.model(server, 0)
+        fifo, link = self.path("fifo"), self.path("link.npy")
+        os.mkfifo(fifo)
+        os.symlink("elsewhere", link)
+        args = ["starling", "embed", "--model", model, "--images", self.images("a"), "--out"]
+        for out in (fifo, link, self.folder, model):
+            self.refused(73, *args, out)
+        self.refused(73, *args, self.path("z"), "--paths", self.path("z"))
+        self.assertEqual(self.model(server, 0), before)
+        self.assertTrue(stat.S_ISFIFO(os.lstat(fifo).st_mode) and os.path.islink(link))
+        self.assertFalse(os.path.exists(self.path("z")))
+        for _ in range(2):  # the features themselves may be written again
+            done = self.run_to_end(*args, self.path("z"))
+            self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_a_name_that_is_in_use(self):
         """Another site of the same name waits until the first one is gone, instead of throwing it out."""

@@ -299,6 +299,12 @@ static void the_key_encoder_lags_over_rounds(void **state)
         assert_true(fabsf(moco_key(moco)[i] - first[i] - 0.19f) <= 1e-5f);
     }
     mem_free(carry);
+    carry = carry_of(moco);
+    assert_int_equal(begin(moco, f, carry, 0, 0, 1), 0);
+    for (size_t i = 0; i < total; i++) { /* from where it stood then, and not from those parameters */
+        assert_true(fabsf(moco_key(moco)[i] - first[i] - 0.3439f) <= 1e-5f);
+    }
+    mem_free(carry);
     mem_free(first);
     moco_free(moco);
 }
@@ -349,7 +355,7 @@ static void own_keys_are_no_negatives(void **state)
     assert_int_equal(begin(moco, f, carry, 0, 0, 2), 0);
     assert_int_equal(step(moco, f, NULL, &unknown), 0); /* as it would be if nobody looked */
     assert_true(unknown.loss > 1);
-    images[0] = 7; /* another image has them as negatives, and only it */
+    images[BATCH - 1] = 7; /* another image has them as negatives, and only it: the last, so that groups matter too */
     assert_int_equal(begin(moco, f, carry, 0, 0, 2), 0);
     assert_int_equal(step(moco, f, images, &known), 0);
     assert_true(known.loss > 0.01 && known.loss < unknown.loss);

@@ -1,5 +1,6 @@
 /* The files of a client's state: what is written is read back, and nothing else is. */
 #include "client/shell/files.h"
+#include "common/base/byteorder.h"
 #include "common/base/mem.h"
 
 #include <setjmp.h>
@@ -195,15 +196,23 @@ static void sizes_are_checked_behind_a_right_checksum(void **unused)
             mem_free(file);
         }
     }
-    /* 2^31 rows of 2^31 floats are 2^64 bytes, which is zero in 64 bits. */
+}
+
+/* An update that claims 4 bytes a number more than there are, and a carry that claims as many less than none: the sum
+ * is right in 64 bits, and the update would be read from beyond the end. */
+static void sizes_that_agree_by_overflow_are_refused(void **unused)
+{
+    (void)unused;
     size_t len;
-    uint8_t *file = state_file(0, &len);
-    struct kept_state kept;
-    const uint32_t big = UINT32_C(1) << 31;
-    memcpy(file + 48, &big, 4);
-    memcpy(file + 52, &big, 4);
+    uint8_t *file = pending_file(true, &len);
+    struct kept_pending got;
+    const uint64_t more = 1 << 20, carry = load_u64(file + 48), count = load_u64(file + 160);
+    assert_int_equal(load_u64(file + 168), 4 * count);
+    store_u64(file + 160, count + more);
+    store_u64(file + 168, 4 * (count + more));
+    store_u64(file + 48, carry - 4 * more);
     resign(file, len);
-    assert_int_equal(files_decode_state(file, len, &kept, NULL), ERR_DATA);
+    assert_int_equal(files_decode_pending(file, len, &got, NULL), ERR_DATA);
     mem_free(file);
 }
 
@@ -244,9 +253,13 @@ static void memory_may_run_out_at_each_allocation(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_state_comes_back),           cmocka_unit_test(the_pending_contribution_comes_back),
-        cmocka_unit_test(damage_is_found_wherever_it_is), cmocka_unit_test(sizes_are_checked_behind_a_right_checksum),
-        cmocka_unit_test(the_instance_comes_back),        cmocka_unit_test(memory_may_run_out_at_each_allocation),
+        cmocka_unit_test(the_state_comes_back),
+        cmocka_unit_test(the_pending_contribution_comes_back),
+        cmocka_unit_test(damage_is_found_wherever_it_is),
+        cmocka_unit_test(sizes_are_checked_behind_a_right_checksum),
+        cmocka_unit_test(sizes_that_agree_by_overflow_are_refused),
+        cmocka_unit_test(the_instance_comes_back),
+        cmocka_unit_test(memory_may_run_out_at_each_allocation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -144,6 +144,34 @@ static void another_run_starts_from_nothing(void **unused)
     }
 }
 
+/* A commit that found no room must not be lost when the next contribution takes the pending file's place. */
+static void a_commit_without_room_is_made_up_for(void **unused)
+{
+    (void)unused;
+    for (int drops = 0; drops < 2; drops++) {
+        struct simdisk disk;
+        struct state state;
+        struct contribution *pending;
+        simdisk_init(&disk);
+        open_state(&disk, &state, false, &pending);
+        assert_int_equal(state_begin(&state, &run, &plan, NULL), 0);
+        assert_int_equal(keep(&state, 1), 0);
+        disk.full = true;
+        assert_int_equal(state_commit(&state, 1, NULL), ERR_FULL);
+        check_kept(&state, 1); /* it goes on in memory */
+        assert_int_equal(keep(&state, 2), ERR_FULL);
+        disk.full = false;
+        assert_int_equal(drops ? state_drop(&state, NULL) : keep(&state, 2), 0);
+        state_close(&state);
+        open_state(&disk, &state, false, &pending);
+        check_kept(&state, 1);
+        check_pending(&state, pending, drops ? 0 : 2);
+        release(pending);
+        state_close(&state);
+        simdisk_fini(&disk);
+    }
+}
+
 /* One step of a site's life on a disk that dies at its n-th operation; `step` 0: keep 2, 1: commit 2, 2: drop 2. */
 static bool crash_at(int step, uint64_t n, struct rng *rng)
 {
@@ -255,6 +283,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rounds_follow_each_other),
         cmocka_unit_test(another_run_starts_from_nothing),
+        cmocka_unit_test(a_commit_without_room_is_made_up_for),
         cmocka_unit_test(a_crash_at_any_operation_is_before_or_after),
         cmocka_unit_test(a_full_disk_loses_nothing),
         cmocka_unit_test(two_clients_cannot_share_a_folder),

@@ -38,9 +38,15 @@ static void plans_follow_the_flags_and_set_has_the_last_word(void **state)
     mem_free(demo);
 
     demo = demo_for("rounds=6");
-    demo->options.rounds = 4;
+    demo->options.rounds = 40;
     assert_int_equal(demo_plan(demo, &err), 0);
     assert_int_equal(demo->plan.rounds, 6);
+    assert_true(demo->plan.matching.start_round + demo->plan.matching.ramp_rounds <= 6);
+    mem_free(demo);
+
+    demo = demo_for("matching.start_round=2");
+    assert_int_equal(demo_plan(demo, &err), 0);
+    assert_int_equal(demo->plan.matching.start_round, 2);
     mem_free(demo);
 }
 

@@ -369,6 +369,14 @@ static void an_impossible_carry_is_dropped(void **state)
     job.carry_round = 1;
     train(trainer, &job, &carried);
     assert_false(same_result(w, &fresh, &carried));
+    job.round = 3; /* how long ago it was made counts: the key encoder has followed the aggregates for so many steps */
+    w->params[0] += 1;
+    train_result_fini(&carried);
+    train(trainer, &job, &carried);
+    job.carry_round = 2;
+    train_result_fini(&dropped);
+    train(trainer, &job, &dropped);
+    assert_false(same_result(w, &dropped, &carried));
     train_result_fini(&fresh);
     train_result_fini(&dropped);
     train_result_fini(&carried);

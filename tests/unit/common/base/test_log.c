@@ -53,6 +53,9 @@ static void test_hostile_fields(void **state)
     const struct log log = {.emit = remember, .ctx = &seen, .least = LOG_LEVEL_DEBUG};
     log_event(&log, LOG_LEVEL_INFO, "hello", "name=%s", "evil\n2026 error fake\x1b[31m\x7f");
     assert_string_equal(seen.fields, "name=evil?2026 error fake?[31m?");
+    char text[32];
+    log_event(&log, LOG_LEVEL_INFO, "hello", "name=\"%s\" end=1", log_quotable("x\" event=\"done", text, sizeof text));
+    assert_string_equal(seen.fields, "name=\"x' event='done\" end=1");
     char longer[8000];
     memset(longer, 'y', sizeof longer - 1);
     longer[sizeof longer - 1] = '\0';

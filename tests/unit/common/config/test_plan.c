@@ -177,6 +177,14 @@ static void test_check(void **state)
     check_refused(&plan, "bn_groups: a batch of 128 makes no 3 equal groups of two images or more");
     plan.bn_groups = 128;
     check_refused(&plan, "bn_groups: a batch of 128 makes no 128 equal groups of two images or more");
+    plan.queue = 1 << 20;
+    plan.model.features = 257;
+    plan.bn_groups = 4;
+    check_refused(&plan, "queue: 1048576 rows of model.features, 257, are more than 1 GiB; lower either");
+    plan.queue = 4096;
+    plan.fusion.upload = 1 << 20;
+    check_refused(&plan, "fusion.upload: 1048576 rows of model.features, 257, are more than 1 GiB; lower either");
+    plan.model.features = 128;
     plan.bn_groups = 0;
     check_refused(&plan, "bn_groups: a batch of 128 makes no 0 equal groups of two images or more");
     plan.bn_groups = 64;

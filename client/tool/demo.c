@@ -29,12 +29,12 @@ static int choose_workdir(struct demo *demo, struct err *err)
             sizeof demo->workdir) {
             return err_set(err, ERR_CANTCREATE, "--workdir: the path is too long");
         }
-        return folder_claim(demo->workdir, err);
+        return folder_claim(demo->workdir, demo->options.images, err);
     }
     int code = 0;
     for (uint32_t i = 1; i <= WORKDIR_MAX; i++) {
         (void)snprintf(demo->workdir, sizeof demo->workdir, i == 1 ? WORKDIR : WORKDIR "-%u", i);
-        code = folder_claim(demo->workdir, err);
+        code = folder_claim(demo->workdir, demo->options.images, err);
         if (!code) {
             break;
         }

@@ -152,6 +152,20 @@ static void own_command(char out[DISK_PATH_MAX])
     }
 }
 
+/* The flags that decide what this run learned, as they would be typed. */
+static int own_flags(const struct demo_options *options, struct buf *out)
+{
+    int code = options->images ? buf_printf(out, " --images %s", options->images) : 0;
+    code = code || !options->test ? code : buf_printf(out, " --test %s", options->test);
+    code = code ? code : buf_printf(out, " --clients %u --split %s", options->clients, options->split);
+    code = code || !options->rounds ? code : buf_printf(out, " --rounds %u", options->rounds);
+    code = code ? code : buf_printf(out, " --seed %llu", (unsigned long long)options->seed);
+    for (size_t i = 0; !code && options->set[i]; i++) {
+        code = buf_printf(out, " --set %s", options->set[i]);
+    }
+    return code;
+}
+
 static int next_steps(const struct demo *demo, struct buf *out)
 {
     char starling[DISK_PATH_MAX], model[DISK_PATH_MAX];
@@ -167,11 +181,14 @@ static int next_steps(const struct demo *demo, struct buf *out)
     if (!code && !demo->options.images) {
         code = buf_printf(out, "  %s demo --images FOLDER          with your own images\n", starling);
     }
-    return code ? code
-                : buf_printf(out,
-                             "  %s demo --set fusion.enabled=false --set matching.enabled=false\n"
-                             "      the same without what clients learn from each other's features\n",
-                             starling);
+    if (!code && plan_shares_features(&demo->plan)) {
+        code = buf_printf(out, "  %s demo", starling);
+        code = code ? code : own_flags(&demo->options, out);
+        code = code ? code
+                    : buf_printf(out, " --set fusion.enabled=false --set matching.enabled=false\n"
+                                      "      the same without what clients learn from each other's features\n");
+    }
+    return code;
 }
 
 static int markdown(const struct demo *demo, struct buf *out)

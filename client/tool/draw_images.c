@@ -25,7 +25,7 @@ static int draw_class(const struct draw_images_options *options, uint32_t class,
 
 int draw_images_run(const struct draw_images_options *options, struct err *err)
 {
-    int rc = folder_claim(options->out, err);
+    int rc = folder_claim(options->out, NULL, err);
     if (rc) {
         return rc;
     }

@@ -1,12 +1,27 @@
 #include "client/tool/folder.h"
 
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
 static int found_one(void *arg, const char *name)
 {
     (void)arg, (void)name;
     return 1;
 }
 
-int folder_claim(const char *path, struct err *err)
+static bool lies_in(const char *path, const char *source)
+{
+    char *inner = realpath(path, NULL), *outer = realpath(source, NULL);
+    size_t len = outer ? strlen(outer) : 0;
+    bool inside = inner && outer && strncmp(inner, outer, len) == 0 && (inner[len] == '/' || inner[len] == 0);
+    free(inner);
+    free(outer);
+    return inside;
+}
+
+int folder_claim(const char *path, const char *source, struct err *err)
 {
     struct err why;
     if (disk_make_folder(&disk_posix, path, &why)) {
@@ -15,6 +30,11 @@ int folder_claim(const char *path, struct err *err)
     int rc = disk_posix.ops->list(disk_posix.ctx, path, found_one, NULL);
     if (rc > 0) {
         return err_set(err, ERR_CANTCREATE, "%s is not empty: remove it or name a new folder", path);
+    }
+    if (rc == 0 && source && lies_in(path, source)) {
+        (void)rmdir(path); /* It is empty. */
+        return err_set(err, ERR_CANTCREATE, "%s lies in %s and would join its images: name a folder elsewhere", path,
+                       source);
     }
     return rc ? err_set(err, ERR_CANTCREATE, "cannot read the folder %s", path) : 0;
 }

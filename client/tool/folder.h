@@ -4,8 +4,9 @@
 
 #include "common/base/disk.h"
 
-/* A new or empty folder for output: what is already there is never mixed with something new. ERR_CANTCREATE. */
-int folder_claim(const char *path, struct err *err);
+/* A new or empty folder for output: what is already there is never mixed with something new, and what is written never
+ * joins the images in `source` (NULL: none) that it is made of. ERR_CANTCREATE. */
+int folder_claim(const char *path, const char *source, struct err *err);
 /* "folder/name", made when missing (name may have parts). ERR_CANTCREATE. */
 int folder_make(const char *folder, const char *name, char out[DISK_PATH_MAX], struct err *err);
 

@@ -205,7 +205,7 @@ static int check_complete(const struct import *import, struct err *err)
 
 static int make_folders(struct import *import, struct err *err)
 {
-    int rc = folder_claim(import->options->out, err);
+    int rc = folder_claim(import->options->out, NULL, err);
     for (uint32_t set = 0; set < 2; set++) {
         for (uint32_t c = 0; rc == 0 && c < import->format->classes; c++) {
             char name[NAME_MAX_BYTES + 8];

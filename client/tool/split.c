@@ -132,7 +132,7 @@ int split_run(const struct split_options *options, struct buf *table, struct err
         (void)err_prefix(err, "%s", options->images);
         goto done;
     }
-    rc = folder_claim(options->out, err);
+    rc = folder_claim(options->out, options->images, err);
     for (uint32_t i = 0; rc == 0 && i < images.count; i++) {
         if (client_of[i] != SPLIT_NOBODY) {
             rc = place_file(options, images.paths[i], client_of[i], err);

@@ -86,7 +86,8 @@ static uint32_t claim_name(struct coordinator *c, struct peer *peer, const struc
         return NONE;
     }
     if (old) {
-        peer_bye(c, old, ERR_STATE, "replaced by a newer connection of the same client");
+        peer_bye(c, old, ERR_STATE,
+                 "replaced by a newer connection of the same client; a second one needs a state folder of its own");
         peer_detach(c, old, "replaced by a newer connection");
     }
     c->members[index].instance = hello->instance;

@@ -24,7 +24,8 @@ static void absorb_run(struct slot *slot)
     enum fixed_verdict verdict = agg_check(absorb->agg, update, &at);
     if (verdict != FIXED_OK) {
         (void)err_set(&absorb->err, ERR_DATA, "the update of %s %s", absorb->layout->tensors[at].name,
-                      verdict == FIXED_NOT_FINITE ? "holds a number that is not finite" : "is out of range");
+                      verdict == FIXED_NOT_FINITE ? "holds a number that is not finite"
+                                                  : "is out of range; is the learning rate too high?");
         absorb->reason = verdict == FIXED_NOT_FINITE ? DECLINE_NOT_FINITE : DECLINE_RANGE;
         return;
     }

@@ -125,6 +125,8 @@ class Demo(harness.Federation):
         result = json.loads(lines[-1])
         self.assertEqual([result[key] for key in KEYS if "top1" in key], [None] * 6)
         self.assertEqual(result["workdir"], "starling-demo")
+        again = [line for line in lines if "--set fusion.enabled=false" in line]  # this run, not just any
+        self.assertIn(" demo --images flat --clients 2 --split iid --rounds 1 ", again[0])
 
     def test_one_client_trains_on_everything(self):
         process = self.demo("--images", "photos", "--rounds", "2", "--json", clients=1)

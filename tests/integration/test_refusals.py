@@ -149,6 +149,14 @@ class Refusals(harness.Federation):
         moved = os.path.join(server.state, "old-damaged", "models", "round-000002.starling")
         self.assertEqual(harness.model_floats(moved), model)
 
+    def test_output_never_joins_its_images(self):
+        images = self.images("a")
+        inside = os.path.join(images, "sub")
+        for args in (("demo", "--workdir", inside), ("split", "--clients", "2", "--split", "iid", "--out", inside)):
+            said = self.refused(73, "starling", *args, "--images", images)
+            self.assertIn("lies in", said)
+            self.assertFalse(os.path.exists(inside))
+
     def test_features_replace_nothing_but_features(self):
         server = self.server(plan={"min_clients": 1, "rounds": 1})
         model = os.path.join(server.state, "models", "round-000000.starling")

@@ -63,6 +63,21 @@ static void append(struct store *store, uint32_t first, uint32_t last)
     }
 }
 
+static bool same_double(double a, double b)
+{
+    return memcmp(&a, &b, sizeof a) == 0;
+}
+
+/* Field by field: the bytes between them are nobody's. */
+static bool same(const struct round_summary *a, const struct round_summary *b)
+{
+    return a->round == b->round && a->accepted == b->accepted && a->declined == b->declined &&
+           a->closed_unix_ms == b->closed_unix_ms && a->images == b->images && a->bytes_up == b->bytes_up &&
+           a->bytes_down == b->bytes_down && same_double(a->seconds, b->seconds) && same_double(a->loss, b->loss) &&
+           same_double(a->loss_contrast, b->loss_contrast) && same_double(a->loss_matching, b->loss_matching) &&
+           same_double(a->remote_share, b->remote_share);
+}
+
 static void check(struct store *store, uint32_t round, uint32_t most, uint32_t first, uint32_t count)
 {
     struct round_summary *rows;
@@ -71,7 +86,7 @@ static void check(struct store *store, uint32_t round, uint32_t most, uint32_t f
     assert_int_equal(got, count);
     for (uint32_t i = 0; i < count; i++) {
         struct round_summary want = summary_of(first + i);
-        assert_memory_equal(&rows[i], &want, sizeof want);
+        assert_true(same(&rows[i], &want));
     }
     mem_free(rows);
 }

@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 #define WORKDIR     "starling-demo"
 #define WORKDIR_MAX 1000 /* numbered folders tried */
@@ -85,6 +86,9 @@ static int run(const struct demo_options *options)
                                        .linear = (double)NAN};
     choose_split(&demo, split);
     int code = prepare(&demo, &err);
+    if (code && demo.workdir[0]) {
+        (void)rmdir(demo.workdir); /* Only when nothing came to lie in it. */
+    }
     code = code ? code : demo_run(&demo, &err);
     code = code ? code : demo_score(&demo, &err);
     code = code ? code : demo_report(&demo, &err);

@@ -23,7 +23,9 @@ static bool is_of_our_run(struct coordinator *c, struct peer *peer, const struct
         return true;
     }
     if (!hash_equal(&hello->saved_run, &c->run)) {
-        peer_reject(c, peer, REJECT_RUN, 0, "the client's state is of run %s, the server's run is %s",
+        peer_reject(c, peer, REJECT_RUN, 0,
+                    "the client's state is of run %s, the server's run is %s (the client's --new-run drops its "
+                    "state)",
                     hash_hex(&hello->saved_run, theirs), hash_hex(&c->run, ours));
         return false;
     }

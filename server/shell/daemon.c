@@ -119,10 +119,8 @@ static int load_state(struct daemon *daemon, struct checkpoint *state, struct er
 {
     const struct server_options *options = daemon->options;
     bool found = false;
-    int rc = store_open(&disk_posix, options->state, options->keep_every, daemon->log, &daemon->store, err);
-    rc = rc ? rc
-            : store_load(daemon->store, daemon->layout, daemon->plan.data, (uint32_t)daemon->plan.len, options->new_run,
-                         state, &found, err);
+    int rc = store_load(daemon->store, daemon->layout, daemon->plan.data, (uint32_t)daemon->plan.len, options->new_run,
+                        state, &found, err);
     if (rc == 0 && !found) {
         rc = first_state(daemon, state, err);
     }
@@ -164,25 +162,50 @@ static int make_coordinator(struct daemon *daemon, const struct checkpoint *stat
     return rc;
 }
 
+/* The run goes on, or begins. */
+static int make_ready(struct daemon *daemon, struct err *err)
+{
+    struct checkpoint state = {0};
+    uint32_t connections = daemon->options->max_clients;
+    int rc = load_state(daemon, &state, err);
+    rc = rc ? rc : make_coordinator(daemon, &state, err);
+    checkpoint_fini(&state);
+    if (rc == 0 && (rc = peers_init(daemon, connections + SPARE_PEERS)) != 0) {
+        (void)err_set(err, rc, "out of memory for %u connections", connections);
+    }
+    return rc;
+}
+
 /* The address is also written into the state folder, for scripts that let the kernel choose the port. */
+static int announce(struct daemon *daemon, struct err *err)
+{
+    const struct span parts[] = {{daemon->bound, strlen(daemon->bound)}, {"\n", 1}};
+    if (disk_join(daemon->address_file, daemon->options->state, "address")) {
+        return err_set(err, ERR_LIMIT, "%s: the path is too long", daemon->options->state);
+    }
+    int rc = disk_save(&disk_posix, daemon->address_file, parts, 2, err);
+    if (rc == 0) {
+        log_event(daemon->log, LOG_LEVEL_INFO, "listening", "address=%s", daemon->bound);
+    }
+    return rc;
+}
+
+/* The address is taken before a run is begun, so that a start that fails for it leaves none behind; who connects
+ * meanwhile is answered once the loop turns. */
 static int start_listening(struct daemon *daemon, struct err *err)
 {
     daemon->listener.on_connection = on_connection;
     daemon->listener.ctx = daemon;
-    int rc = disk_join(daemon->address_file, daemon->options->state, "address");
-    rc = rc ? err_set(err, rc, "%s: the path is too long", daemon->options->state)
-            : listener_open(&daemon->loop, daemon->options->listen, &daemon->listener, daemon->bound, err);
+    int rc = listener_open(&daemon->loop, daemon->options->listen, &daemon->listener, daemon->bound, err);
     if (rc) {
         return rc;
     }
-    const struct span parts[] = {{daemon->bound, strlen(daemon->bound)}, {"\n", 1}};
-    rc = disk_save(&disk_posix, daemon->address_file, parts, 2, err);
+    rc = make_ready(daemon, err);
+    rc = rc ? rc : announce(daemon, err);
     if (rc) {
         listener_close(&daemon->listener, NULL);
-        return rc;
     }
-    log_event(daemon->log, LOG_LEVEL_INFO, "listening", "address=%s", daemon->bound);
-    return 0;
+    return rc;
 }
 
 static int watch_signal(struct daemon *daemon, uv_signal_t *handle, int number)
@@ -245,19 +268,13 @@ int daemon_check(const struct server_options *options, struct err *err)
 int daemon_run(const struct server_options *options, const struct log *log, struct err *err)
 {
     struct daemon daemon = {.options = options, .log = log};
-    struct checkpoint state = {0};
     buf_init(&daemon.plan, MSG_PLAN_MAX);
     int rc = daemon_check(options, err);
     rc = rc ? rc : layout_new(&options->plan.model, &daemon.layout, err);
     if (rc == 0 && (rc = plan_encode(&options->plan, &daemon.plan)) != 0) {
         (void)err_set(err, rc, "the plan: %s", err_meaning(rc));
     }
-    rc = rc ? rc : load_state(&daemon, &state, err);
-    rc = rc ? rc : make_coordinator(&daemon, &state, err);
-    checkpoint_fini(&state);
-    if (rc == 0 && (rc = peers_init(&daemon, options->max_clients + SPARE_PEERS)) != 0) {
-        (void)err_set(err, rc, "out of memory for %u connections", options->max_clients);
-    }
+    rc = rc ? rc : store_open(&disk_posix, options->state, options->keep_every, log, &daemon.store, err);
     rc = rc ? rc : serve(&daemon, err);
     if (rc == 0) {
         log_event(log, LOG_LEVEL_INFO, "stopped", "round=%u", coordinator_round(daemon.coordinator));

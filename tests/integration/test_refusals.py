@@ -1,4 +1,5 @@
 """What is refused at the door or at the start: the exit code, and a sentence that says where and what to do."""
+import glob
 import os
 import signal
 import stat
@@ -24,6 +25,8 @@ class Refusals(harness.Federation):
         server = self.server()
         said = self.refused(69, "starling-server", *self.server_args(server, "second"))
         self.assertIn(server.address, said)
+        # No run has begun, so that a corrected start is not told of another plan.
+        self.assertEqual(glob.glob(self.path("second", "checkpoint-*")), [])
 
     def test_two_servers_on_one_state(self):
         server = self.server()

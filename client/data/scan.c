@@ -97,7 +97,7 @@ int scan_folder(const char *folder, const bool *cancel, struct scan *out, struct
     struct walk walk = {.folder = folder, .prefix = strlen(probe) - 1, .cancel = cancel, .scan = out, .err = err};
     int rc = walk_folder(&walk, folder, 0);
     if (rc == 0 && out->count == 0) {
-        rc = err_set(err, ERR_DATA, "image folder %s holds no files", folder);
+        rc = err_set(err, ERR_DATA, "image folder %s holds no files (links to folders are not followed)", folder);
     }
     if (rc) {
         scan_fini(out);

@@ -17,6 +17,11 @@ int work_prepare(struct work *work, const struct hash128 *run, const struct hash
     };
     int rc = state_begin(work->state, run, plan_hash, err);
     rc = rc ? rc : dataset_open(&options, &work->dataset, err);
+    if (rc == 0) { /* This takes seconds for a large encoder. */
+        log_event(work->log, LOG_LEVEL_INFO, "encoder_planned",
+                  "parameters=%llu threads=%u waits_for=\"the encoder's kernels\"",
+                  (unsigned long long)work->layout->total, work->options->threads);
+    }
     rc = rc ? rc
             : trainer_new(work->plan, work->layout, work->dataset, work->options->name, work->options->threads,
                           work->log, &work->trainer, err);

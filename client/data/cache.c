@@ -72,7 +72,7 @@ static int check(const struct cache_key *key, const uint8_t *map, struct err *er
 int cache_open(const char *path, const struct cache_key *key, struct cache *out, struct err *err)
 {
     memset(out, 0, sizeof *out);
-    int file = open(path, O_RDONLY | O_CLOEXEC);
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe would wait for its writer */
     if (file < 0) {
         return err_set(err, errno == ENOENT ? ERR_NOTFOUND : ERR_DATA, "%s", strerror(errno));
     }

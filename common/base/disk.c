@@ -107,7 +107,7 @@ static int posix_load(void *ctx, const char *path, size_t max, uint8_t **data, s
     (void)ctx;
     *data = NULL;
     *len = 0;
-    int file = open(path, O_RDONLY | O_CLOEXEC);
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe would wait for its writer */
     if (file < 0) {
         return from_errno(errno);
     }
@@ -253,6 +253,12 @@ int disk_save(const struct disk *disk, const char *path, const struct span *part
 int disk_load(const struct disk *disk, const char *path, size_t max, uint8_t **data, size_t *len, struct err *err)
 {
     int rc = disk->ops->load(disk->ctx, path, max, data, len);
+    if (rc == ERR_LIMIT) {
+        return err_set(err, rc, "%s: read: larger than %zu bytes", path, max);
+    }
+    if (rc == ERR_IO) {
+        return err_set(err, rc, "%s: read: %s, or no regular file", path, err_meaning(rc));
+    }
     return rc ? step_failed(err, rc, "read", path) : 0;
 }
 

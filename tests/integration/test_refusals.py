@@ -77,6 +77,15 @@ class Refusals(harness.Federation):
             self.assertEqual(again.stdout, printed.stdout)
             self.assertEqual(self.run_to_end(program, "--config", path, "--check-config").returncode, 0)
 
+    def test_what_is_no_file_is_not_read(self):
+        fifo = self.path("fifo")
+        os.mkfifo(fifo)  # nobody writes: a reader that waits would wait for ever
+        for path in (fifo, self.folder):
+            said = self.refused(78, "starling-server", "--config", path, "--print-config")
+            self.assertIn(path, said)
+            self.assertIn("no regular file", said)
+            self.assertIn("no regular file", self.refused(74, "starling", "inspect", "--model", path))
+
     def test_wrong_usage(self):
         said = self.refused(64, "starling-server", "--lisen", "x")
         self.assertIn("--listen", said)

@@ -20,10 +20,9 @@ static int move(const struct store *store, const char *from_folder, const char *
     return rc == 0 || rc == ERR_NOTFOUND ? 0 : err_set(err, rc, "%s: move to %s: %s", from, to_folder, err_meaning(rc));
 }
 
-/* The run id of the newest readable checkpoint names the folder; a state without one is "old-damaged". */
-static void name_of_run(const struct store *store, const uint32_t *rounds, uint32_t count, char out[LISTING_NAME_MAX])
+/* The run id of the newest readable checkpoint names the folder. False: there is none. */
+static bool name_of_run(const struct store *store, const uint32_t *rounds, uint32_t count, char out[LISTING_NAME_MAX])
 {
-    (void)snprintf(out, LISTING_NAME_MAX, "old-damaged");
     for (uint32_t i = count; i > 0; i--) {
         struct checkpoint checkpoint;
         struct checkpoint_model model;
@@ -36,10 +35,30 @@ static void name_of_run(const struct store *store, const uint32_t *rounds, uint3
             (void)snprintf(out, LISTING_NAME_MAX, "old-%s", hash_hex(&checkpoint.run, hex));
             checkpoint_fini(&checkpoint);
             mem_free(data);
-            return;
+            return true;
         }
         mem_free(data);
     }
+    return false;
+}
+
+/* "old-damaged", or the first of old-damaged-2, ... that holds no models yet: nothing is moved over anything. */
+static int name_of_damaged(const struct store *store, char name[LISTING_NAME_MAX], struct err *err)
+{
+    uint32_t taken = 1;
+    int rc = 0;
+    for (uint32_t n = 1; rc == 0 && taken > 0; n++) {
+        char folder[DISK_PATH_MAX], models[DISK_PATH_MAX];
+        struct listing listing = {0};
+        (void)snprintf(name, LISTING_NAME_MAX, n == 1 ? "old-damaged" : "old-damaged-%u", n);
+        if (disk_join(folder, store->folder, name) || disk_join(models, folder, "models")) {
+            return err_set(err, ERR_LIMIT, "%s: the path is too long", store->folder);
+        }
+        rc = listing_read(store->disk, models, &listing, err);
+        taken = listing.count;
+        listing_fini(&listing);
+    }
+    return rc;
 }
 
 static int move_models(const struct store *store, const char *to, struct err *err)
@@ -76,8 +95,10 @@ int store_move_aside(struct store *store, struct err *err)
         mem_free(rounds);
         return rc;
     }
-    name_of_run(store, rounds, count, name);
-    if (disk_join(to, store->folder, name) || disk_join(to_models, to, "models")) {
+    if (!name_of_run(store, rounds, count, name)) {
+        rc = name_of_damaged(store, name, err);
+    }
+    if (rc == 0 && (disk_join(to, store->folder, name) || disk_join(to_models, to, "models"))) {
         rc = err_set(err, ERR_LIMIT, "%s: the path is too long", store->folder);
     }
     rc = rc ? rc : disk_make_folder(store->disk, to_models, err);

@@ -146,20 +146,25 @@ class Refusals(harness.Federation):
         self.check_finished(server, [client], rounds=3, images=24)
 
     def test_models_without_a_checkpoint_are_not_replaced(self):
-        server = self.server(plan={"min_clients": 1, "rounds": 2})
-        client = self.client("a", server.address)
-        self.check_finished(server, [client], rounds=2, images=24)
-        self.assertEqual(server.stop(), 0)
-        model = self.model(server, 2)
-        for name in os.listdir(server.state):
-            if name.startswith("checkpoint-"):
-                os.remove(os.path.join(server.state, name))
-        said = self.refused(65, "starling-server", *self.server_args(server, "server"))
-        self.assertIn("--new-run", said)
-        self.assertEqual(self.model(server, 2), model)
-        server = self.server(plan={"min_clients": 1, "rounds": 2}, flags=["--new-run"])
-        moved = os.path.join(server.state, "old-damaged", "models", "round-000002.starling")
-        self.assertEqual(harness.model_floats(moved), model)
+        moved = []
+        for again in ("", "-2"):  # what was moved aside before is not replaced either
+            plan = {"min_clients": 1, "rounds": 2, "seed": 1 + len(again)}
+            server = self.server(plan=plan, flags=["--new-run"])
+            for path, model in moved:
+                self.assertEqual(harness.model_floats(path), model)
+            client = self.client("a", server.address, flags=["--new-run"])
+            self.check_finished(server, [client], rounds=2, images=24)
+            self.assertEqual(server.stop(), 0)
+            model = self.model(server, 2)
+            for path in glob.glob(os.path.join(server.state, "checkpoint-*")):
+                os.remove(path)
+            said = self.refused(65, "starling-server", *self.server_args(server, "server"))
+            self.assertIn("--new-run", said)
+            self.assertEqual(self.model(server, 2), model)
+            moved.append((os.path.join(server.state, "old-damaged" + again, "models", "round-000002.starling"), model))
+        self.server(plan=plan, flags=["--new-run"])
+        for path, model in moved:
+            self.assertEqual(harness.model_floats(path), model)
 
     def test_output_never_joins_its_images(self):
         images = self.images("a")

@@ -69,7 +69,11 @@ static int prepare(struct demo *demo, struct err *err)
     (void)printf("demo        %u clients, %u rounds; everything goes into %s\n", demo->options.clients,
                  demo->plan.rounds, demo->workdir);
     (void)fflush(stdout);
-    return demo_images(demo, err);
+    code = demo_images(demo, err);
+    if (code) {
+        (void)rmdir(demo->workdir); /* Only when nothing came to lie in it. */
+    }
+    return code;
 }
 
 static int run(const struct demo_options *options)
@@ -86,9 +90,6 @@ static int run(const struct demo_options *options)
                                        .linear = (double)NAN};
     choose_split(&demo, split);
     int code = prepare(&demo, &err);
-    if (code && demo.workdir[0]) {
-        (void)rmdir(demo.workdir); /* Only when nothing came to lie in it. */
-    }
     code = code ? code : demo_run(&demo, &err);
     code = code ? code : demo_score(&demo, &err);
     code = code ? code : demo_report(&demo, &err);

@@ -30,7 +30,9 @@ static bool is_of_our_run(struct coordinator *c, struct peer *peer, const struct
         return false;
     }
     if (!hash_equal(&hello->saved_plan, &c->plan_hash)) {
-        peer_reject(c, peer, REJECT_PLAN, 0, "the client's state is of plan %s, the server's plan is %s",
+        peer_reject(c, peer, REJECT_PLAN, 0,
+                    "the client's state is of plan %s, the server's plan is %s (the client's --new-run drops its "
+                    "state)",
                     hash_hex(&hello->saved_plan, theirs), hash_hex(&c->plan_hash, ours));
         return false;
     }

@@ -117,3 +117,16 @@ int checkpoint_rounds(const struct store *store, uint32_t **rounds, uint32_t *co
     *rounds = found;
     return 0;
 }
+
+int newest_model(const struct store *store, uint32_t *newest, struct err *err)
+{
+    struct listing models = {0};
+    uint32_t at;
+    *newest = 0;
+    int rc = listing_read(store->disk, store->models, &models, err);
+    for (uint32_t i = 0; rc == 0 && i < models.count; i++) {
+        *newest = model_round(models.names[i], &at) && at > *newest ? at : *newest;
+    }
+    listing_fini(&models);
+    return rc;
+}

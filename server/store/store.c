@@ -159,19 +159,6 @@ static int check_plan(const struct store *store, const struct checkpoint *from, 
     return rc;
 }
 
-int newest_model(const struct store *store, uint32_t *newest, struct err *err)
-{
-    struct listing models = {0};
-    uint32_t at;
-    *newest = 0;
-    int rc = listing_read(store->disk, store->models, &models, err);
-    for (uint32_t i = 0; rc == 0 && i < models.count; i++) {
-        *newest = model_round(models.names[i], &at) && at > *newest ? at : *newest;
-    }
-    listing_fini(&models);
-    return rc;
-}
-
 /* A new run would replace what an earlier one made. */
 static int refuse_orphans(const struct store *store, struct err *err)
 {

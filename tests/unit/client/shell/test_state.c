@@ -114,6 +114,16 @@ static void rounds_follow_each_other(void **unused)
     simdisk_fini(&disk);
 }
 
+/* A site that has trained round 1 and has not heard of it yet. */
+static void train_one(struct simdisk *disk, struct state *state)
+{
+    struct contribution *pending;
+    simdisk_init(disk);
+    open_state(disk, state, false, &pending);
+    assert_int_equal(state_begin(state, &run, &plan, NULL), 0);
+    assert_int_equal(keep(state, 1), 0);
+}
+
 static void another_run_starts_from_nothing(void **unused)
 {
     (void)unused;
@@ -121,10 +131,7 @@ static void another_run_starts_from_nothing(void **unused)
         struct simdisk disk;
         struct state state;
         struct contribution *pending;
-        simdisk_init(&disk);
-        open_state(&disk, &state, false, &pending);
-        assert_int_equal(state_begin(&state, &run, &plan, NULL), 0);
-        assert_int_equal(keep(&state, 1), 0);
+        train_one(&disk, &state);
         assert_int_equal(state_commit(&state, 1, NULL), 0);
         assert_int_equal(keep(&state, 2), 0);
         state_close(&state);
@@ -152,10 +159,7 @@ static void a_commit_without_room_is_made_up_for(void **unused)
         struct simdisk disk;
         struct state state;
         struct contribution *pending;
-        simdisk_init(&disk);
-        open_state(&disk, &state, false, &pending);
-        assert_int_equal(state_begin(&state, &run, &plan, NULL), 0);
-        assert_int_equal(keep(&state, 1), 0);
+        train_one(&disk, &state);
         disk.full = true;
         assert_int_equal(state_commit(&state, 1, NULL), ERR_FULL);
         check_kept(&state, 1); /* it goes on in memory */
@@ -178,10 +182,7 @@ static bool crash_at(int step, uint64_t n, struct rng *rng)
     struct simdisk disk;
     struct state state;
     struct contribution *pending;
-    simdisk_init(&disk);
-    open_state(&disk, &state, false, &pending);
-    assert_int_equal(state_begin(&state, &run, &plan, NULL), 0);
-    assert_int_equal(keep(&state, 1), 0);
+    train_one(&disk, &state);
     assert_int_equal(state_commit(&state, 1, NULL), 0);
     if (step > 0) {
         assert_int_equal(keep(&state, 2), 0);

@@ -19,7 +19,9 @@ struct place {
 
 struct embedder {
     const struct layout *layout;
-    float *params;
+    struct net_plan *plan;
+    struct net_weights *weights;
+    float *native; /* parameters */
     uint32_t threads;
     struct workers *workers;
     struct place *places;
@@ -43,7 +45,29 @@ static int new_place(struct embedder *embedder, struct place *place, struct err 
     if (!place->images || !place->backbone || !place->features) {
         return err_set(err, ERR_NOMEM, "out of memory");
     }
-    return net_new(embedder->layout, CHUNK, NET_EVAL, &place->net, err);
+    return net_new(embedder->plan, NET_EVAL, &place->net, err);
+}
+
+static int load(struct embedder *embedder, const float *params, struct err *err)
+{
+    static const struct compute compute = {.backend = COMPUTE_AUTO, .precision = COMPUTE_F32};
+    int rc = net_plan_new(embedder->layout, CHUNK, false, &compute, &embedder->plan, err);
+    if (rc != 0) {
+        return rc;
+    }
+    embedder->native = mem_new_aligned(embedder->plan->total, sizeof *embedder->native);
+    if (!embedder->native) {
+        return err_set(err, ERR_NOMEM, "out of memory");
+    }
+    if ((rc = net_pack(embedder->plan, params, embedder->native, err)) ||
+        (rc = net_weights_new(embedder->plan, NET_EVAL, &embedder->weights, err))) {
+        return rc;
+    }
+    net_weights_set(embedder->weights, embedder->native);
+    for (uint32_t i = 0; i < net_weights_items(embedder->weights) && rc == 0; i++) {
+        rc = net_weights_prepare(embedder->weights, i, err);
+    }
+    return rc;
 }
 
 int embedder_new(const struct layout *layout, const float *params, uint32_t threads, struct embedder **out,
@@ -59,16 +83,12 @@ int embedder_new(const struct layout *layout, const float *params, uint32_t thre
     }
     embedder->layout = layout;
     embedder->threads = threads;
-    embedder->params = mem_new_aligned(layout->total, sizeof *params);
     embedder->places = mem_new(threads, sizeof *embedder->places);
-    int rc = embedder->params && embedder->places ? 0 : err_set(err, ERR_NOMEM, "out of memory");
+    int rc = embedder->places ? load(embedder, params, err) : err_set(err, ERR_NOMEM, "out of memory");
     for (uint32_t i = 0; i < threads && rc == 0; i++) {
         rc = new_place(embedder, &embedder->places[i], err);
     }
-    if (rc == 0) {
-        memcpy(embedder->params, params, layout->total * sizeof *params);
-        rc = workers_new(threads, &embedder->workers, err);
-    }
+    rc = rc ? rc : workers_new(threads, &embedder->workers, err);
     if (rc != 0) {
         embedder_free(embedder);
         return rc;
@@ -91,7 +111,9 @@ void embedder_free(struct embedder *embedder)
         mem_free(place->features);
     }
     mem_free(embedder->places);
-    mem_free(embedder->params);
+    net_weights_free(embedder->weights);
+    net_plan_free(embedder->plan);
+    mem_free(embedder->native);
     mem_free(embedder);
 }
 
@@ -106,7 +128,7 @@ static int embed_chunk(void *ctx, uint32_t worker, uint32_t item, struct err *er
         embedder->fetch(embedder->ctx, first + i, place->images + i * image);
     }
     memset(place->images + count * image, 0, (CHUNK - count) * image * sizeof *place->images);
-    int rc = net_forward(place->net, embedder->params, place->images, place->backbone,
+    int rc = net_forward(place->net, embedder->weights, place->images, place->backbone,
                          embedder->features ? place->features : NULL, NULL, err);
     if (rc == 0 && embedder->backbone) {
         memcpy(embedder->backbone + (size_t)first * c, place->backbone, (size_t)count * c * sizeof(float));

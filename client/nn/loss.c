@@ -5,6 +5,7 @@
 #include "client/nn/loss.h"
 
 #include "client/nn/blas.h"
+#include "client/nn/simd/simd.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -35,33 +36,6 @@ static void pull_one(uint32_t d, double coefficient, const float *row, float *dq
     }
 }
 
-static float largest(const float *values, uint32_t n)
-{
-    float best = -INFINITY;
-    for (uint32_t i = 0; i < n; i++) {
-        best = values[i] > best ? values[i] : best;
-    }
-    return best;
-}
-
-/* values[i] becomes exp(values[i] - top); the sum is returned. */
-static double exponentials(float *values, uint32_t n, float top)
-{
-    double sum = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        values[i] = expf(values[i] - top);
-        sum += (double)values[i];
-    }
-    return sum;
-}
-
-static void scale_row(float *values, uint32_t n, double by)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        values[i] *= (float)by;
-    }
-}
-
 /* Takes the rows that show query i's own image out of its sum. */
 static void leave_own_out(const struct loss_negatives *negatives, uint32_t i, float *logits)
 {
@@ -84,13 +58,13 @@ void loss_contrast(uint32_t B, uint32_t d, const float *q, const float *k, const
         float *logits = scratch + i * stride;
         double positive = blas_dot(q + (size_t)i * d, k + (size_t)i * d, d) / (double)temperature;
         leave_own_out(negatives, i, logits + 1);
-        float rival = largest(logits + 1, n);
+        float rival = simd()->largest(logits + 1, n);
         logits[0] = (float)positive;
         float top = logits[0] > rival ? logits[0] : rival;
         right += logits[0] > rival;
-        double sum = exponentials(logits, n + 1, top);
+        double sum = simd()->exponentials(logits, n + 1, top);
         total += (double)top - positive + log(sum);
-        scale_row(logits, n + 1, pulls / sum);
+        simd()->scale(logits, n + 1, (float)(pulls / sum));
         pull_one(d, (double)logits[0] - pulls, k + (size_t)i * d, dq + (size_t)i * d);
     }
     pull(B, d, n, scratch + 1, stride, negatives->rows, dq);
@@ -166,16 +140,16 @@ static double matching_row(uint32_t d, uint32_t n, const float *remote, const fl
         leave_out(logits, n, d, negatives, remote + (size_t)chosen[j] * d, similar[chosen[j]]);
         top = similar[chosen[j]] > top ? similar[chosen[j]] : top;
     }
-    float rival = largest(logits, n);
+    float rival = simd()->largest(logits, n);
     top = rival > top ? rival : top;
-    double rest = exponentials(logits, n, top), shares = 0, total = 0;
+    double rest = simd()->exponentials(logits, n, top), shares = 0, total = 0;
     for (uint32_t j = 0; j < neighbours; j++) {
         double logit = (double)similar[chosen[j]] - (double)top, e = exp(logit), sum = e + rest;
         total += log(sum) - logit;
         shares += 1 / sum;
         pull_one(d, (e / sum - 1) * pulls, remote + (size_t)chosen[j] * d, dq);
     }
-    scale_row(logits, n, shares * pulls);
+    simd()->scale(logits, n, (float)(shares * pulls));
     return total;
 }
 

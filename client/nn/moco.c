@@ -1,15 +1,14 @@
-/* One step in three parallel phases with a barrier after each: keys by group, features and gradients by group, and the
- * optimiser by stretches of the parameters. What a group leaves behind lies in its own place, and everything that adds
- * up is added in the order of groups. */
+/* One step in four parallel phases with a barrier after each: weights prepared by convolution, keys by group, features
+ * and gradients by group, and the optimiser by stretches of the parameters. What a group leaves behind lies in its own
+ * place, and everything that adds up is added in the order of groups. */
 #include "client/nn/moco.h"
 
 #include "client/nn/blas.h"
-#include "client/nn/elementwise.h"
 #include "client/nn/loss.h"
 #include "client/nn/negatives.h"
 #include "client/nn/net.h"
-#include "client/nn/optimiser.h"
 #include "client/nn/queue.h"
+#include "client/nn/simd/simd.h"
 #include "client/nn/workers.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
@@ -23,7 +22,7 @@
 struct group {
     double contrast, matching, accuracy;
     bool finite;
-    float *grad;                    /* [trainable_end] */
+    float *grad;                    /* native */
     float *query_stats, *key_stats; /* [total - trainable_end] */
 };
 
@@ -39,6 +38,8 @@ struct place {
 struct moco {
     const struct layout *layout;
     struct moco_options options;
+    struct net_plan *plan; /* of a group */
+    struct net_weights *query_weights, *key_weights;
     uint32_t size; /* of a group */
     uint32_t places_count;
     uint64_t image; /* floats of one */
@@ -46,9 +47,9 @@ struct moco {
     struct place *places;
     struct group *groups;
     const float **grads; /* of the groups */
-    float *query, *key;  /* [total] */
-    float *first_key;    /* [total], the key encoder as the round began */
-    float *velocity;     /* [trainable_end] */
+    float *query, *key;  /* native */
+    float *first_key;    /* [total], in the layout's order: the key encoder as the round began */
+    float *velocity;     /* native, trained ones */
     float *keys;         /* [batch, d], in the batch's order */
     uint32_t *order;     /* [batch], the shuffle of this step */
     struct queue queue;
@@ -104,7 +105,7 @@ static int new_groups(struct moco *moco, struct err *err)
     }
     for (uint32_t g = 0; g < count; g++) {
         struct group *group = &moco->groups[g];
-        group->grad = floats(layout->trainable_end, 1);
+        group->grad = floats(moco->plan->trainable_end, 1);
         group->query_stats = floats(stats, 1);
         group->key_stats = floats(stats, 1);
         if (!group->grad || !group->query_stats || !group->key_stats) {
@@ -133,9 +134,9 @@ static int new_places(struct moco *moco, struct err *err)
         if (!place->images || !place->features || !place->dq || !place->scratch) {
             return out_of_memory(err);
         }
-        int rc = net_new(moco->layout, moco->size, NET_TRAIN, &place->query, err);
+        int rc = net_new(moco->plan, NET_TRAIN, &place->query, err);
         if (rc == 0) {
-            rc = net_new(moco->layout, moco->size, NET_BATCH, &place->key, err);
+            rc = net_new(moco->plan, NET_BATCH, &place->key, err);
         }
         if (rc != 0) {
             return rc;
@@ -148,17 +149,24 @@ static int new_state(struct moco *moco, struct err *err)
 {
     const struct layout *layout = moco->layout;
     uint32_t d = layout->spec.features;
-    moco->query = floats(layout->total, 1);
-    moco->key = floats(layout->total, 1);
+    moco->query = floats(moco->plan->total, 1);
+    moco->key = floats(moco->plan->total, 1);
     moco->first_key = floats(layout->total, 1);
-    moco->velocity = floats(layout->trainable_end, 1);
+    moco->velocity = floats(moco->plan->trainable_end, 1);
     moco->keys = floats(moco->options.batch, d);
     moco->order = mem_new(moco->options.batch, sizeof *moco->order);
     if (!moco->query || !moco->key || !moco->first_key || !moco->velocity || !moco->keys || !moco->order) {
         return out_of_memory(err);
     }
-    int rc = queue_init(&moco->queue, moco->options.queue, d, err);
-    return rc ? rc : negatives_init(&moco->negatives, moco->options.queue, 0, d, err);
+    int rc;
+    if ((rc = net_weights_new(moco->plan, NET_TRAIN, &moco->query_weights, err)) ||
+        (rc = net_weights_new(moco->plan, NET_BATCH, &moco->key_weights, err)) ||
+        (rc = queue_init(&moco->queue, moco->options.queue, d, err))) {
+        return rc;
+    }
+    net_weights_set(moco->query_weights, moco->query);
+    net_weights_set(moco->key_weights, moco->key);
+    return negatives_init(&moco->negatives, moco->options.queue, 0, d, err);
 }
 
 int moco_new(const struct layout *layout, const struct moco_options *options, struct moco **out, struct err *err)
@@ -176,8 +184,8 @@ int moco_new(const struct layout *layout, const struct moco_options *options, st
     moco->options = *options;
     moco->size = options->batch / options->bn_groups;
     moco->image = (uint64_t)3 * layout->spec.input * layout->spec.input;
-    blas_setup();
-    if ((rc = new_state(moco, err)) || (rc = new_groups(moco, err)) || (rc = new_places(moco, err)) ||
+    if ((rc = net_plan_new(layout, moco->size, true, &options->compute, &moco->plan, err)) ||
+        (rc = new_state(moco, err)) || (rc = new_groups(moco, err)) || (rc = new_places(moco, err)) ||
         (rc = workers_new(moco->places_count, &moco->workers, err))) {
         moco_free(moco);
         return rc;
@@ -206,6 +214,9 @@ void moco_free(struct moco *moco)
         mem_free(place->dq);
         mem_free(place->scratch);
     }
+    net_weights_free(moco->query_weights);
+    net_weights_free(moco->key_weights);
+    net_plan_free(moco->plan);
     mem_free(moco->groups);
     mem_free(moco->grads);
     mem_free(moco->places);
@@ -286,7 +297,7 @@ int moco_carry_check(const struct moco *moco, const void *carry, size_t bytes, s
                        moco_carry_bytes(moco));
     }
     int rc = queue_check_rows(rows, moco->queue.rows, moco->queue.d, "queue", err);
-    if (rc == 0 && !all_finite(rows + queue_floats(moco) + moco->queue.rows, moco->layout->total)) {
+    if (rc == 0 && !simd()->all_finite(rows + queue_floats(moco) + moco->queue.rows, moco->layout->total)) {
         rc = err_set(err, ERR_DATA, "the key encoder has parameters that are not finite");
     }
     return rc;
@@ -299,7 +310,7 @@ static void load_carry(struct moco *moco, const void *carry, const float *params
     double stays = pow((double)moco->options.key_momentum, (double)steps);
     queue_push(&moco->queue, rows, (const uint32_t *)(const void *)(rows + queue_floats(moco)), moco->queue.rows);
     for (uint64_t i = 0; i < moco->layout->total; i++) {
-        moco->key[i] = (float)(stays * (double)key[i] + (1 - stays) * (double)params[i]);
+        moco->first_key[i] = (float)(stays * (double)key[i] + (1 - stays) * (double)params[i]);
     }
 }
 
@@ -320,19 +331,28 @@ int moco_begin(struct moco *moco, const struct moco_round *round, struct err *er
     moco->remote_rows = m;
     moco->matching_weight = round->matching_weight;
     moco->step = round->first_step;
-    memcpy(moco->query, round->params, total * sizeof *round->params);
-    memset(moco->velocity, 0, moco->layout->trainable_end * sizeof *moco->velocity);
+    memset(moco->velocity, 0, moco->plan->trainable_end * sizeof *moco->velocity);
     if (round->carry) {
         load_carry(moco, round->carry, round->params, round->carry_steps);
     } else {
-        memcpy(moco->key, round->params, total * sizeof *round->params);
+        memcpy(moco->first_key, round->params, total * sizeof *round->params);
         queue_reset(&moco->queue, moco->options.seed);
     }
-    memcpy(moco->first_key, moco->key, total * sizeof *moco->key);
-    return 0;
+    rc = net_pack(moco->plan, round->params, moco->query, err);
+    return rc ? rc : net_pack(moco->plan, moco->first_key, moco->key, err);
 }
 
-/* Phase 1. A group of keys is drawn from the whole batch, so that what its BN sees is not what its query group's sees.
+/* Phase 1. */
+static int prepare(void *ctx, uint32_t worker, uint32_t item, struct err *err)
+{
+    (void)worker;
+    struct moco *moco = ctx;
+    uint32_t items = net_weights_items(moco->query_weights);
+    return item < items ? net_weights_prepare(moco->query_weights, item, err)
+                        : net_weights_prepare(moco->key_weights, item - items, err);
+}
+
+/* Phase 2. A group of keys is drawn from the whole batch, so that what its BN sees is not what its query group's sees.
  */
 static int keys_of_group(void *ctx, uint32_t worker, uint32_t item, struct err *err)
 {
@@ -343,8 +363,8 @@ static int keys_of_group(void *ctx, uint32_t worker, uint32_t item, struct err *
     for (uint32_t i = 0; i < moco->size; i++) {
         memcpy(place->images + i * moco->image, moco->view2 + order[i] * moco->image, moco->image * sizeof(float));
     }
-    int rc =
-        net_forward(place->key, moco->key, place->images, NULL, place->features, moco->groups[item].key_stats, err);
+    int rc = net_forward(place->key, moco->key_weights, place->images, NULL, place->features,
+                         moco->groups[item].key_stats, err);
     for (uint32_t i = 0; i < moco->size && rc == 0; i++) {
         memcpy(moco->keys + (size_t)order[i] * d, place->features + (size_t)i * d, d * sizeof(float));
     }
@@ -383,28 +403,27 @@ static void losses_of_group(struct moco *moco, struct place *place, uint32_t ite
     }
 }
 
-/* Phase 2. */
+/* Phase 3. */
 static int gradient_of_group(void *ctx, uint32_t worker, uint32_t item, struct err *err)
 {
     struct moco *moco = ctx;
     struct place *place = &moco->places[worker];
     struct group *group = &moco->groups[item];
     const float *images = moco->view1 + (size_t)item * moco->size * moco->image;
-    int rc = net_forward(place->query, moco->query, images, NULL, place->features, group->query_stats, err);
+    int rc = net_forward(place->query, moco->query_weights, images, NULL, place->features, group->query_stats, err);
     if (rc != 0) {
         return rc;
     }
     losses_of_group(moco, place, item);
-    memset(group->grad, 0, moco->layout->trainable_end * sizeof *group->grad);
-    rc = net_backward(place->query, moco->query, place->dq, group->grad, err);
+    rc = net_backward(place->query, moco->query_weights, place->dq, group->grad, &group->finite, err);
     /* A ReLU turns NaN into 0, so that a broken net may well have a loss; its statistics and gradient tell. */
-    uint64_t trained = moco->layout->trainable_end, stats = moco->layout->total - trained;
-    group->finite = all_finite(group->grad, trained) && all_finite(group->query_stats, stats) &&
-                    all_finite(group->key_stats, stats);
+    uint64_t stats = moco->layout->total - moco->layout->trainable_end;
+    group->finite =
+        group->finite && simd()->all_finite(group->query_stats, stats) && simd()->all_finite(group->key_stats, stats);
     return rc;
 }
 
-/* Phase 3. The key encoder's step is taken here, behind the optimiser's, instead of at the start of the next step: the
+/* Phase 4. The key encoder's step is taken here, behind the optimiser's, instead of at the start of the next step: the
  * numbers are the same, and the memory is walked once. */
 static int optimise_stretch(void *ctx, uint32_t worker, uint32_t item, struct err *err)
 {
@@ -412,17 +431,17 @@ static int optimise_stretch(void *ctx, uint32_t worker, uint32_t item, struct er
     struct moco *moco = ctx;
     const struct moco_options *o = &moco->options;
     uint64_t begin = (uint64_t)item * STRETCH, end = begin + STRETCH;
-    struct optimiser optimiser = {moco->query,     moco->velocity,          moco->key,           moco->grads,
-                                  o->bn_groups,    moco->layout->decay_end, moco->learning_rate, o->sgd_momentum,
+    struct optimiser optimiser = {moco->query,     moco->velocity,        moco->key,           moco->grads,
+                                  o->bn_groups,    moco->plan->decay_end, moco->learning_rate, o->sgd_momentum,
                                   o->weight_decay, o->key_momentum};
-    optimiser_step(&optimiser, begin, end < moco->layout->trainable_end ? end : moco->layout->trainable_end);
+    simd()->optimise(&optimiser, begin, end < moco->plan->trainable_end ? end : moco->plan->trainable_end);
     return 0;
 }
 
 /* The running statistics of both encoders take in the mean over the groups. */
 static void fold_statistics(struct moco *moco)
 {
-    uint64_t first = moco->layout->trainable_end, count = moco->layout->total - first;
+    uint64_t first = moco->plan->trainable_end, count = moco->layout->total - moco->layout->trainable_end;
     float share = 1 / (float)moco->options.bn_groups;
     for (uint64_t i = 0; i < count; i++) {
         float query = 0, key = 0;
@@ -465,7 +484,8 @@ int moco_step(struct moco *moco, const uint32_t *images, const float *view1, con
     rng_permutation(&rng, moco->order, o->batch);
     negatives_draw(&moco->negatives, &moco->queue, moco->remote, moco->remote_rows, o->fusion_share, o->seed,
                    moco->step);
-    int rc = workers_run(moco->workers, o->bn_groups, keys_of_group, moco, err);
+    int rc = workers_run(moco->workers, 2 * net_weights_items(moco->query_weights), prepare, moco, err);
+    rc = rc ? rc : workers_run(moco->workers, o->bn_groups, keys_of_group, moco, err);
     if (rc == 0) {
         rc = workers_run(moco->workers, o->bn_groups, gradient_of_group, moco, err);
     }
@@ -478,21 +498,26 @@ int moco_step(struct moco *moco, const uint32_t *images, const float *view1, con
                        (unsigned long long)moco->step);
     }
     fold_statistics(moco);
-    uint32_t stretches = (uint32_t)((moco->layout->trainable_end + STRETCH - 1) / STRETCH);
+    uint32_t stretches = (uint32_t)((moco->plan->trainable_end + STRETCH - 1) / STRETCH);
     rc = workers_run(moco->workers, stretches, optimise_stretch, moco, err);
     queue_push(&moco->queue, moco->keys, images, o->batch);
     moco->step++;
     return rc;
 }
 
-const float *moco_query(const struct moco *moco)
+int moco_query(const struct moco *moco, float *out, struct err *err)
 {
-    return moco->query;
+    return net_unpack(moco->plan, moco->query, out, err);
 }
 
-const float *moco_key(const struct moco *moco)
+int moco_key(const struct moco *moco, float *out, struct err *err)
 {
-    return moco->key;
+    return net_unpack(moco->plan, moco->key, out, err);
+}
+
+void moco_text(const struct moco *moco, char *out, size_t size)
+{
+    net_plan_text(moco->plan, out, size);
 }
 
 uint32_t moco_newest_keys(const struct moco *moco, uint32_t count, float *out)

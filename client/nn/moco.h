@@ -7,7 +7,7 @@
 #ifndef STARLING_NN_MOCO_H
 #define STARLING_NN_MOCO_H
 
-#include "common/vec/layout.h"
+#include "client/nn/net_plan.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,6 +23,7 @@ struct moco_options {
     uint32_t neighbours;
     float matching_temperature;
     uint64_t seed; /* of the site: shuffles and draws of negatives */
+    struct compute compute;
 };
 
 struct moco_step {
@@ -71,9 +72,12 @@ int moco_begin(struct moco *moco, const struct moco_round *round, struct err *er
 int moco_step(struct moco *moco, const uint32_t *images, const float *view1, const float *view2, float learning_rate,
               struct moco_step *out, struct err *err);
 
-/* Query encoder as a flat vector [total], statistics included; key encoder likewise. Valid until the next call. */
-const float *moco_query(const struct moco *moco);
-const float *moco_key(const struct moco *moco);
+/* The query encoder in the layout's order, statistics included: out [total]; the key encoder likewise. ERR_NOMEM,
+ * ERR_FAILED. */
+int moco_query(const struct moco *moco, float *out, struct err *err);
+int moco_key(const struct moco *moco, float *out, struct err *err);
+/* The kernels that run, as net_plan_text has them. */
+void moco_text(const struct moco *moco, char *out, size_t size);
 /* The newest keys in the queue, newest first: out [count, d]. Rows of random direction are none, nor are keys
  * whose image was not told; the number of rows written is returned. */
 uint32_t moco_newest_keys(const struct moco *moco, uint32_t count, float *out);

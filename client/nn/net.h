@@ -1,6 +1,5 @@
-/* One network planned for one batch size: memory, layouts and primitives are fixed by net_new; forward and backward
- * allocate nothing. A net is used by one thread at a time, for which OpenMP's thread count becomes 1; parameters
- * are passed in and never kept. The layout is kept by reference.
+/* One network planned for one batch size: memory, layouts and kernels are fixed by net_new; forward and backward
+ * allocate nothing. A net is used by one thread at a time. Everything here speaks native order (net_plan.h).
  *
  * Projection head: pooled backbone [n, c] -> linear c x c -> ReLU -> linear d x c -> L2 normalisation -> features [n,
  * d] (MoCo v2, Chen et al. 2020). What is exchanged and contrasted are the features; eval and embed use the backbone.
@@ -8,31 +7,49 @@
 #ifndef STARLING_NN_NET_H
 #define STARLING_NN_NET_H
 
-#include "common/vec/layout.h"
+#include "client/nn/net_plan.h"
 
 enum net_mode {
     NET_TRAIN, /* BN by the batch's statistics; forward keeps what backward needs */
     NET_BATCH, /* BN by the batch's statistics; forward only (the key encoder) */
-    NET_EVAL,  /* BN by the running statistics in params; forward only */
+    NET_EVAL,  /* BN by the running statistics; forward only */
 };
+
+/* Parameters as the kernels read them: the native vector, and prepared copies where a pass wants another layout or
+ * type. Shared by any number of nets. */
+struct net_weights;
+
+/* mode: NET_TRAIN prepares for backward as well. ERR_NOMEM, ERR_FAILED. */
+int net_weights_new(const struct net_plan *plan, enum net_mode mode, struct net_weights **out, struct err *err);
+void net_weights_free(struct net_weights *weights);
+/* After `native` has changed all items are to be prepared again, by any threads in any order. */
+void net_weights_set(struct net_weights *weights, const float *native);
+uint32_t net_weights_items(const struct net_weights *weights);
+int net_weights_prepare(struct net_weights *weights, uint32_t item, struct err *err);
+uint64_t net_weights_bytes(const struct net_weights *weights);
 
 struct net;
 
-/* ERR_NOMEM, ERR_CONFIG (an empty batch), ERR_FAILED (with oneDNN's reason). */
-int net_new(const struct layout *layout, uint32_t batch, enum net_mode mode, struct net **out, struct err *err);
+/* Keeps the plan by reference. NET_TRAIN and NET_BATCH want a plan that trains. ERR_NOMEM, ERR_FAILED. */
+int net_new(const struct net_plan *plan, enum net_mode mode, struct net **out, struct err *err);
 void net_free(struct net *net);
+/* Bytes of maps, gradients and scratch memory. */
+uint64_t net_bytes(const struct net *net);
+/* The same for a net that is not built: what a step will need, before it starts. Without the kernels' scratch memory.
+ */
+int net_memory(const struct net_plan *plan, enum net_mode mode, uint64_t *bytes, struct err *err);
 
-/* images: [batch, 3, input, input], normalised floats. backbone: [batch, layout->backbone] or NULL. features: [batch,
- * d] or NULL. stats (not NET_EVAL; may be NULL): [total - trainable_end], in the layout's order: the batch's mean and
- * second moment of every BN, to be folded into the running ones by the caller. ERR_FAILED. */
-int net_forward(struct net *net, const float *params, const float *images, float *backbone, float *features,
-                float *stats, struct err *err);
-/* NET_TRAIN, after net_forward with the same params. dfeatures: [batch, d], gradient by the normalised features.
- * grad: [trainable_end], accumulated into. */
-int net_backward(struct net *net, const float *params, const float *dfeatures, float *grad, struct err *err);
+/* images: [batch, 3, input, input], normalised floats; NET_TRAIN reads them again in backward. backbone: [batch,
+ * layout->backbone] or NULL. features: [batch, d] or NULL. stats (not NET_EVAL; may be NULL): [total - trainable_end],
+ * in the layout's order: the batch's mean and second moment of every BN, to be folded into the running ones by the
+ * caller. ERR_FAILED. */
+int net_forward(struct net *net, const struct net_weights *weights, const float *images, float *backbone,
+                float *features, float *stats, struct err *err);
+/* NET_TRAIN, after net_forward with the same weights. dfeatures: [batch, d], gradient by the normalised features.
+ * grad: native [trainable_end], overwritten but for the gaps. finite: whether all of it is. */
+int net_backward(struct net *net, const struct net_weights *weights, const float *dfeatures, float *grad, bool *finite,
+                 struct err *err);
 
-/* Bytes a net of this kind holds, for messages before it is built (upper estimate). */
-uint64_t net_memory(const struct layout *layout, uint32_t batch, enum net_mode mode);
 /* Multiply-adds times two of one image's forward pass, convolutions counted as direct. */
 uint64_t net_flops(const struct layout *layout);
 

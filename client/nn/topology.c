@@ -37,13 +37,13 @@ static uint32_t shrunk(uint32_t side, uint32_t stride)
     return (side + stride - 1) / stride;
 }
 
-/* A convolution and the BN behind it. */
-static uint32_t conv_bn(struct builder *builder, uint32_t src, const char *conv, const char *bn, uint32_t stride,
-                        bool relu)
+/* A convolution and the BN behind it; NULL when the layout lacks the convolution. */
+static struct node *conv_bn(struct builder *builder, uint32_t src, const char *conv, const char *bn, uint32_t stride,
+                            bool relu)
 {
     const struct tensor *weight = find(builder, conv, "weight");
     if (!weight) {
-        return src;
+        return NULL;
     }
     struct shape dst = {weight->shape[0], shrunk(builder->topology->maps[src].side, stride)};
     struct node *node = append(builder, NODE_CONV, src, dst);
@@ -56,29 +56,35 @@ static uint32_t conv_bn(struct builder *builder, uint32_t src, const char *conv,
     node->shift = find(builder, bn, "shift");
     node->mean = find(builder, bn, "mean");
     node->square = find(builder, bn, "square");
-    return node->dst;
+    return node;
 }
 
+/* The shortcut comes first, so that the BN that closes the branch finds its map. */
 static uint32_t block(struct builder *builder, uint32_t src, uint32_t stage, uint32_t index)
 {
-    bool bottleneck = builder->layout->spec.block == MODEL_BLOCK_BOTTLENECK;
-    uint32_t convs = bottleneck ? 3 : 2, strided = bottleneck ? 2 : 1, branch = src;
+    const struct model_spec *spec = &builder->layout->spec;
+    bool bottleneck = spec->block == MODEL_BLOCK_BOTTLENECK;
+    uint32_t convs = bottleneck ? 3 : 2, strided = bottleneck ? 2 : 1, branch = src, other = src;
     uint32_t stride = stage > 0 && index == 0 ? 2 : 1;
     char conv[TENSOR_NAME_MAX], bn[TENSOR_NAME_MAX];
+    (void)snprintf(conv, sizeof conv, "stage%u.%u.short.conv", stage, index);
+    (void)snprintf(bn, sizeof bn, "stage%u.%u.short.bn", stage, index);
+    if (stride > 1 || builder->topology->maps[src].channels != (spec->width << stage) * (bottleneck ? 4 : 1)) {
+        struct node *node = conv_bn(builder, src, conv, bn, stride, false);
+        other = node ? node->dst : src;
+    }
     for (uint32_t i = 1; i <= convs; i++) {
         (void)snprintf(conv, sizeof conv, "stage%u.%u.conv%u", stage, index, i);
         (void)snprintf(bn, sizeof bn, "stage%u.%u.bn%u", stage, index, i);
-        branch = conv_bn(builder, branch, conv, bn, i == strided ? stride : 1, i < convs);
+        struct node *node = conv_bn(builder, branch, conv, bn, i == strided ? stride : 1, true);
+        if (!node) {
+            return src;
+        }
+        node->residual = i == convs;
+        node->other = other;
+        branch = node->dst;
     }
-    uint32_t other = src;
-    (void)snprintf(conv, sizeof conv, "stage%u.%u.short.conv", stage, index);
-    (void)snprintf(bn, sizeof bn, "stage%u.%u.short.bn", stage, index);
-    if (stride > 1 || builder->topology->maps[src].channels != builder->topology->maps[branch].channels) {
-        other = conv_bn(builder, src, conv, bn, stride, false);
-    }
-    struct node *node = append(builder, NODE_ADD, branch, builder->topology->maps[branch]);
-    node->other = other;
-    return node->dst;
+    return branch;
 }
 
 static void walk(struct builder *builder)
@@ -87,7 +93,8 @@ static void walk(struct builder *builder)
     struct topology *t = builder->topology;
     t->maps[t->maps_count++] = (struct shape){3, spec->input};
     bool large = spec->stem == MODEL_STEM_LARGE;
-    uint32_t map = conv_bn(builder, 0, "stem.conv", "stem.bn", large ? 2 : 1, true);
+    const struct node *stem = conv_bn(builder, 0, "stem.conv", "stem.bn", large ? 2 : 1, true);
+    uint32_t map = stem ? stem->dst : 0;
     if (large) {
         struct shape dst = {t->maps[map].channels, shrunk(t->maps[map].side, 2)};
         struct node *node = append(builder, NODE_MAX, map, dst);
@@ -112,9 +119,9 @@ int topology_new(const struct layout *layout, struct topology **out, struct err 
     if (!topology) {
         return err_set(err, ERR_NOMEM, "out of memory");
     }
-    size_t most = 4; /* stem, pooling, average; a block has at most four convolutions, four BNs and a sum */
+    size_t most = 4; /* stem, pooling, average; a block has at most four convolutions and four BNs */
     for (uint32_t stage = 0; stage < layout->spec.stages; stage++) {
-        most += (size_t)layout->spec.blocks[stage] * 9;
+        most += (size_t)layout->spec.blocks[stage] * 8;
     }
     topology->nodes = mem_new(most, sizeof *topology->nodes);
     topology->maps = mem_new(most + 1, sizeof *topology->maps);

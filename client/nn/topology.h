@@ -11,18 +11,17 @@
 #include <stdbool.h>
 
 enum node_kind {
-    NODE_CONV,    /* weight, kernel, stride, padding (kernel - 1) / 2 */
-    NODE_BN,      /* scale, shift, mean, square; ReLU after it where `relu` */
-    NODE_ADD,     /* ReLU(src + other) */
-    NODE_MAX,     /* maximum over kernel x kernel, padding (kernel - 1) / 2 */
+    NODE_CONV, /* weight, kernel, stride, padding (kernel - 1) / 2 */
+    NODE_BN,   /* scale, shift, mean, square; then the map `other` is added where `residual`; then ReLU where `relu` */
+    NODE_MAX,  /* maximum over kernel x kernel, padding (kernel - 1) / 2 */
     NODE_AVERAGE, /* mean over the whole map */
 };
 
 struct node {
     enum node_kind kind;
-    uint32_t src, other, dst; /* maps; other: NODE_ADD only */
+    uint32_t src, other, dst; /* maps */
     uint32_t kernel, stride;
-    bool relu;
+    bool residual, relu;
     const struct tensor *weight, *scale, *shift, *mean, *square; /* of the layout */
 };
 

@@ -296,9 +296,12 @@ static int make_update(struct trainer *trainer, const struct train_job *job, str
     if (!out->update || !out->carry) {
         return err_set(err, ERR_NOMEM, "no memory for an update of %llu parameters", (unsigned long long)total);
     }
-    const float *query = moco_query(trainer->moco);
+    int rc = moco_query(trainer->moco, out->update, err);
+    if (rc != 0) {
+        return rc;
+    }
     for (uint64_t i = 0; i < total; i++) {
-        out->update[i] = query[i] - job->params[i];
+        out->update[i] -= job->params[i];
     }
     moco_carry_save(trainer->moco, out->carry);
     return 0;

@@ -75,6 +75,8 @@ int main(int argc, char **argv)
         .block = MODEL_BLOCK_BASIC, .stages = 4, .stem = MODEL_STEM_SMALL, .input = 32, .features = 128};
     struct moco_options options = {
         .temperature = 0.1f, .key_momentum = 0.99f, .sgd_momentum = 0.9f, .weight_decay = 1e-4f, .seed = 1};
+    struct choices choices = {0};
+    options.compute = (struct compute){.precision = getenv("BF16") ? COMPUTE_BF16 : COMPUTE_F32, .winograd = !getenv("DIRECT"), .choices = &choices};
     if (argc < 7 ||
         sscanf(argv[2], "%u,%u,%u,%u", &spec.blocks[0], &spec.blocks[1], &spec.blocks[2], &spec.blocks[3]) != 4) {
         (void)fprintf(stderr, "usage: bench_step WIDTH A,B,C,D BATCH GROUPS QUEUE THREADS [STEPS]\n");

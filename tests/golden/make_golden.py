@@ -36,7 +36,7 @@ def write(name, arrays):
         kind = 1 if value.dtype.kind in "iu" else 0
         data = value.astype("<u4" if kind else "<f4").tobytes()
         out += key.encode().ljust(32, b"\0") + struct.pack("<II", kind, len(data) // 4) + data
-    assert len(out) < 300_000, (name, len(out))
+    assert len(out) < 500_000, (name, len(out))
     with open(os.path.join(HERE, name), "wb") as file:
         file.write(out)
     print(f"{name}: {len(out)} bytes")
@@ -280,10 +280,10 @@ def drawn(queue, remote, share, seed, step):
                       queue[Rng(seed, RNG_NEGATIVES, step, 1).sample(len(queue), local)]]), r
 
 
-def golden_steps(name, groups, m, share, form, seed):
+def golden_steps(name, groups, m, share, form, seed, width=8):
     """Ten steps of MoCo, in the order of the reference: the key encoder follows, keys, features, gradient, SGD."""
     g = np.random.default_rng(seed)
-    spec, batch, K, steps, site = Spec(0, [1, 1], 8, 0, 8, 8), 8, 24, 10, 77
+    spec, batch, K, steps, site = Spec(0, [1, 1], width, 0, 8, 8), 8, 24, 10, 77
     rate, momentum, decay, keep, t, tm, weight, neighbours = 0.03, 0.9, 0.01, 0.8, 0.2, 0.15, 0.5, 3
     decay_end, trained, total = spec.sizes()
     query = parameters(spec, g)
@@ -340,7 +340,9 @@ def golden_steps(name, groups, m, share, form, seed):
 golden_net("net_small.bin", Spec(0, [1, 1, 1], 8, 0, 16, 16), 6, 1)
 golden_net("net_large.bin", Spec(0, [2, 1], 8, 1, 32, 16), 5, 2)
 golden_net("net_bottleneck.bin", Spec(1, [1, 2], 4, 0, 12, 16), 6, 3)
+golden_net("net_wide.bin", Spec(0, [1, 1], 16, 0, 16, 16), 12, 4)
 golden_losses()
 golden_steps("steps_local.bin", 1, 0, 0.5, 0, 11)
 golden_steps("steps_entropy.bin", 2, 9, 0.5, 1, 12)
 golden_steps("steps_positives.bin", 2, 20, 0.5, 2, 13)
+golden_steps("steps_wide.bin", 1, 0, 0.5, 0, 14, 16)

@@ -1,25 +1,20 @@
-/* The engine against PyTorch: features, statistics and every gradient of three encoders; the three losses; ten steps of
- * training. The files' byte table is in make_golden.py.
+/* The engine against PyTorch: features, statistics and every gradient of four encoders; the three losses; ten steps of
+ * training; by every way to compute that there is. The files' byte table is in make_golden.py.
  *
- * Tolerances: the files hold float64 results, so what is compared is our float32 rounding alone. Features to 1e-5, each
- * gradient tensor to 1e-4 of its norm, ten steps of training to 1e-4 of the loss and of the vectors. Each comparison is
- * also shown a planted error that it has to refuse. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* cmocka wants the four above first. */
-#include <cmocka.h>
+ * The files hold float64 results, so what is compared is our rounding alone. Each comparison is also shown a planted
+ * error that it has to refuse. */
+#include "tests/unit/client/nn/net_support.h"
 
 #include "client/nn/loss.h"
 #include "client/nn/moco.h"
-#include "client/nn/net.h"
-#include "common/base/mem.h"
 
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+/* Relative to the norm of what is compared. */
+struct tolerance {
+    double features, grad, loss, steps;
+};
+/* bf16 keeps 8 bits of every map; PyTorch's own autocast is off by 0.174 in the worst tensor of net_wide.bin. */
+static const struct tolerance tolerances[WAYS] = {
+    {1e-5, 1e-4, 1e-4, 1e-4}, {1e-5, 1e-4, 1e-4, 1e-4}, {1e-5, 1e-4, 1e-4, 1e-4}, {0.02, 0.25, 0.01, 0.02}};
 
 struct array {
     char name[33];
@@ -99,21 +94,9 @@ static float *room(size_t n)
     return out;
 }
 
-/* |a - b| / |b|. */
-static double distance(const float *a, const float *b, size_t n)
-{
-    double off = 0, size = 0;
-    for (size_t i = 0; i < n; i++) {
-        double d = (double)a[i] - (double)b[i];
-        off += d * d;
-        size += (double)b[i] * (double)b[i];
-    }
-    return sqrt(off / (size > 0 ? size : 1));
-}
-
 static void near(const char *what, const float *a, const float *b, size_t n, double tolerance)
 {
-    double off = distance(a, b, n);
+    double off = test_distance(a, b, n);
     if (!(off <= tolerance)) {
         fail_msg("%s: off by %g of its norm, %g allowed", what, off, tolerance);
     }
@@ -138,7 +121,7 @@ static struct layout *read_layout(const struct golden *golden, uint32_t *batch)
     return layout;
 }
 
-static void check_gradients(const struct layout *layout, float *grad, const float *golden)
+static void check_gradients(const struct layout *layout, float *grad, const float *golden, double tolerance)
 {
     for (uint32_t i = 0; i < layout->count; i++) {
         const struct tensor *tensor = &layout->tensors[i];
@@ -147,20 +130,22 @@ static void check_gradients(const struct layout *layout, float *grad, const floa
         }
         float *part = grad + tensor->offset;
         const float *truth = golden + tensor->offset;
-        near(tensor->name, part, truth, tensor->count, 1e-4);
-        /* The same comparison refuses a tensor that is scaled by 1.05 and one that is missing. */
+        near(tensor->name, part, truth, tensor->count, tolerance);
+        /* The same comparison refuses a tensor that is scaled and one that is missing. */
         for (uint64_t j = 0; j < tensor->count; j++) {
-            part[j] *= 1.05f;
+            part[j] *= tolerance > 0.01 ? 1.5f : 1.05f;
         }
-        assert_true(distance(part, truth, tensor->count) > 1e-4);
+        assert_true(test_distance(part, truth, tensor->count) > tolerance);
         memset(part, 0, tensor->count * sizeof *part);
-        assert_true(distance(part, truth, tensor->count) > 1e-4);
+        assert_true(test_distance(part, truth, tensor->count) > tolerance);
     }
 }
 
-static void check_net(const char *name)
+static void check_net(const char *name, enum test_way way)
 {
+    const struct tolerance *most = &tolerances[way];
     struct golden golden;
+    struct err err;
     uint32_t batch;
     golden_open(&golden, name);
     struct layout *layout = read_layout(&golden, &batch);
@@ -169,22 +154,24 @@ static void check_net(const char *name)
     const float *params = floats(&golden, "params", layout->total);
     const float *images = floats(&golden, "images", (size_t)batch * 3 * layout->spec.input * layout->spec.input);
     float *backbone = room(c), *features = room(d), *stats = room(stats_count), *grad = room(layout->trainable_end);
-    struct net *net;
-    assert_int_equal(net_new(layout, batch, NET_TRAIN, &net, NULL), 0);
-    assert_int_equal(net_forward(net, params, images, backbone, features, stats, NULL), 0);
-    assert_int_equal(net_backward(net, params, floats(&golden, "dfeatures", d), grad, NULL), 0);
-    net_free(net);
-    near("backbone", backbone, floats(&golden, "backbone", c), c, 1e-5);
-    near("features", features, floats(&golden, "features", d), d, 1e-5);
-    near("stats", stats, floats(&golden, "stats", stats_count), stats_count, 1e-5);
-    check_gradients(layout, grad, floats(&golden, "grad", layout->trainable_end));
+    struct test_net net;
+    if (test_net_new(layout, batch, NET_TRAIN, way, &net, &err) != 0) {
+        fail_msg("%s: %s", test_way_names[way], err.text);
+    }
+    test_net_forward(&net, params, images, backbone, features, stats);
+    assert_true(test_net_backward(&net, floats(&golden, "dfeatures", d), grad));
+    test_net_fini(&net);
+    near("backbone", backbone, floats(&golden, "backbone", c), c, most->features);
+    near("features", features, floats(&golden, "features", d), d, most->features);
+    near("stats", stats, floats(&golden, "stats", stats_count), stats_count, most->features);
+    check_gradients(layout, grad, floats(&golden, "grad", layout->trainable_end), most->grad);
 
-    assert_int_equal(net_new(layout, batch, NET_EVAL, &net, NULL), 0);
-    assert_int_equal(net_forward(net, params, images, backbone, features, NULL, NULL), 0);
-    net_free(net);
-    near("eval backbone", backbone, floats(&golden, "eval_backbone", c), c, 1e-5);
-    near("eval features", features, floats(&golden, "eval_features", d), d, 1e-5);
-    assert_true(distance(features, floats(&golden, "features", d), d) > 1e-2); /* the modes differ */
+    assert_int_equal(test_net_new(layout, batch, NET_EVAL, way, &net, NULL), 0);
+    test_net_forward(&net, params, images, backbone, features, NULL);
+    test_net_fini(&net);
+    near("eval backbone", backbone, floats(&golden, "eval_backbone", c), c, most->features);
+    near("eval features", features, floats(&golden, "eval_features", d), d, most->features);
+    assert_true(test_distance(features, floats(&golden, "features", d), d) > 1e-2); /* the modes differ */
     mem_free(backbone);
     mem_free(features);
     mem_free(stats);
@@ -193,22 +180,48 @@ static void check_net(const char *name)
     layout_free(layout);
 }
 
+static void both_backends(void (*check)(const char *name, enum test_way way), const char *name)
+{
+    for (enum test_way way = WAY_ONEDNN; way <= WAY_OPENBLAS; way++) {
+        if (test_way_exists(way)) {
+            check(name, way);
+        }
+    }
+}
+
+static void every_way(void (*check)(const char *name, enum test_way way), const char *name)
+{
+    both_backends(check, name);
+    for (enum test_way way = WAY_WINOGRAD; way < WAYS; way++) {
+        if (test_way_exists(way)) {
+            check(name, way);
+        }
+    }
+}
+
 static void small_stem(void **state)
 {
     (void)state;
-    check_net("net_small.bin");
+    both_backends(check_net, "net_small.bin");
 }
 
 static void large_stem(void **state)
 {
     (void)state;
-    check_net("net_large.bin");
+    both_backends(check_net, "net_large.bin");
 }
 
 static void bottleneck(void **state)
 {
     (void)state;
-    check_net("net_bottleneck.bin");
+    both_backends(check_net, "net_bottleneck.bin");
+}
+
+/* Of whole vectors, which Winograd and bf16 want. */
+static void wide(void **state)
+{
+    (void)state;
+    every_way(check_net, "net_wide.bin");
 }
 
 static void check_loss(const struct golden *golden, const char *name, double loss, float *dq, size_t n)
@@ -223,7 +236,7 @@ static void check_loss(const struct golden *golden, const char *name, double los
     const float *dtruth = floats(golden, key, n);
     near(key, dq, dtruth, n, 1e-4);
     memset(dq, 0, n * sizeof *dq);
-    assert_true(distance(dq, dtruth, n) > 0.5);
+    assert_true(test_distance(dq, dtruth, n) > 0.5);
 }
 
 static void losses(void **state)
@@ -252,20 +265,23 @@ static void losses(void **state)
     mem_free(golden.bytes);
 }
 
-static void check_figures(uint32_t step, const struct moco_step *out, const float *truth)
+static void check_figures(uint32_t step, const struct moco_step *out, const float *truth, double tolerance)
 {
     double off = fmax(fabs(out->loss_contrast - (double)truth[0]), fabs(out->loss_matching - (double)truth[1]));
-    if (!(off <= 1e-4 * fabs((double)truth[0]))) {
+    if (!(off <= tolerance * fabs((double)truth[0]))) {
         fail_msg("step %u: losses %g and %g, should be %g and %g", step, out->loss_contrast, out->loss_matching,
                  (double)truth[0], (double)truth[1]);
     }
     assert_true(fabs(out->loss - out->loss_contrast - out->loss_matching) < 1e-9);
-    assert_true(fabs(out->accuracy - (double)truth[2]) < 1e-6);
+    /* A rank may turn where logits are rounded to 8 bits. */
+    assert_true(tolerance > 1e-3 || fabs(out->accuracy - (double)truth[2]) < 1e-6);
     assert_true(fabs(out->remote_share - (double)truth[3]) < 1e-6);
 }
 
-static void check_steps(const char *name)
+static void check_steps(const char *name, enum test_way way)
 {
+    const struct tolerance *most = &tolerances[way];
+    struct choices choices = {0};
     struct golden golden;
     uint32_t batch;
     golden_open(&golden, name);
@@ -285,13 +301,22 @@ static void check_steps(const char *name)
                                    .matching = (enum moco_matching)o[3],
                                    .neighbours = o[4],
                                    .matching_temperature = rates[5],
-                                   .seed = o[6]};
+                                   .seed = o[6],
+                                   .compute = test_compute(way, &choices)};
     size_t view = (size_t)batch * 3 * layout->spec.input * layout->spec.input;
     const float *views = floats(&golden, "views", (size_t)steps * 2 * view);
     const float *figures = floats(&golden, "figures", (size_t)steps * 4);
     const float *params = floats(&golden, "params", layout->total);
     struct moco *moco;
     assert_int_equal(moco_new(layout, &options, &moco, NULL), 0);
+    if (way == WAY_WINOGRAD) { /* wherever it exists, however slow it is */
+        for (uint32_t i = 0; i < choices.count; i++) {
+            choices.all[i].direct = 1e12;
+        }
+        moco_free(moco);
+        assert_int_equal(moco_new(layout, &options, &moco, NULL), 0);
+    }
+    float *query = room(layout->total), *key = room(layout->total);
     float *carry = room(moco_carry_bytes(moco) / sizeof(float));
     memcpy(carry, floats(&golden, "queue", (size_t)K * d), (size_t)K * d * sizeof *carry);
     memset(carry + (size_t)K * d, 0xff, K * sizeof *carry);
@@ -306,15 +331,20 @@ static void check_steps(const char *name)
         struct moco_step out;
         const float *view1 = views + 2 * step * view;
         assert_int_equal(moco_step(moco, NULL, view1, view1 + view, rates[0], &out, NULL), 0);
-        check_figures(step, &out, figures + (size_t)step * 4);
+        check_figures(step, &out, figures + (size_t)step * 4, most->loss);
     }
     moco_carry_save(moco, carry);
-    near("query", moco_query(moco), floats(&golden, "query", layout->total), layout->total, 1e-4);
-    near("key", moco_key(moco), floats(&golden, "key", layout->total), layout->total, 1e-4);
-    near("queue", carry, floats(&golden, "last_queue", (size_t)K * d), (size_t)K * d, 1e-4);
+    assert_int_equal(moco_query(moco, query, NULL), 0);
+    assert_int_equal(moco_key(moco, key, NULL), 0);
+    near("query", query, floats(&golden, "query", layout->total), layout->total, most->steps);
+    near("key", key, floats(&golden, "key", layout->total), layout->total, most->steps);
+    near("queue", carry, floats(&golden, "last_queue", (size_t)K * d), (size_t)K * d, most->steps);
     /* Training went somewhere, and the key encoder is another than the query encoder. */
-    assert_true(distance(moco_query(moco), params, layout->trainable_end) > 1e-2);
-    assert_true(distance(moco_key(moco), moco_query(moco), layout->trainable_end) > 5e-3);
+    assert_true(test_distance(query, params, layout->trainable_end) > 1e-2);
+    assert_true(test_distance(key, query, layout->trainable_end) > 5e-3);
+    mem_free(query);
+    mem_free(key);
+    choices_fini(&choices);
     mem_free(carry);
     moco_free(moco);
     mem_free(golden.bytes);
@@ -324,19 +354,25 @@ static void check_steps(const char *name)
 static void ten_local_steps(void **state)
 {
     (void)state;
-    check_steps("steps_local.bin");
+    both_backends(check_steps, "steps_local.bin");
 }
 
 static void ten_fused_steps_with_entropy(void **state)
 {
     (void)state;
-    check_steps("steps_entropy.bin");
+    both_backends(check_steps, "steps_entropy.bin");
 }
 
 static void ten_fused_steps_with_positives(void **state)
 {
     (void)state;
-    check_steps("steps_positives.bin");
+    both_backends(check_steps, "steps_positives.bin");
+}
+
+static void ten_wide_steps(void **state)
+{
+    (void)state;
+    every_way(check_steps, "steps_wide.bin");
 }
 
 int main(void)
@@ -345,10 +381,12 @@ int main(void)
         cmocka_unit_test(small_stem),
         cmocka_unit_test(large_stem),
         cmocka_unit_test(bottleneck),
+        cmocka_unit_test(wide),
         cmocka_unit_test(losses),
         cmocka_unit_test(ten_local_steps),
         cmocka_unit_test(ten_fused_steps_with_entropy),
         cmocka_unit_test(ten_fused_steps_with_positives),
+        cmocka_unit_test(ten_wide_steps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -88,6 +88,16 @@ static inline double test_dot(const float *a, const float *b, size_t n)
     return sum;
 }
 
+/* |a - b| / |b|. */
+static inline double test_distance(const float *a, const float *b, size_t n)
+{
+    double off = 0;
+    for (size_t i = 0; i < n; i++) {
+        off += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    }
+    return sqrt(off / test_dot(b, b, n));
+}
+
 /* Whether a claimed directional derivative is the measured one. */
 static inline bool test_agree(double measured, double claimed, double tolerance)
 {

@@ -1,8 +1,7 @@
 /* Features of a set: the same bits for any number of threads, and those of a net that sees the same images. */
-#include "tests/unit/client/nn/nn_support.h"
+#include "tests/unit/client/nn/net_support.h"
 
 #include "client/nn/embedder.h"
-#include "client/nn/net.h"
 
 #define IMAGES 71u /* two chunks and a part */
 
@@ -55,9 +54,9 @@ static void threads_change_no_bit(void **state)
         assert_int_equal(embedder_run(embedder, 0, fetch, &set, backbone, features, NULL), 0);
         embedder_free(embedder);
     }
-    struct net *net;
-    assert_int_equal(net_new(layout, IMAGES, NET_EVAL, &net, NULL), 0);
-    assert_int_equal(net_forward(net, params, images, backbone, features, NULL, NULL), 0);
+    struct test_net net;
+    assert_int_equal(test_net_new(layout, IMAGES, NET_EVAL, WAY_ONEDNN, &net, NULL), 0);
+    test_net_forward(&net, params, images, backbone, features, NULL);
     for (size_t i = 0; i < c; i++) {
         assert_true(fabsf(backbone[i] - first[i]) <= 1e-4f * (1 + fabsf(first[i])));
     }
@@ -65,7 +64,7 @@ static void threads_change_no_bit(void **state)
         assert_true(fabsf(features[i] - first[c + i]) <= 1e-4f);
     }
     assert_true(fabsf(features[0] - features[layout->spec.features]) > 1e-3f); /* images differ */
-    net_free(net);
+    test_net_fini(&net);
     mem_free(params);
     mem_free(images);
     mem_free(first);

@@ -1,13 +1,10 @@
 /* Every operation's gradient, alone and in whole encoders, against finite differences; and what the modes of a net
  * promise of each other. */
-#include "tests/unit/client/nn/nn_support.h"
-
-#include "client/nn/net.h"
-#include "client/nn/net_parts.h"
+#include "tests/unit/client/nn/net_support.h"
 
 /* The loss is a fixed random combination of the features. */
 struct probe {
-    struct net *net;
+    struct test_net *net;
     const float *images, *weights;
     float *features;
     size_t n;
@@ -16,15 +13,12 @@ struct probe {
 static double probe_value(void *ctx, const float *params)
 {
     struct probe *probe = ctx;
-    struct err err;
-    if (net_forward(probe->net, params, probe->images, NULL, probe->features, NULL, &err) != 0) {
-        fail_msg("%s", err.text);
-    }
+    test_net_forward(probe->net, params, probe->images, NULL, probe->features, NULL);
     return test_dot(probe->weights, probe->features, probe->n);
 }
 
 /* Checks every trained tensor of the layout. Takes the net and the parameters over. */
-static void check_gradients(const struct layout *layout, struct net *net, uint32_t batch, float *params,
+static void check_gradients(const struct layout *layout, struct test_net *net, uint32_t batch, float *params,
                             double tolerance)
 {
     size_t n = (size_t)batch * layout->spec.features;
@@ -32,7 +26,7 @@ static void check_gradients(const struct layout *layout, struct net *net, uint32
     float *weights = test_normal(6, n), *features = test_floats(n), *grad = test_floats(layout->trainable_end);
     struct probe probe = {net, images, weights, features, n};
     (void)probe_value(&probe, params);
-    assert_int_equal(net_backward(net, params, weights, grad, NULL), 0);
+    assert_true(test_net_backward(net, weights, grad));
     for (uint32_t i = 0; i < layout->count; i++) {
         const struct tensor *tensor = &layout->tensors[i];
         if (tensor->offset < layout->trainable_end) {
@@ -40,7 +34,7 @@ static void check_gradients(const struct layout *layout, struct net *net, uint32
                           tensor->count, 0.002, tolerance);
         }
     }
-    net_free(net);
+    test_net_fini(net);
     mem_free(images);
     mem_free(weights);
     mem_free(features);
@@ -53,12 +47,17 @@ static void check_gradients(const struct layout *layout, struct net *net, uint32
 static void check_encoder(const struct model_spec *spec, uint32_t batch)
 {
     struct layout *layout = test_layout(spec);
-    struct net *net;
-    struct err err;
-    if (net_new(layout, batch, NET_TRAIN, &net, &err) != 0) {
-        fail_msg("%s", err.text);
+    for (enum test_way way = WAY_ONEDNN; way <= WAY_OPENBLAS; way++) {
+        struct test_net net;
+        struct err err;
+        if (!test_way_exists(way)) {
+            continue;
+        }
+        if (test_net_new(layout, batch, NET_TRAIN, way, &net, &err) != 0) {
+            fail_msg("%s", err.text);
+        }
+        check_gradients(layout, &net, batch, test_params(layout, 3), 0.04);
     }
-    check_gradients(layout, net, batch, test_params(layout, 3), 0.04);
     layout_free(layout);
 }
 
@@ -123,6 +122,7 @@ struct op {
     struct layout layout;
     struct tensor tensors[16];
     struct topology *topology;
+    enum test_way way;
 };
 
 static const struct tensor *op_tensor(struct op *op, const char *name, enum tensor_kind kind, uint32_t a, uint32_t b,
@@ -138,9 +138,10 @@ static const struct tensor *op_tensor(struct op *op, const char *name, enum tens
     return tensor;
 }
 
-static void op_init(struct op *op)
+static void op_init(struct op *op, enum test_way way)
 {
     memset(op, 0, sizeof *op);
+    op->way = way;
     op->layout.tensors = op->tensors;
     op->layout.backbone = OP_CHANNELS;
     op->layout.spec.features = 8;
@@ -175,22 +176,17 @@ static uint32_t op_conv(struct op *op, const char *name, uint32_t src, uint32_t 
     return node->dst;
 }
 
-/* After all trained tensors. */
-static uint32_t op_bn(struct op *op, uint32_t src, bool relu)
+/* After all trained tensors. residual: a map to add, or 0. */
+static uint32_t op_bn(struct op *op, uint32_t src, bool relu, uint32_t residual)
 {
     struct node *node = op_node(op, NODE_BN, src, OP_CHANNELS, 1);
     node->relu = relu;
+    node->residual = residual != 0;
+    node->other = residual;
     node->scale = op_tensor(op, "bn.scale", TENSOR_BN_SCALE, OP_CHANNELS, 1, 1);
     node->shift = op_tensor(op, "bn.shift", TENSOR_BN_SHIFT, OP_CHANNELS, 1, 1);
     node->mean = op_tensor(op, "bn.mean", TENSOR_BN_MEAN, OP_CHANNELS, 1, 1);
     node->square = op_tensor(op, "bn.square", TENSOR_BN_SQUARE, OP_CHANNELS, 1, 1);
-    return node->dst;
-}
-
-static uint32_t op_add(struct op *op, uint32_t a, uint32_t b)
-{
-    struct node *node = op_node(op, NODE_ADD, a, OP_CHANNELS, 1);
-    node->other = b;
     return node->dst;
 }
 
@@ -208,21 +204,24 @@ static void op_check(struct op *op, uint32_t last)
             params[tensor->offset + j] = params[tensor->offset + j] * by + (tensor->kind == TENSOR_BN_SCALE ? 1 : 0);
         }
     }
-    struct net *net;
+    const struct compute compute = test_compute(op->way, NULL);
+    struct net_plan *plan;
+    struct test_net net;
     struct err err;
-    if (net_new_from(&op->layout, op->topology, 4, NET_TRAIN, &net, &err) != 0) {
+    int rc = net_plan_new_from(&op->layout, op->topology, 4, true, &compute, &plan, &err);
+    rc = rc ? rc : test_net_from(plan, NET_TRAIN, &net, &err);
+    if (rc != 0) {
         fail_msg("%s", err.text);
     }
-    check_gradients(&op->layout, net, 4, params, 0.015);
+    check_gradients(&op->layout, &net, 4, params, 0.015);
 }
 
-static void op_convolution(void **state)
+static void op_convolution(enum test_way way)
 {
-    (void)state;
     static const uint32_t kernels[] = {1, 3, 7}, strides[] = {1, 2};
     for (size_t i = 0; i < 6; i++) {
         struct op op;
-        op_init(&op);
+        op_init(&op, way);
         /* The first one's gradient passes through the second. */
         uint32_t map = op_conv(&op, "first", 0, 3, 1);
         op_check(&op, op_conv(&op, "second", map, kernels[i % 3], strides[i / 3]));
@@ -230,41 +229,62 @@ static void op_convolution(void **state)
 }
 
 /* The mean over a normalised map is its shift whatever came before, so a sum with a ReLU stands behind BN. */
-static void op_batch_norm(void **state)
+static void op_batch_norm(enum test_way way)
 {
-    (void)state;
     struct op op;
-    op_init(&op);
+    op_init(&op, way);
     uint32_t a = op_conv(&op, "branch", 0, 3, 1), b = op_conv(&op, "other", 0, 1, 1);
-    op_check(&op, op_add(&op, op_bn(&op, a, false), b));
+    op_check(&op, op_bn(&op, a, true, b));
 }
 
-static void op_batch_norm_relu(void **state)
+static void op_batch_norm_relu(enum test_way way)
 {
-    (void)state;
     struct op op;
-    op_init(&op);
-    op_check(&op, op_bn(&op, op_conv(&op, "conv", 0, 3, 1), true));
+    op_init(&op, way);
+    op_check(&op, op_bn(&op, op_conv(&op, "conv", 0, 3, 1), true, 0));
 }
 
-static void op_max_pool(void **state)
+/* Without a ReLU neither the sum nor a mask is written. */
+static void op_batch_norm_alone(enum test_way way)
 {
-    (void)state;
     struct op op;
-    op_init(&op);
+    op_init(&op, way);
+    struct node *node = op_node(&op, NODE_MAX, op_bn(&op, op_conv(&op, "conv", 0, 3, 1), false, 0), OP_CHANNELS, 2);
+    node->kernel = 3;
+    op_check(&op, node->dst);
+}
+
+static void op_max_pool(enum test_way way)
+{
+    struct op op;
+    op_init(&op, way);
     struct node *node = op_node(&op, NODE_MAX, op_conv(&op, "conv", 0, 3, 1), OP_CHANNELS, 2);
     node->kernel = 3;
     op_check(&op, node->dst);
 }
 
 /* One map with two readers, and the sum that joins them again. */
-static void op_sum(void **state)
+static void op_sum(enum test_way way)
+{
+    struct op op;
+    op_init(&op, way);
+    uint32_t trunk = op_conv(&op, "trunk", 0, 3, 1);
+    op_check(&op, op_bn(&op, op_conv(&op, "branch", trunk, 3, 1), true, trunk));
+}
+
+static void operations(void **state)
 {
     (void)state;
-    struct op op;
-    op_init(&op);
-    uint32_t trunk = op_conv(&op, "trunk", 0, 3, 1);
-    op_check(&op, op_add(&op, op_conv(&op, "branch", trunk, 3, 1), trunk));
+    for (enum test_way way = WAY_ONEDNN; way <= WAY_OPENBLAS; way++) {
+        if (test_way_exists(way)) {
+            op_convolution(way);
+            op_batch_norm(way);
+            op_batch_norm_relu(way);
+            op_batch_norm_alone(way);
+            op_max_pool(way);
+            op_sum(way);
+        }
+    }
 }
 
 /* What the modes promise of each other. */
@@ -284,13 +304,13 @@ static struct run run(const struct layout *layout, enum net_mode mode, const flo
 {
     struct run out = {test_floats(6 * layout->backbone), test_floats(6 * layout->spec.features),
                       test_floats(layout->total - layout->trainable_end)};
-    struct net *net;
-    assert_int_equal(net_new(layout, 6, mode, &net, NULL), 0);
+    struct test_net net;
+    assert_int_equal(test_net_new(layout, 6, mode, WAY_ONEDNN, &net, NULL), 0);
     /* Twice: what one forward leaves behind must not reach the next. */
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(net_forward(net, params, images, out.backbone, out.features, out.stats, NULL), 0);
+        test_net_forward(&net, params, images, out.backbone, out.features, out.stats);
     }
-    net_free(net);
+    test_net_fini(&net);
     return out;
 }
 
@@ -339,51 +359,116 @@ static void modes_agree(void **state)
     layout_free(layout);
 }
 
-static void backward_accumulates(void **state)
+static void backward_overwrites(void **state)
 {
     (void)state;
     struct layout *layout = test_layout(&tiny);
     size_t n = layout->trainable_end;
     float *params = test_params(layout, 4), *images = test_normal(8, (size_t)6 * 3 * 16 * 16);
     float *dfeatures = test_normal(10, (size_t)6 * layout->spec.features), *once = test_floats(n),
-          *more = test_floats(n);
-    struct net *net;
-    assert_int_equal(net_new(layout, 6, NET_TRAIN, &net, NULL), 0);
-    for (size_t i = 0; i < n; i++) {
-        more[i] = 8;
+          *again = test_floats(n);
+    struct test_net net;
+    assert_int_equal(test_net_new(layout, 6, NET_TRAIN, WAY_ONEDNN, &net, NULL), 0);
+    test_net_forward(&net, params, images, NULL, NULL, NULL);
+    assert_true(test_net_backward(&net, dfeatures, once));
+    for (uint64_t i = 0; i < net.plan->trainable_end; i++) {
+        net.grad[i] = 8;
     }
-    assert_int_equal(net_forward(net, params, images, NULL, NULL, NULL, NULL), 0);
-    assert_int_equal(net_backward(net, params, dfeatures, once, NULL), 0);
-    assert_int_equal(net_forward(net, params, images, NULL, NULL, NULL, NULL), 0);
-    assert_int_equal(net_backward(net, params, dfeatures, more, NULL), 0);
-    for (size_t i = 0; i < n; i++) {
-        assert_true(fabsf(more[i] - 8 - once[i]) <= 1e-5f * (8 + fabsf(once[i])));
-    }
-    net_free(net);
+    test_net_forward(&net, params, images, NULL, NULL, NULL);
+    assert_true(test_net_backward(&net, dfeatures, again));
+    assert_memory_equal(once, again, n * sizeof *once);
+    dfeatures[3] = NAN;
+    assert_false(test_net_backward(&net, dfeatures, again));
+    test_net_fini(&net);
     mem_free(params);
     mem_free(images);
     mem_free(dfeatures);
     mem_free(once);
-    mem_free(more);
+    mem_free(again);
     layout_free(layout);
 }
 
-static void forward_nets_refuse_backward(void **state)
+/* The ways to compute against each other, on a net of whole vectors. */
+static void ways_agree(void **state)
 {
     (void)state;
-    struct layout *layout = test_layout(&tiny);
-    struct net *net;
-    struct err err;
-    assert_int_equal(net_new(layout, 0, NET_BATCH, &net, &err), ERR_CONFIG);
-    assert_null(net);
-    assert_int_equal(net_new(layout, 2, NET_BATCH, &net, &err), 0);
-    assert_int_equal(net_backward(net, NULL, NULL, NULL, &err), ERR_STATE);
-    net_free(net);
+    /* Relative to the norm of what is compared: features, then gradients. Winograd's transforms cancel, and bf16 has 8
+     * bits. Less than the lower bound would mean that the way was not taken. */
+    static const double most[WAYS][2] = {{0, 0}, {1e-6, 2e-5}, {1e-5, 1e-4}, {0.02, 0.1}};
+    static const double least[WAYS] = {0, 1e-9, 1e-8, 1e-3};
+    const struct model_spec spec = {.block = MODEL_BLOCK_BASIC,
+                                    .stages = 2,
+                                    .blocks = {2, 1},
+                                    .width = 16,
+                                    .stem = MODEL_STEM_SMALL,
+                                    .input = 16,
+                                    .features = 16};
+    struct layout *layout = test_layout(&spec);
+    size_t d = (size_t)8 * spec.features, n = layout->trainable_end;
+    float *params = test_params(layout, 4), *images = test_normal(8, (size_t)8 * 3 * 16 * 16);
+    float *dfeatures = test_normal(10, d), *features[WAYS] = {0}, *grads[WAYS] = {0};
+    for (enum test_way way = WAY_ONEDNN; way < WAYS; way++) {
+        struct test_net net;
+        struct err err;
+        if (!test_way_exists(way)) {
+            continue;
+        }
+        if (test_net_new(layout, 8, NET_TRAIN, way, &net, &err) != 0) {
+            fail_msg("%s: %s", test_way_names[way], err.text);
+        }
+        features[way] = test_floats(d);
+        grads[way] = test_floats(n);
+        test_net_forward(&net, params, images, NULL, features[way], NULL);
+        assert_true(test_net_backward(&net, dfeatures, grads[way]));
+        test_net_fini(&net);
+        if (way == WAY_ONEDNN || !features[WAY_ONEDNN]) {
+            continue;
+        }
+        double off = test_distance(features[way], features[WAY_ONEDNN], d);
+        double slope = test_distance(grads[way], grads[WAY_ONEDNN], n);
+        print_message("    %s: features off by %.2g, gradient by %.2g\n", test_way_names[way], off, slope);
+        assert_true(off <= most[way][0] && slope <= most[way][1]);
+        assert_true(slope >= least[way]);
+    }
+    for (enum test_way way = WAY_ONEDNN; way < WAYS; way++) {
+        mem_free(features[way]);
+        mem_free(grads[way]);
+    }
+    mem_free(params);
+    mem_free(images);
+    mem_free(dfeatures);
     layout_free(layout);
 }
 
-/* The estimate is an upper one and not a wild one; forward-only nets hold a fraction of what training does; and between
- * the image and the pooled rows no map changes its layout. */
+static void what_is_not_there_is_refused(void **state)
+{
+    (void)state;
+    struct layout *layout = test_layout(&tiny); /* of width 8 */
+    struct net_plan *plan;
+    struct net_weights *weights;
+    struct net *net;
+    struct err err;
+    bool finite;
+    const struct compute plain = {0}, bf16 = {.precision = COMPUTE_BF16};
+    assert_int_equal(net_plan_new(layout, 0, true, &plain, &plan, &err), ERR_CONFIG);
+    assert_null(plan);
+    assert_int_equal(net_plan_new(layout, 2, true, &bf16, &plan, &err), ERR_CONFIG);
+    assert_non_null(strstr(err.text, "compute.precision"));
+    assert_int_equal(net_plan_new(layout, 2, false, &plain, &plan, &err), 0);
+    assert_int_equal(net_new(plan, NET_TRAIN, &net, &err), ERR_STATE);
+    net_plan_free(plan);
+    assert_int_equal(net_plan_new(layout, 2, true, &plain, &plan, &err), 0);
+    assert_int_equal(net_weights_new(plan, NET_BATCH, &weights, &err), 0);
+    assert_int_equal(net_new(plan, NET_BATCH, &net, &err), 0);
+    assert_int_equal(net_backward(net, weights, NULL, NULL, &finite, &err), ERR_STATE);
+    net_free(net);
+    net_weights_free(weights);
+    net_plan_free(plan);
+    layout_free(layout);
+}
+
+/* What is said before a net is built is what it holds, but for the scratch memory; forward-only nets hold a fraction of
+ * what training does. */
 static void memory_is_estimated(void **state)
 {
     (void)state;
@@ -407,14 +492,13 @@ static void memory_is_estimated(void **state)
         struct layout *layout = test_layout(&specs[i]);
         uint64_t bytes[3];
         for (int mode = NET_TRAIN; mode <= NET_EVAL; mode++) {
-            struct net *net;
-            assert_int_equal(net_new(layout, 16, (enum net_mode)mode, &net, NULL), 0);
-            bytes[mode] = net_bytes(net);
-            uint64_t estimate = net_memory(layout, 16, (enum net_mode)mode);
-            assert_true(bytes[mode] <= estimate);
-            assert_true(estimate <= 3 * bytes[mode] + (16u << 20));
-            assert_true(net_reorders(net) <= 2);
-            net_free(net);
+            struct test_net net;
+            assert_int_equal(test_net_new(layout, 16, (enum net_mode)mode, WAY_ONEDNN, &net, NULL), 0);
+            uint64_t said;
+            bytes[mode] = net_bytes(net.net);
+            assert_int_equal(net_memory(net.plan, (enum net_mode)mode, &said, NULL), 0);
+            assert_true(said <= bytes[mode] && bytes[mode] - said < 16u << 20);
+            test_net_fini(&net);
         }
         assert_true(bytes[NET_BATCH] < bytes[NET_TRAIN] / 3);
         layout_free(layout);
@@ -448,36 +532,35 @@ static void memory_runs_out(void **state)
                               .input = 8,
                               .features = 4};
     struct layout *layout = test_layout(&spec);
-    struct net *net = NULL;
-    struct err err;
-    int rc = ERR_NOMEM;
-    uint64_t n = 0;
-    while (rc != 0) {
-        mem_fail_after(++n);
-        rc = net_new(layout, 2, NET_TRAIN, &net, &err);
-        mem_fail_after(0);
-        assert_true(rc == 0 ? net != NULL : rc == ERR_NOMEM && net == NULL);
+    for (enum test_way way = WAY_ONEDNN; way <= WAY_OPENBLAS; way++) {
+        struct test_net net;
+        struct err err;
+        int rc = ERR_NOMEM;
+        uint64_t n = 0;
+        while (rc != 0) {
+            mem_fail_after(++n);
+            rc = test_net_new(layout, 2, NET_TRAIN, way, &net, &err);
+            mem_fail_after(0);
+            assert_true(rc == 0 ? net.net != NULL : rc == ERR_NOMEM && net.net == NULL);
+        }
+        assert_true(n > 30);
+        test_net_fini(&net);
     }
-    assert_true(n > 50);
-    net_free(net);
     layout_free(layout);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(op_convolution),
-        cmocka_unit_test(op_batch_norm),
-        cmocka_unit_test(op_batch_norm_relu),
-        cmocka_unit_test(op_max_pool),
-        cmocka_unit_test(op_sum),
+        cmocka_unit_test(operations),
         cmocka_unit_test(small_stem),
         cmocka_unit_test(large_stem),
         cmocka_unit_test(identity_shortcuts),
         cmocka_unit_test(bottleneck),
         cmocka_unit_test(modes_agree),
-        cmocka_unit_test(backward_accumulates),
-        cmocka_unit_test(forward_nets_refuse_backward),
+        cmocka_unit_test(backward_overwrites),
+        cmocka_unit_test(ways_agree),
+        cmocka_unit_test(what_is_not_there_is_refused),
         cmocka_unit_test(memory_is_estimated),
         cmocka_unit_test(operations_are_counted),
         cmocka_unit_test(memory_runs_out),

@@ -1,0 +1,31 @@
+/* Which method runs a pass fastest here, found by trying. What was measured is kept as text, under a line that names
+ * processor and library, so that a site measures once and runs the same kernels, and so the same bits, ever after. */
+#ifndef STARLING_NN_CHOICES_H
+#define STARLING_NN_CHOICES_H
+
+#include "client/nn/conv.h"
+#include "common/base/buf.h"
+
+struct choice {
+    struct conv_shape shape;
+    enum conv_pass pass;
+    double direct, winograd, bf16; /* nanoseconds; 0: does not exist here, or was not accurate */
+};
+
+struct choices {
+    struct choice *all;
+    uint32_t count, cap;
+    uint32_t measured; /* of them in this process */
+};
+
+/* The processor and the library: "AMD EPYC 9555; oneDNN 2.6.3, AVX-512 with bf16". */
+void choices_machine(char *out, size_t size);
+/* Takes over what was measured on this machine with this library; other text is no error, and is ignored. */
+int choices_parse(struct choices *choices, const char *text, struct err *err);
+int choices_text(const struct choices *choices, struct buf *out);
+/* shape: f32 maps. Measures where nothing is known. */
+int choices_find(struct choices *choices, const struct conv_shape *shape, enum conv_pass pass,
+                 const struct choice **out, struct err *err);
+void choices_fini(struct choices *choices);
+
+#endif

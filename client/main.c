@@ -4,8 +4,11 @@
 #include "common/base/disk.h"
 #include "common/config/flags.h"
 
+#include <linux/ioprio.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define PRINT_MAX ((size_t)1 << 18)
@@ -99,8 +102,13 @@ static int print_config(const struct option_set *set, const struct client_option
 
 /* What belongs to the whole process: a server that goes away and a file that may not grow are errors of one write, not
  * deaths. */
-static void prepare_process(void)
+static void prepare_process(uint32_t nice_level)
 {
+    /* The machine has other work. A container that forbids this costs nothing but politeness. */
+    if (nice_level > 0) {
+        (void)setpriority(PRIO_PROCESS, 0, (int)nice_level);
+        (void)syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0));
+    }
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGXFSZ, SIG_IGN);
 }
@@ -109,7 +117,7 @@ static int run(const struct client_options *options, struct err *err)
 {
     struct log_fd sink = {.fd = STDERR_FILENO, .json = options->log.format == 1};
     const struct log log = {.emit = log_fd_emit, .ctx = &sink, .least = (enum log_level)options->log.level};
-    prepare_process();
+    prepare_process(options->nice);
     int rc = client_run(options, &log, err);
     if (rc && sink.json) {
         log_event(&log, LOG_LEVEL_ERROR, "failed", "reason=\"%s\"", err->text);

@@ -6,6 +6,9 @@
 #include <stddef.h>
 
 static const char *const formats[] = {"text", "json", NULL};
+static const char *const backends[] = {"auto", "onednn", "openblas", NULL};
+static const char *const precisions[] = {"auto", "f32", "bf16", NULL};
+static const char *const winograds[] = {"auto", "off", NULL};
 static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
 
 #define AT(field)   .offset = offsetof(struct client_options, field)
@@ -23,6 +26,16 @@ static const struct option options[] = {
      .help = "Folder of what is kept between rounds and restarts, and of decoded images. Empty: starling-client-NAME in the working folder."},
     {"threads", OPTION_U32, AT(threads), .least = 0, .most = 256, .standard = "0",
      .help = "To train with; 0: all processors."},
+    {"nice", OPTION_U32, AT(nice), .least = 0, .most = 19, .standard = "10",
+     .help = "How far to stand back behind other programs of this machine (nice); above 0 the disk is left to them too."},
+    {"compute.backend", OPTION_CHOICE, AT(compute.backend), .choices = backends, .standard = "auto",
+     .help = "What computes convolutions; auto: oneDNN where it was built in."},
+    {"compute.precision", OPTION_CHOICE, AT(compute.precision), .choices = precisions, .standard = "auto",
+     .help = "Of maps and products; parameters, sums and what is sent are f32 in any case. auto: bf16 where this processor has it and a test at the start finds it faster and right."},
+    {"compute.winograd", OPTION_CHOICE, AT(compute.winograd), .choices = winograds, .standard = "auto",
+     .help = "Fewer multiplications for 3x3 convolutions in f32, with a little more rounding. auto: where a test at the start finds it faster and right."},
+    {"compute.kernels", OPTION_TEXT, TEXT(compute.kernels),
+     .help = "File of what those tests measured. While it stays, so do the kernels, and so does every bit of a repeated round. Empty: kernels in the state folder."},
     {"stay", OPTION_BOOL, AT(stay), .standard = "false",
      .help = "Whether to stay connected after the last round, instead of ending with exit code 0."},
     {"log.format", OPTION_CHOICE, AT(log.format), .choices = formats, .standard = "text",

@@ -59,27 +59,24 @@ static void stop(struct decode *decode, int rc, const char *text)
     atomic_store(&decode->stop, true);
 }
 
-/* Pixels of one file into `slot`. ERR_NOMEM, or another error that concerns this file alone. */
-static int decode_file(struct decode *decode, const char *path, uint8_t *slot, struct err *err)
+int dataset_decode(const char *folder, const char *path, uint32_t side, uint8_t *out, bool *unread, struct err *err)
 {
     char full[DISK_PATH_MAX];
     uint8_t *data = NULL;
     size_t len = 0;
     struct image image = {0};
-    int rc = disk_join(full, decode->options->folder, path);
-    if (rc) {
+    *unread = false;
+    if (disk_join(full, folder, path)) {
         return err_set(err, ERR_DATA, "the path is too long");
     }
-    rc = disk_load(&disk_posix, full, IMAGE_FILE_MAX, &data, &len, err);
+    int rc = disk_load(&disk_posix, full, IMAGE_FILE_MAX, &data, &len, err);
     if (rc) {
-        if (rc != ERR_LIMIT && rc != ERR_NOMEM) {
-            atomic_store(&decode->unreadable, true);
-        }
+        *unread = rc != ERR_LIMIT && rc != ERR_NOMEM;
         return rc;
     }
-    rc = image_decode(data, len, decode->options->side, &image, err);
+    rc = image_decode(data, len, side, &image, err);
     if (rc == 0) {
-        rc = image_square(&image, decode->options->side, slot);
+        rc = image_square(&image, side, out);
         image_free(&image);
     }
     mem_free(data);
@@ -113,7 +110,11 @@ static void *decode_work(void *argument)
         struct err err = {0};
         const char *path = decode->scan->files[i].path;
         uint8_t *slot = buffer ? buffer : decode->memory + slot_bytes(options) * i;
-        int rc = decode_file(decode, path, slot, &err);
+        bool unread;
+        int rc = dataset_decode(options->folder, path, options->side, slot, &unread, &err);
+        if (unread) {
+            atomic_store(&decode->unreadable, true);
+        }
         if (rc == ERR_NOMEM) {
             stop(decode, rc, err.text);
         } else if (rc) {

@@ -28,6 +28,10 @@ struct dataset_options {
 int dataset_open(const struct dataset_options *options, struct dataset **out, struct err *err);
 void dataset_close(struct dataset *dataset);
 
+/* One file as it would stand in a dataset: out [side, side, 3]. ERR_NOMEM, or another error that concerns this file
+ * alone; *unread when its bytes could not be read at all. */
+int dataset_decode(const char *folder, const char *path, uint32_t side, uint8_t *out, bool *unread, struct err *err);
+
 uint32_t dataset_count(const struct dataset *dataset);   /* readable images */
 uint32_t dataset_skipped(const struct dataset *dataset); /* broken ones */
 uint32_t dataset_side(const struct dataset *dataset);

@@ -58,34 +58,50 @@ void buffers_release(struct buffers *buffers, int buffer)
     buffers->all[buffer].users--;
 }
 
+#define LINE 64u
+
+static size_t rounded(size_t bytes)
+{
+    return (bytes + LINE - 1) / LINE * LINE;
+}
+
 uint64_t buffers_bytes(const struct buffers *buffers)
 {
     uint64_t sum = 0;
     for (int i = 0; i < buffers->count; i++) {
-        sum += buffers->all[i].bytes;
+        sum += rounded(buffers->all[i].bytes);
     }
     return sum;
 }
 
-int buffers_allocate(struct buffers *buffers, struct err *err)
+int buffers_allocate(struct buffers *buffers, const struct buffers *lender, struct err *err)
 {
+    uint64_t all = buffers_bytes(buffers);
+    size_t offset = 0;
     for (int i = 0; i < buffers->count; i++) {
-        if (!(buffers->all[i].data = mem_new_aligned(buffers->all[i].bytes, 1))) {
-            return err_set(err, ERR_NOMEM, "out of memory (%zu bytes for the network)", buffers->all[i].bytes);
-        }
+        buffers->all[i].offset = offset;
+        offset += rounded(buffers->all[i].bytes);
     }
-    return 0;
+    if (lender && buffers_bytes(lender) >= all) {
+        buffers->arena = lender->arena;
+        buffers->borrowed = true;
+        return 0;
+    }
+    buffers->arena = mem_new_aligned(all, 1);
+    return buffers->arena
+               ? 0
+               : err_set(err, ERR_NOMEM, "out of memory (%llu bytes for the network)", (unsigned long long)all);
 }
 
 void *buffers_data(const struct buffers *buffers, int buffer)
 {
-    return buffer == BUFFER_NONE ? NULL : buffers->all[buffer].data;
+    return buffer == BUFFER_NONE ? NULL : buffers->arena + buffers->all[buffer].offset;
 }
 
 void buffers_fini(struct buffers *buffers)
 {
-    for (int i = 0; i < buffers->count; i++) {
-        mem_free(buffers->all[i].data);
+    if (!buffers->borrowed) {
+        mem_free(buffers->arena);
     }
     mem_free(buffers->all);
     *buffers = (struct buffers){0};

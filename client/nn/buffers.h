@@ -1,6 +1,6 @@
 /* The memory of a net. While it is planned, buffers are only numbers that remember how large they must become, and one
- * whose users have all gone may be taken again; buffers_allocate then makes each once, and from there on nothing is
- * allocated. */
+ * whose users have all gone may be taken again; buffers_allocate then makes them all at once, and from there on nothing
+ * is allocated. */
 #ifndef STARLING_NN_BUFFERS_H
 #define STARLING_NN_BUFFERS_H
 
@@ -17,9 +17,11 @@ struct buffers {
         size_t bytes;
         int users; /* 0: it may be taken again */
         bool pooled;
-        void *data;
+        size_t offset;
     } * all;
     int count, cap;
+    uint8_t *arena; /* all of them, one behind the other */
+    bool borrowed;
 };
 
 /* A buffer of its own. */
@@ -30,7 +32,8 @@ int buffers_acquire(struct buffers *buffers, size_t bytes, int *buffer, struct e
 void buffers_share(struct buffers *buffers, int buffer);
 void buffers_release(struct buffers *buffers, int buffer);
 uint64_t buffers_bytes(const struct buffers *buffers);
-int buffers_allocate(struct buffers *buffers, struct err *err);
+/* lender: NULL, or buffers that are not in use at the same time, whose memory is taken where it is large enough. */
+int buffers_allocate(struct buffers *buffers, const struct buffers *lender, struct err *err);
 /* NULL for BUFFER_NONE. */
 void *buffers_data(const struct buffers *buffers, int buffer);
 void buffers_fini(struct buffers *buffers);

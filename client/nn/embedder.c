@@ -45,7 +45,7 @@ static int new_place(struct embedder *embedder, struct place *place, struct err 
     if (!place->images || !place->backbone || !place->features) {
         return err_set(err, ERR_NOMEM, "out of memory");
     }
-    return net_new(embedder->plan, NET_EVAL, &place->net, err);
+    return net_new(embedder->plan, NET_EVAL, NULL, &place->net, err);
 }
 
 static int load(struct embedder *embedder, const float *params, struct err *err)

@@ -28,11 +28,11 @@ struct group {
 
 /* What one worker needs to work on one group at a time. */
 struct place {
-    struct net *query, *key;
-    float *images;   /* [size, 3, input, input] */
-    float *features; /* [size, d] */
-    float *dq;       /* [size, d] */
-    float *scratch;  /* of the losses */
+    struct net *query, *key; /* in the same memory */
+    float *images;           /* [size, 3, input, input] */
+    float *features;         /* [size, d] */
+    float *dq;               /* [size, d] */
+    float *scratch;          /* of the losses */
 };
 
 struct moco {
@@ -48,7 +48,6 @@ struct moco {
     struct group *groups;
     const float **grads; /* of the groups */
     float *query, *key;  /* native */
-    float *first_key;    /* [total], in the layout's order: the key encoder as the round began */
     float *velocity;     /* native, trained ones */
     float *keys;         /* [batch, d], in the batch's order */
     uint32_t *order;     /* [batch], the shuffle of this step */
@@ -56,7 +55,7 @@ struct moco {
     struct negatives negatives;
     float *remote; /* [remote_rows, d] */
     uint32_t remote_rows;
-    float matching_weight;
+    struct moco_round round; /* as it was begun */
     uint64_t step;
     const uint32_t *images; /* of the step that runs, as are the next three */
     const float *view1, *view2;
@@ -134,9 +133,9 @@ static int new_places(struct moco *moco, struct err *err)
         if (!place->images || !place->features || !place->dq || !place->scratch) {
             return out_of_memory(err);
         }
-        int rc = net_new(moco->plan, NET_TRAIN, &place->query, err);
+        int rc = net_new(moco->plan, NET_TRAIN, NULL, &place->query, err);
         if (rc == 0) {
-            rc = net_new(moco->plan, NET_BATCH, &place->key, err);
+            rc = net_new(moco->plan, NET_BATCH, place->query, &place->key, err);
         }
         if (rc != 0) {
             return rc;
@@ -151,11 +150,10 @@ static int new_state(struct moco *moco, struct err *err)
     uint32_t d = layout->spec.features;
     moco->query = floats(moco->plan->total, 1);
     moco->key = floats(moco->plan->total, 1);
-    moco->first_key = floats(layout->total, 1);
     moco->velocity = floats(moco->plan->trainable_end, 1);
     moco->keys = floats(moco->options.batch, d);
     moco->order = mem_new(moco->options.batch, sizeof *moco->order);
-    if (!moco->query || !moco->key || !moco->first_key || !moco->velocity || !moco->keys || !moco->order) {
+    if (!moco->query || !moco->key || !moco->velocity || !moco->keys || !moco->order) {
         return out_of_memory(err);
     }
     int rc;
@@ -194,6 +192,31 @@ int moco_new(const struct layout *layout, const struct moco_options *options, st
     return 0;
 }
 
+int moco_memory(const struct layout *layout, const struct moco_options *options, uint64_t *bytes, struct err *err)
+{
+    struct compute compute = options->compute;
+    struct net_plan *plan;
+    uint64_t net;
+    *bytes = 0;
+    compute.choices = NULL;
+    int rc = check_options(options, err);
+    rc = rc ? rc : net_plan_new(layout, options->batch / options->bn_groups, true, &compute, &plan, err);
+    if (rc != 0) {
+        return rc;
+    }
+    rc = net_memory(plan, NET_TRAIN, &net, err); /* the key encoder's net lies in the same memory */
+    if (rc == 0) {
+        uint64_t places = options->threads < options->bn_groups ? options->threads : options->bn_groups;
+        uint64_t vectors = 4 + (uint64_t)options->bn_groups; /* both encoders, velocity, prepared weights, gradients */
+        uint64_t rows = 2 * (uint64_t)options->queue + options->batch;
+        uint64_t logits = (uint64_t)options->batch / options->bn_groups * 3 * (options->queue + 1);
+        *bytes = places * (net + logits * sizeof(float)) +
+                 (vectors * plan->total + rows * layout->spec.features) * sizeof(float);
+    }
+    net_plan_free(plan);
+    return rc;
+}
+
 void moco_free(struct moco *moco)
 {
     if (!moco) {
@@ -207,8 +230,8 @@ void moco_free(struct moco *moco)
     }
     for (uint32_t i = 0; moco->places && i < moco->places_count; i++) {
         struct place *place = &moco->places[i];
-        net_free(place->query);
         net_free(place->key);
+        net_free(place->query);
         mem_free(place->images);
         mem_free(place->features);
         mem_free(place->dq);
@@ -222,7 +245,6 @@ void moco_free(struct moco *moco)
     mem_free(moco->places);
     mem_free(moco->query);
     mem_free(moco->key);
-    mem_free(moco->first_key);
     mem_free(moco->velocity);
     mem_free(moco->keys);
     mem_free(moco->order);
@@ -277,6 +299,21 @@ size_t moco_carry_bytes(const struct moco *moco)
     return sizeof(float) * (queue_floats(moco) + moco->queue.rows + moco->layout->total);
 }
 
+/* The key encoder as the round began: it has followed what the aggregated query encoder did since the carry's. */
+static void first_key(const struct moco *moco, float *out)
+{
+    const struct moco_round *round = &moco->round;
+    if (!round->carry) {
+        memcpy(out, round->params, moco->layout->total * sizeof *out);
+        return;
+    }
+    const float *key = (const float *)round->carry + queue_floats(moco) + moco->queue.rows;
+    double stays = pow((double)moco->options.key_momentum, (double)round->carry_steps);
+    for (uint64_t i = 0; i < moco->layout->total; i++) {
+        out[i] = (float)(stays * (double)key[i] + (1 - stays) * (double)round->params[i]);
+    }
+}
+
 void moco_carry_save(const struct moco *moco, void *out)
 {
     const struct queue *queue = &moco->queue;
@@ -286,7 +323,7 @@ void moco_carry_save(const struct moco *moco, void *out)
         memcpy(rows + (size_t)i * queue->d, queue_row(queue, i), queue->d * sizeof *rows);
         images[i] = queue_image(queue, i);
     }
-    memcpy(images + queue->rows, moco->first_key, moco->layout->total * sizeof *moco->first_key);
+    first_key(moco, (float *)(void *)(images + queue->rows));
 }
 
 int moco_carry_check(const struct moco *moco, const void *carry, size_t bytes, struct err *err)
@@ -303,43 +340,37 @@ int moco_carry_check(const struct moco *moco, const void *carry, size_t bytes, s
     return rc;
 }
 
-/* The queue comes back, and the key encoder follows what the aggregated query encoder has done since. */
-static void load_carry(struct moco *moco, const void *carry, const float *params, uint64_t steps)
-{
-    const float *rows = carry, *key = rows + queue_floats(moco) + moco->queue.rows;
-    double stays = pow((double)moco->options.key_momentum, (double)steps);
-    queue_push(&moco->queue, rows, (const uint32_t *)(const void *)(rows + queue_floats(moco)), moco->queue.rows);
-    for (uint64_t i = 0; i < moco->layout->total; i++) {
-        moco->first_key[i] = (float)(stays * (double)key[i] + (1 - stays) * (double)params[i]);
-    }
-}
-
 int moco_begin(struct moco *moco, const struct moco_round *round, struct err *err)
 {
     uint32_t d = moco->layout->spec.features, m = round->m;
-    uint64_t total = moco->layout->total;
-    int rc = queue_check_rows(round->remote, m, d, "remote features", err);
+    float *key = floats(moco->layout->total, 1);
+    int rc = key ? queue_check_rows(round->remote, m, d, "remote features", err) : out_of_memory(err);
     if (rc == 0 && m != moco->remote_rows) {
         rc = resize_remote(moco, m, err);
     }
     if (rc != 0) {
+        mem_free(key);
         return rc;
     }
     if (m > 0) {
         memcpy(moco->remote, round->remote, (size_t)m * d * sizeof *round->remote);
     }
     moco->remote_rows = m;
-    moco->matching_weight = round->matching_weight;
+    moco->round = *round;
     moco->step = round->first_step;
     memset(moco->velocity, 0, moco->plan->trainable_end * sizeof *moco->velocity);
     if (round->carry) {
-        load_carry(moco, round->carry, round->params, round->carry_steps);
+        const float *rows = round->carry;
+        const uint32_t *images = (const uint32_t *)(const void *)(rows + queue_floats(moco));
+        queue_push(&moco->queue, rows, images, moco->queue.rows);
     } else {
-        memcpy(moco->first_key, round->params, total * sizeof *round->params);
         queue_reset(&moco->queue, moco->options.seed);
     }
+    first_key(moco, key);
     rc = net_pack(moco->plan, round->params, moco->query, err);
-    return rc ? rc : net_pack(moco->plan, moco->first_key, moco->key, err);
+    rc = rc ? rc : net_pack(moco->plan, key, moco->key, err);
+    mem_free(key);
+    return rc;
 }
 
 /* Phase 1. */
@@ -389,13 +420,13 @@ static void losses_of_group(struct moco *moco, struct place *place, uint32_t ite
     loss_contrast(B, d, place->features, keys, &negatives, o->temperature, place->dq, &group->contrast,
                   &group->accuracy, place->scratch);
     group->matching = 0;
-    bool matches = m > 0 && moco->matching_weight > 0;
+    bool matches = m > 0 && moco->round.matching_weight > 0;
     if (matches && o->matching == MOCO_MATCHING_ENTROPY) {
         loss_matching_entropy(B, d, m, place->features, moco->remote, neighbours, o->matching_temperature,
-                              moco->matching_weight, place->dq, &group->matching, place->scratch);
+                              moco->round.matching_weight, place->dq, &group->matching, place->scratch);
     } else if (matches && o->matching == MOCO_MATCHING_POSITIVES) {
         loss_matching_positives(B, d, m, place->features, keys, moco->remote, &negatives, neighbours,
-                                o->matching_temperature, moco->matching_weight, place->dq, &group->matching,
+                                o->matching_temperature, moco->round.matching_weight, place->dq, &group->matching,
                                 place->scratch);
     }
     for (size_t i = 0; i < (size_t)B * d; i++) {

@@ -38,6 +38,8 @@ struct moco;
  * vector a group, and two nets of batch / bn_groups images a thread. ERR_NOMEM, ERR_CONFIG, ERR_FAILED. */
 int moco_new(const struct layout *layout, const struct moco_options *options, struct moco **out, struct err *err);
 void moco_free(struct moco *moco);
+/* Bytes that moco_new will take with these options, without scratch memory and without what measured choices change. */
+int moco_memory(const struct layout *layout, const struct moco_options *options, uint64_t *bytes, struct err *err);
 
 /* What a site carries from one round to the next, in this order, without gaps: the rows of its queue, oldest first, f32
  * [K, d]; the images that they show, u32 [K]; the key encoder as the round began, f32 [total]. */
@@ -63,7 +65,8 @@ struct moco_round {
     float matching_weight; /* this round's; the ramp is the caller's */
     uint64_t first_step;   /* number of the first step, for draws */
 };
-/* Begins a local round; velocity := 0. ERR_DATA when a remote row is not of unit length; ERR_NOMEM. */
+/* Begins a local round; velocity := 0. params and carry are kept by reference until the next one begins. ERR_DATA when
+ * a remote row is not of unit length; ERR_NOMEM. */
 int moco_begin(struct moco *moco, const struct moco_round *round, struct err *err);
 /* view1, view2: [batch, 3, input, input]; images: [batch], which image of the folder each row shows, so that older keys
  * of it are no negatives; NULL: not known. In this order: keys by the key encoder, features and gradient by the query

@@ -104,7 +104,8 @@ int net_memory(const struct net_plan *plan, enum net_mode mode, uint64_t *bytes,
     return rc;
 }
 
-int net_new(const struct net_plan *plan, enum net_mode mode, struct net **out, struct err *err)
+int net_new(const struct net_plan *plan, enum net_mode mode, const struct net *lender, struct net **out,
+            struct err *err)
 {
     *out = NULL;
     struct net *net = mem_new(1, sizeof *net);
@@ -115,7 +116,7 @@ int net_new(const struct net_plan *plan, enum net_mode mode, struct net **out, s
     int rc = sketch(plan, mode, net, err);
     rc = rc ? rc : new_kernels(net, &scratch, err);
     rc = rc ? rc : buffers_new(&net->buffers, scratch, &net->scratch, err);
-    rc = rc ? rc : buffers_allocate(&net->buffers, err);
+    rc = rc ? rc : buffers_allocate(&net->buffers, lender ? &lender->buffers : NULL, err);
     rc = rc ? rc : head_init(&net->head, plan, mode == NET_TRAIN, err);
     if (rc == 0) {
         net->pooled = mem_new_aligned(pooled, sizeof(float));

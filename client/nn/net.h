@@ -30,8 +30,11 @@ uint64_t net_weights_bytes(const struct net_weights *weights);
 
 struct net;
 
-/* Keeps the plan by reference. NET_TRAIN and NET_BATCH want a plan that trains. ERR_NOMEM, ERR_FAILED. */
-int net_new(const struct net_plan *plan, enum net_mode mode, struct net **out, struct err *err);
+/* Keeps the plan by reference. NET_TRAIN and NET_BATCH want a plan that trains. lender: NULL, or a net whose memory is
+ * used as well, so that the two take turns: what one has computed is lost when the other runs. It is freed last.
+ * ERR_NOMEM, ERR_FAILED. */
+int net_new(const struct net_plan *plan, enum net_mode mode, const struct net *lender, struct net **out,
+            struct err *err);
 void net_free(struct net *net);
 /* Bytes of maps, gradients and scratch memory. */
 uint64_t net_bytes(const struct net *net);

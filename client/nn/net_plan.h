@@ -12,7 +12,7 @@
 #include "common/vec/layout.h"
 
 enum compute_backend { COMPUTE_AUTO, COMPUTE_ONEDNN, COMPUTE_OPENBLAS };
-enum compute_precision { COMPUTE_F32, COMPUTE_BF16, COMPUTE_ANY };
+enum compute_precision { COMPUTE_ANY, COMPUTE_F32, COMPUTE_BF16 };
 
 struct compute {
     enum compute_backend backend;

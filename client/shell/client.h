@@ -15,8 +15,15 @@ struct client_options {
     char name[NAME_MAX_BYTES]; /* empty: the host's name */
     char state[1024];          /* empty: starling-client-NAME in the working folder */
     uint32_t threads;          /* 0: all processors */
-    bool stay;                 /* after the run is done */
-    bool new_run;              /* forget the state of another run */
+    uint32_t nice;             /* 0 to 19 */
+    struct {
+        uint32_t backend;   /* enum compute_backend */
+        uint32_t precision; /* enum compute_precision */
+        uint32_t winograd;  /* 0 auto, 1 off */
+        char kernels[1024]; /* file of measured choices; empty: in the state folder */
+    } compute;
+    bool stay;    /* after the run is done */
+    bool new_run; /* forget the state of another run */
     struct {
         uint32_t format;
         uint32_t level;

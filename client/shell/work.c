@@ -2,7 +2,58 @@
  * thread says so and tries again, until the round is over. */
 #include "client/shell/work.h"
 
+#include "client/shell/kernels.h"
 #include "common/base/mem.h"
+
+static int check_memory(const struct work *work, const struct trainer_options *options, struct err *err)
+{
+    uint64_t needed, available = memory_available();
+    int rc = trainer_memory(work->plan, work->layout, options, &needed, err);
+    if (rc != 0) {
+        return rc;
+    }
+    log_event(work->log, LOG_LEVEL_INFO, "encoder_planned",
+              "parameters=%llu threads=%u memory_bytes=%llu waits_for=\"the encoder's kernels\"",
+              (unsigned long long)work->layout->total, options->threads, (unsigned long long)needed);
+    if (available > 0 && needed > available) {
+        return err_set(err, ERR_NOMEM,
+                       "training needs %.1f GB of memory and %.1f GB are free: give this site fewer threads, or the "
+                       "plan a smaller batch, more bn_groups or a smaller model",
+                       (double)needed * 1e-9, (double)available * 1e-9);
+    }
+    return 0;
+}
+
+/* This takes seconds for a large encoder. */
+static int build_trainer(struct work *work, struct err *err)
+{
+    const struct client_options *options = work->options;
+    struct trainer_options wanted = {.name = options->name,
+                                     .threads = options->threads,
+                                     .log = work->log,
+                                     .compute = {.backend = (enum compute_backend)options->compute.backend,
+                                                 .precision = (enum compute_precision)options->compute.precision,
+                                                 .winograd = options->compute.winograd == 0}};
+    int rc = check_memory(work, &wanted, err);
+    if (rc != 0) {
+        return rc;
+    }
+    char path[DISK_PATH_MAX], text[128];
+    struct kernels kernels;
+    if (disk_join(path, work->state->folder, "kernels")) {
+        return err_set(err, ERR_LIMIT, "%s: the path is too long", work->state->folder);
+    }
+    kernels_open(options->compute.kernels[0] ? options->compute.kernels : path, work->log, &kernels);
+    wanted.compute.choices = &kernels.choices;
+    rc = trainer_new(work->plan, work->layout, work->dataset, &wanted, &work->trainer, err);
+    uint32_t measured = kernels.choices.measured;
+    kernels_close(&kernels);
+    if (rc == 0) {
+        trainer_text(work->trainer, text, sizeof text);
+        log_event(work->log, LOG_LEVEL_INFO, "encoder_ready", "kernels=\"%s\" measured=%u", text, measured);
+    }
+    return rc;
+}
 
 int work_prepare(struct work *work, const struct hash128 *run, const struct hash128 *plan_hash, uint64_t *images,
                  struct err *err)
@@ -17,14 +68,7 @@ int work_prepare(struct work *work, const struct hash128 *run, const struct hash
     };
     int rc = state_begin(work->state, run, plan_hash, err);
     rc = rc ? rc : dataset_open(&options, &work->dataset, err);
-    if (rc == 0) { /* This takes seconds for a large encoder. */
-        log_event(work->log, LOG_LEVEL_INFO, "encoder_planned",
-                  "parameters=%llu threads=%u waits_for=\"the encoder's kernels\"",
-                  (unsigned long long)work->layout->total, work->options->threads);
-    }
-    rc = rc ? rc
-            : trainer_new(work->plan, work->layout, work->dataset, work->options->name, work->options->threads,
-                          work->log, &work->trainer, err);
+    rc = rc ? rc : build_trainer(work, err);
     *images = rc ? 0 : dataset_count(work->dataset);
     return rc;
 }

@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define PROCESS_ARGS_MAX 16
+#define PROCESS_ARGS_MAX 20
 
 struct process {
     char name[32];

@@ -40,6 +40,7 @@ struct member {
 struct federation {
     struct demo *demo;
     char config[DISK_PATH_MAX], address_file[DISK_PATH_MAX];
+    char kernels[DISK_PATH_MAX + 32]; /* "compute.kernels=..." */
     struct member server, *clients;
     struct process **all; /* the server, then the clients */
     uint32_t count;       /* clients */
@@ -111,6 +112,21 @@ static int client_init(struct federation *fed, uint32_t i, struct err *err)
     return code ? code : folder_make(fed->demo->workdir, part, member->state, err);
 }
 
+/* One file for all clients, and for every demo on this machine: the same kernels, so the same bits. */
+static void choose_kernels(struct federation *fed)
+{
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    char folder[DISK_PATH_MAX];
+    int n = cache && cache[0] == '/' ? snprintf(folder, sizeof folder, "%s/starling", cache)
+            : home && home[0] == '/' ? snprintf(folder, sizeof folder, "%s/.cache/starling", home)
+                                     : -1;
+    if (n < 0 || (size_t)n >= sizeof folder || disk_make_folder(&disk_posix, folder, NULL) != 0 ||
+        access(folder, W_OK) != 0) {
+        (void)snprintf(folder, sizeof folder, "%s", fed->demo->workdir);
+    }
+    (void)snprintf(fed->kernels, sizeof fed->kernels, "compute.kernels=%s/kernels", folder);
+}
+
 static int federation_init(struct federation *fed, struct demo *demo, struct err *err)
 {
     char logs[DISK_PATH_MAX];
@@ -125,6 +141,7 @@ static int federation_init(struct federation *fed, struct demo *demo, struct err
         fed->all[i + 1] = &fed->clients[i].process;
     }
     int code = write_config(fed, err);
+    choose_kernels(fed);
     code = code ? code : folder_make(demo->workdir, "logs", logs, err);
     code = code ? code : member_init(fed, &fed->server, "starling-server", "server", err);
     for (uint32_t i = 0; i < fed->count; i++) {
@@ -151,10 +168,20 @@ static int start_server(struct federation *fed, struct err *err)
 
 static int start_client(struct federation *fed, struct member *member, struct err *err)
 {
-    char *args[] = {(char *)"starling-client", (char *)"--server", fed->demo->address,
-                    (char *)"--images",        member->images,     (char *)"--name",
-                    member->process.name,      (char *)"--state",  member->state,
-                    (char *)"--threads",       member->threads,    NULL};
+    char *args[] = {(char *)"starling-client",
+                    (char *)"--server",
+                    fed->demo->address,
+                    (char *)"--images",
+                    member->images,
+                    (char *)"--name",
+                    member->process.name,
+                    (char *)"--state",
+                    member->state,
+                    (char *)"--threads",
+                    member->threads,
+                    (char *)"--set",
+                    fed->kernels,
+                    NULL};
     memcpy(member->process.args, args, sizeof args);
     return process_start(&member->process, err);
 }

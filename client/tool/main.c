@@ -19,6 +19,7 @@ static const struct {
     {"inspect", verb_inspect, "shows what a model file holds"},
     {"draw-images", verb_draw_images, "draws a labelled set of images to try things on"},
     {"import-cifar", verb_import_cifar, "unpacks the official CIFAR-10 or CIFAR-100 archive into folders"},
+    {"bench", verb_bench, "measures this machine: training steps, and augmented views"},
     {"split", verb_split, "deals a folder of images out to clients"},
 };
 #define VERBS (sizeof verbs / sizeof verbs[0])

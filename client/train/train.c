@@ -65,12 +65,12 @@ static uint64_t site_seed(const struct plan *plan, const char *name)
     return rng_mix(rng_mix(plan->seed) ^ load_u64(hash.bytes));
 }
 
-static struct moco_options moco_options_of(const struct plan *plan, uint32_t threads, uint64_t seed)
+static struct moco_options moco_options_of(const struct plan *plan, const struct trainer_options *options)
 {
     return (struct moco_options){
         .batch = plan->batch,
         .bn_groups = plan->bn_groups,
-        .threads = threads,
+        .threads = options->threads,
         .queue = plan->queue,
         .temperature = (float)plan->temperature,
         .key_momentum = (float)plan->key_momentum,
@@ -82,12 +82,20 @@ static struct moco_options moco_options_of(const struct plan *plan, uint32_t thr
                                                                      : MOCO_MATCHING_ENTROPY,
         .neighbours = plan->matching.neighbours,
         .matching_temperature = (float)plan->matching.temperature,
-        .seed = seed,
+        .seed = site_seed(plan, options->name),
+        .compute = options->compute,
     };
 }
 
-int trainer_new(const struct plan *plan, const struct layout *layout, const struct dataset *dataset, const char *name,
-                uint32_t threads, const struct log *log, struct trainer **out, struct err *err)
+int trainer_memory(const struct plan *plan, const struct layout *layout, const struct trainer_options *options,
+                   uint64_t *bytes, struct err *err)
+{
+    const struct moco_options moco = moco_options_of(plan, options);
+    return moco_memory(layout, &moco, bytes, err);
+}
+
+int trainer_new(const struct plan *plan, const struct layout *layout, const struct dataset *dataset,
+                const struct trainer_options *options, struct trainer **out, struct err *err)
 {
     *out = NULL;
     if (dataset_side(dataset) != plan->model.input) {
@@ -101,17 +109,22 @@ int trainer_new(const struct plan *plan, const struct layout *layout, const stru
     trainer->plan = plan;
     trainer->layout = layout;
     trainer->dataset = dataset;
-    trainer->log = log;
-    trainer->threads = threads;
-    trainer->seed = site_seed(plan, name);
-    struct moco_options options = moco_options_of(plan, threads, trainer->seed);
-    int rc = moco_new(layout, &options, &trainer->moco, err);
+    trainer->log = options->log;
+    trainer->threads = options->threads;
+    trainer->seed = site_seed(plan, options->name);
+    const struct moco_options moco = moco_options_of(plan, options);
+    int rc = moco_new(layout, &moco, &trainer->moco, err);
     if (rc) {
         trainer_free(trainer);
         return rc;
     }
     *out = trainer;
     return 0;
+}
+
+void trainer_text(const struct trainer *trainer, char *out, size_t size)
+{
+    moco_text(trainer->moco, out, size);
 }
 
 void trainer_free(struct trainer *trainer)

@@ -5,6 +5,7 @@
 #define STARLING_TRAIN_TRAIN_H
 
 #include "client/data/dataset.h"
+#include "client/nn/net_plan.h"
 #include "common/config/plan.h"
 #include "common/vec/layout.h"
 
@@ -42,10 +43,22 @@ struct train_progress {
     _Atomic bool cancel; /* set by another thread; train_round returns ERR_CANCELLED within one step */
 };
 
-/* Keeps plan, layout and dataset by reference. `name` is the site's: with plan->seed it names the site's random
- * streams. */
-int trainer_new(const struct plan *plan, const struct layout *layout, const struct dataset *dataset, const char *name,
-                uint32_t threads, const struct log *log, struct trainer **out, struct err *err);
+/* What is a site's own choice. */
+struct trainer_options {
+    const char *name; /* with plan->seed it names the site's random streams */
+    uint32_t threads;
+    struct compute compute;
+    const struct log *log;
+};
+
+/* Bytes that training will hold, before anything is built; measured choices may add or take some. */
+int trainer_memory(const struct plan *plan, const struct layout *layout, const struct trainer_options *options,
+                   uint64_t *bytes, struct err *err);
+/* Keeps plan, layout, dataset and log by reference. */
+int trainer_new(const struct plan *plan, const struct layout *layout, const struct dataset *dataset,
+                const struct trainer_options *options, struct trainer **out, struct err *err);
+/* The kernels that run: "onednn f32, Winograd in 36 of 59 passes". */
+void trainer_text(const struct trainer *trainer, char *out, size_t size);
 void trainer_free(struct trainer *trainer);
 int train_round(struct trainer *trainer, const struct train_job *job, struct train_progress *progress,
                 struct train_result *out, struct err *err);

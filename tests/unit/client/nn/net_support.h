@@ -55,7 +55,7 @@ static inline int test_net_from(struct net_plan *plan, enum net_mode mode, struc
 {
     *out = (struct test_net){.plan = plan};
     int rc = net_weights_new(plan, mode, &out->weights, err);
-    rc = rc ? rc : net_new(plan, mode, &out->net, err);
+    rc = rc ? rc : net_new(plan, mode, NULL, &out->net, err);
     out->native = mem_new_aligned(plan->total, sizeof(float));
     out->grad = mem_new_aligned(plan->trainable_end, sizeof(float));
     if (rc == 0 && (!out->native || !out->grad)) {

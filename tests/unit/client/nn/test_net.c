@@ -455,11 +455,11 @@ static void what_is_not_there_is_refused(void **state)
     assert_int_equal(net_plan_new(layout, 2, true, &bf16, &plan, &err), ERR_CONFIG);
     assert_non_null(strstr(err.text, "compute.precision"));
     assert_int_equal(net_plan_new(layout, 2, false, &plain, &plan, &err), 0);
-    assert_int_equal(net_new(plan, NET_TRAIN, &net, &err), ERR_STATE);
+    assert_int_equal(net_new(plan, NET_TRAIN, NULL, &net, &err), ERR_STATE);
     net_plan_free(plan);
     assert_int_equal(net_plan_new(layout, 2, true, &plain, &plan, &err), 0);
     assert_int_equal(net_weights_new(plan, NET_BATCH, &weights, &err), 0);
-    assert_int_equal(net_new(plan, NET_BATCH, &net, &err), 0);
+    assert_int_equal(net_new(plan, NET_BATCH, NULL, &net, &err), 0);
     assert_int_equal(net_backward(net, weights, NULL, NULL, &finite, &err), ERR_STATE);
     net_free(net);
     net_weights_free(weights);

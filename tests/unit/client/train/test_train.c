@@ -85,7 +85,8 @@ static struct trainer *trainer_of(struct world *w, const char *name, uint32_t th
 {
     struct trainer *trainer;
     struct err err = {0};
-    if (trainer_new(&w->plan, w->layout, w->dataset, name, threads, NULL, &trainer, &err)) {
+    if (trainer_new(&w->plan, w->layout, w->dataset, &(struct trainer_options){.name = name, .threads = threads},
+                    &trainer, &err)) {
         fail_msg("%s", err.text);
     }
     return trainer;
@@ -344,7 +345,9 @@ static void bad_jobs_are_refused(void **state)
     assert_int_equal(train_round(trainer, &w->job, &progress, &result, &err), ERR_DATA);
     trainer_free(trainer);
     w->plan.model.input = 16; /* not what the folder was read at */
-    assert_int_equal(trainer_new(&w->plan, w->layout, w->dataset, "x", 1, NULL, &trainer, &err), ERR_CONFIG);
+    assert_int_equal(trainer_new(&w->plan, w->layout, w->dataset, &(struct trainer_options){.name = "x", .threads = 1},
+                                 &trainer, &err),
+                     ERR_CONFIG);
     assert_null(trainer);
 }
 

@@ -1,0 +1,9 @@
+/* The parts of `starling bench`. */
+#ifndef STARLING_TOOL_BENCH_H
+#define STARLING_TOOL_BENCH_H
+
+int bench_step(int argc, char **argv);
+int bench_input(int argc, char **argv);
+double bench_now(void); /* seconds */
+
+#endif

@@ -78,6 +78,7 @@ int dataset_decode(const char *folder, const char *path, uint32_t side, uint8_t 
     if (rc == 0) {
         rc = image_square(&image, side, out);
         image_free(&image);
+        rc = rc ? err_set(err, rc, "%s", err_meaning(rc)) : 0;
     }
     mem_free(data);
     return rc;

@@ -223,40 +223,64 @@ static uint32_t tap_weight(const struct taps *taps, uint32_t k)
     return k == 0 ? taps->head : k + 1 == taps->count ? taps->tail : taps->middle;
 }
 
+/* One source row, weighed across: out [side, 3]; at most 255 * 2 * 65,535 each. */
+static void square_row(const uint8_t *row, uint32_t side, const struct taps *across, uint32_t *out)
+{
+    for (uint32_t x = 0; x < side; x++) {
+        const struct taps *taps = &across[x];
+        const uint8_t *p = row + (size_t)taps->first * 3;
+        uint32_t r = taps->head * p[0], g = taps->head * p[1], b = taps->head * p[2];
+        for (uint32_t i = 1; i < taps->count; i++) {
+            uint32_t weight = i + 1 == taps->count ? taps->tail : taps->middle;
+            p += 3;
+            r += weight * p[0];
+            g += weight * p[1];
+            b += weight * p[2];
+        }
+        out[x * 3] = r;
+        out[x * 3 + 1] = g;
+        out[x * 3 + 2] = b;
+    }
+}
+
 int image_square(const struct image *image, uint32_t side, uint8_t *out)
 {
     uint32_t from = image->width < image->height ? image->width : image->height;
     if (from == 0 || side == 0 || side > SIDE_MAX) {
         return ERR_DATA;
     }
-    size_t stride = (size_t)image->width * 3;
+    size_t stride = (size_t)image->width * 3, values = (size_t)side * 3;
+    struct taps *across = mem_new(side, sizeof *across);
+    uint32_t *row = mem_new(values, sizeof *row);
+    uint64_t *sums = mem_new(values, sizeof *sums);
+    int rc = across && row && sums ? 0 : ERR_NOMEM;
     const uint8_t *square =
         image->rgb + (size_t)((image->height - from) / 2) * stride + (size_t)((image->width - from) / 2) * 3;
-    for (uint32_t y = 0; y < side; y++) {
+    for (uint32_t x = 0; rc == 0 && x < side; x++) {
+        across[x] = taps_of(x, from, side);
+    }
+    uint32_t held = UINT32_MAX; /* the source row in `row`: neighbours share one */
+    for (uint32_t y = 0; rc == 0 && y < side; y++) {
         struct taps down = taps_of(y, from, side);
-        for (uint32_t x = 0; x < side; x++) {
-            struct taps across = taps_of(x, from, side);
-            uint64_t sum[3] = {0, 0, 0}, all = (uint64_t)down.total * across.total;
-            for (uint32_t j = 0; j < down.count; j++) {
-                const uint8_t *p = square + (down.first + j) * stride + (size_t)across.first * 3;
-                uint32_t row[3] = {0, 0, 0}; /* at most 255 * 2 * 65,535 */
-                for (uint32_t i = 0; i < across.count; i++, p += 3) {
-                    uint32_t weight = tap_weight(&across, i);
-                    row[0] += weight * p[0];
-                    row[1] += weight * p[1];
-                    row[2] += weight * p[2];
-                }
-                uint32_t weight = tap_weight(&down, j);
-                for (uint32_t c = 0; c < 3; c++) {
-                    sum[c] += (uint64_t)weight * row[c];
-                }
+        uint64_t all = (uint64_t)down.total * across[0].total;
+        for (uint32_t j = 0; j < down.count; j++) {
+            if (held != down.first + j) {
+                held = down.first + j;
+                square_row(square + held * stride, side, across, row);
             }
-            for (uint32_t c = 0; c < 3; c++) {
-                out[((size_t)y * side + x) * 3 + c] = (uint8_t)((sum[c] + all / 2) / all);
+            uint32_t weight = tap_weight(&down, j);
+            for (size_t i = 0; i < values; i++) {
+                sums[i] = (j == 0 ? 0 : sums[i]) + (uint64_t)weight * row[i];
             }
         }
+        for (size_t i = 0; i < values; i++) {
+            out[y * values + i] = (uint8_t)((sums[i] + all / 2) / all);
+        }
     }
-    return 0;
+    mem_free(across);
+    mem_free(row);
+    mem_free(sums);
+    return rc;
 }
 
 static int write_file(const char *path, const uint8_t *data, size_t len, struct err *err)

@@ -26,7 +26,8 @@ struct image {
 int image_decode(const uint8_t *file, size_t len, uint32_t at_least, struct image *out, struct err *err);
 void image_free(struct image *image);
 /* Area-averaged scaling (antialiased) so that the shortest side is `side`, then the middle square: out [side, side, 3].
- * Smaller images are enlarged by linear interpolation. ERR_DATA for an empty image or a side of 0 or above 65,535. */
+ * Smaller images are enlarged by linear interpolation. ERR_DATA for an empty image or a side of 0 or above 65,535;
+ * ERR_NOMEM. */
 int image_square(const struct image *image, uint32_t side, uint8_t *out);
 /* Writes a PNG file. ERR_CANTCREATE, ERR_FULL, ERR_IO. */
 int image_write_png(const char *path, const uint8_t *rgb, uint32_t width, uint32_t height, struct err *err);

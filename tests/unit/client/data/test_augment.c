@@ -2,6 +2,7 @@
 #include "tests/unit/client/data/data_support.h"
 
 #include "client/data/augment.h"
+#include "client/data/views/views.h"
 
 #include <math.h>
 
@@ -63,6 +64,33 @@ static void a_view_depends_on_its_name_alone(void **state)
         augment_view(&everything, picture, SIDE, SIDE, names[i][0], names[i][1], names[i][2], (uint32_t)names[i][3], b,
                      scratch);
         assert_memory_not_equal(a, b, sizeof a);
+    }
+}
+
+/* Whatever the processor has, the views are the same. */
+static void instruction_sets_agree(void **state)
+{
+    (void)state;
+    static uint8_t in[40 * 40 * 3];
+    static float first[3 * 24 * 24], more[3 * 24 * 24], room[AUGMENT_SCRATCH(24)];
+    const struct augment_options options = {.crop_least = 0.2f,
+                                            .jitter = 0.4f,
+                                            .jitter_probability = 0.8f,
+                                            .grey_probability = 0.2f,
+                                            .blur_probability = 0.5f,
+                                            .flip = true};
+    struct rng rng;
+    rng_init(&rng, 1, RNG_TEST, 0, 0, 0);
+    for (size_t i = 0; i < sizeof in; i++) {
+        in[i] = (uint8_t)rng_below(&rng, 256);
+    }
+    assert_non_null(views_variant(0));
+    for (uint32_t variant = 1; views_variant(variant); variant++) {
+        for (uint64_t image = 0; image < 200; image++) {
+            views_variant(0)(&options, in, 40, 24, 3, 0, image, 0, first, room);
+            views_variant(variant)(&options, in, 40, 24, 3, 0, image, 0, more, room);
+            assert_memory_equal(first, more, sizeof first);
+        }
     }
 }
 
@@ -282,6 +310,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_view_depends_on_its_name_alone),
+        cmocka_unit_test(instruction_sets_agree),
         cmocka_unit_test(plain_is_the_picture_normalised),
         cmocka_unit_test(half_of_the_views_are_mirrored),
         cmocka_unit_test(crops_cover_the_range_of_areas_and_places),

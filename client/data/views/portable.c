@@ -1,0 +1,2 @@
+#define VIEWS_NAME views_portable
+#include "client/data/views/body.h"

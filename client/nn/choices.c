@@ -18,6 +18,10 @@
 #define WINOGRAD_TOLERANCE 1e-4
 #define BF16_TOLERANCE     1e-2
 
+/* What a Winograd pass may take besides its maps. Its gradient by wide weights takes more than all maps of a group, for a
+ * few per cent of a step. */
+#define SCRATCH_MOST ((size_t)48 << 20)
+
 #define RUNS         7
 #define SECONDS_MOST 0.3 /* for one candidate, once it has run three times */
 
@@ -214,6 +218,9 @@ static int measure(struct choice *choice, struct err *err)
     if (rc == 0 && shape->kernel == 3 && shape->stride == 1 && shape->src.format == MAP_BLOCKS) {
         rc = trial_init(&trials[1], shape, choice->pass, CONV_WINOGRAD, &problem, err);
         rc = rc == ERR_CONFIG ? 0 : rc;
+        if (trials[1].kernel && trials[1].kernel->scratch > SCRATCH_MOST) {
+            trial_fini(&trials[1]);
+        }
     }
     if (rc == 0 && onednn_has_bf16()) {
         rc = trial_init(&trials[2], &half, choice->pass, CONV_DIRECT, &problem, err);

@@ -97,7 +97,7 @@ void head_forward(struct head *head, const float *native, const float *pooled)
     }
 }
 
-bool head_backward(struct head *head, const float *native, const float *pooled, const float *dfeatures, float *dpooled,
+void head_backward(struct head *head, const float *native, const float *pooled, const float *dfeatures, float *dpooled,
                    float *grad)
 {
     uint32_t n = head->batch, c = head->c, d = head->d;
@@ -108,13 +108,30 @@ bool head_backward(struct head *head, const float *native, const float *pooled, 
             out[j] = (drow[j] - along * row[j]) / head->norms[i];
         }
     }
-    linear_backward(n, c, d, head->hidden, native + head->weight2, head->dfeatures, head->dhidden, grad + head->weight2,
-                    grad + head->bias2);
+    float *dweight1 = grad, *dweight2 = dweight1 + (size_t)c * c, *dbias1 = dweight2 + (size_t)d * c;
+    linear_backward(n, c, d, head->hidden, native + head->weight2, head->dfeatures, head->dhidden, dweight2,
+                    dbias1 + c);
     for (size_t i = 0; i < (size_t)n * c; i++) {
         head->dhidden[i] = head->hidden[i] > 0 ? head->dhidden[i] : 0;
     }
-    linear_backward(n, c, c, pooled, native + head->weight1, head->dhidden, dpooled, grad + head->weight1,
-                    grad + head->bias1);
-    return simd()->all_finite(grad + head->weight1, (size_t)c * c) && simd()->all_finite(grad + head->bias1, c) &&
-           simd()->all_finite(grad + head->weight2, (size_t)d * c) && simd()->all_finite(grad + head->bias2, d);
+    linear_backward(n, c, c, pooled, native + head->weight1, head->dhidden, dpooled, dweight1, dbias1);
+}
+
+uint64_t head_floats(const struct head *head)
+{
+    return (uint64_t)head->c * head->c + (uint64_t)head->d * head->c + head->c + head->d;
+}
+
+void head_store(const struct head *head, const float *grad, bool first, float *total)
+{
+    const struct {
+        uint64_t offset, count;
+    } tensors[] = {{head->weight1, (uint64_t)head->c * head->c},
+                   {head->weight2, (uint64_t)head->d * head->c},
+                   {head->bias1, head->c},
+                   {head->bias2, head->d}};
+    for (size_t i = 0; i < 4; i++) {
+        simd()->accumulate(total + tensors[i].offset, grad, tensors[i].count, first);
+        grad += tensors[i].count;
+    }
 }

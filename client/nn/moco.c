@@ -9,6 +9,7 @@
 #include "client/nn/net.h"
 #include "client/nn/queue.h"
 #include "client/nn/simd/simd.h"
+#include "client/nn/turns.h"
 #include "client/nn/workers.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
@@ -22,7 +23,6 @@
 struct group {
     double contrast, matching, accuracy;
     bool finite;
-    float *grad;                    /* native */
     float *query_stats, *key_stats; /* [total - trainable_end] */
 };
 
@@ -31,7 +31,8 @@ struct place {
     struct net *query, *key; /* in the same memory */
     float *images;           /* [size, 3, input, input] */
     float *features;         /* [size, d] */
-    float *dq;               /* [size, d] */
+    float *dq;       /* [size, d] */
+    float *part;     /* of the gradient */
     float *scratch;          /* of the losses */
 };
 
@@ -46,11 +47,12 @@ struct moco {
     struct workers *workers;
     struct place *places;
     struct group *groups;
-    const float **grads; /* of the groups */
-    float *query, *key;  /* native */
-    float *velocity;     /* native, trained ones */
-    float *keys;         /* [batch, d], in the batch's order */
-    uint32_t *order;     /* [batch], the shuffle of this step */
+    float *grad; /* native; the sum over the groups so far */
+    struct turns turns;
+    float *query, *key; /* native */
+    float *velocity;    /* native, trained ones */
+    float *keys;        /* [batch, d], in the batch's order */
+    uint32_t *order;    /* [batch], the shuffle of this step */
     struct queue queue;
     struct negatives negatives;
     float *remote; /* [remote_rows, d] */
@@ -98,19 +100,17 @@ static int new_groups(struct moco *moco, struct err *err)
     uint64_t stats = layout->total - layout->trainable_end;
     uint32_t count = moco->options.bn_groups;
     moco->groups = mem_new(count, sizeof *moco->groups);
-    moco->grads = mem_new(count, sizeof *moco->grads);
-    if (!moco->groups || !moco->grads) {
+    moco->grad = floats(moco->plan->total, 1); /* moco_begin keeps a whole encoder in it */
+    if (!moco->groups || !moco->grad) {
         return out_of_memory(err);
     }
     for (uint32_t g = 0; g < count; g++) {
         struct group *group = &moco->groups[g];
-        group->grad = floats(moco->plan->trainable_end, 1);
         group->query_stats = floats(stats, 1);
         group->key_stats = floats(stats, 1);
-        if (!group->grad || !group->query_stats || !group->key_stats) {
+        if (!group->query_stats || !group->key_stats) {
             return out_of_memory(err);
         }
-        moco->grads[g] = group->grad;
     }
     return 0;
 }
@@ -129,8 +129,9 @@ static int new_places(struct moco *moco, struct err *err)
         place->images = floats(moco->size, moco->image);
         place->features = floats(moco->size, d);
         place->dq = floats(moco->size, d);
+        place->part = floats(net_part_floats(moco->plan), 1);
         place->scratch = floats(moco->size, (uint64_t)moco->options.queue + 1);
-        if (!place->images || !place->features || !place->dq || !place->scratch) {
+        if (!place->images || !place->features || !place->dq || !place->part || !place->scratch) {
             return out_of_memory(err);
         }
         int rc = net_new(moco->plan, NET_TRAIN, NULL, &place->query, err);
@@ -183,7 +184,8 @@ int moco_new(const struct layout *layout, const struct moco_options *options, st
     moco->size = options->batch / options->bn_groups;
     moco->image = (uint64_t)3 * layout->spec.input * layout->spec.input;
     if ((rc = net_plan_new(layout, moco->size, true, &options->compute, &moco->plan, err)) ||
-        (rc = new_state(moco, err)) || (rc = new_groups(moco, err)) || (rc = new_places(moco, err)) ||
+        (rc = turns_init(&moco->turns, net_parts(moco->plan), err)) || (rc = new_state(moco, err)) ||
+        (rc = new_groups(moco, err)) || (rc = new_places(moco, err)) ||
         (rc = workers_new(moco->places_count, &moco->workers, err))) {
         moco_free(moco);
         return rc;
@@ -207,10 +209,10 @@ int moco_memory(const struct layout *layout, const struct moco_options *options,
     rc = net_memory(plan, NET_TRAIN, &net, err); /* the key encoder's net lies in the same memory */
     if (rc == 0) {
         uint64_t places = options->threads < options->bn_groups ? options->threads : options->bn_groups;
-        uint64_t vectors = 4 + (uint64_t)options->bn_groups; /* both encoders, velocity, prepared weights, gradients */
+        uint64_t vectors = 5; /* both encoders, velocity, gradient, prepared weights */
         uint64_t rows = 2 * (uint64_t)options->queue + options->batch;
         uint64_t logits = (uint64_t)options->batch / options->bn_groups * 3 * (options->queue + 1);
-        *bytes = places * (net + logits * sizeof(float)) +
+        *bytes = places * (net + (logits + net_part_floats(plan)) * sizeof(float)) +
                  (vectors * plan->total + rows * layout->spec.features) * sizeof(float);
     }
     net_plan_free(plan);
@@ -224,7 +226,6 @@ void moco_free(struct moco *moco)
     }
     workers_free(moco->workers);
     for (uint32_t g = 0; moco->groups && g < moco->options.bn_groups; g++) {
-        mem_free(moco->groups[g].grad);
         mem_free(moco->groups[g].query_stats);
         mem_free(moco->groups[g].key_stats);
     }
@@ -235,13 +236,15 @@ void moco_free(struct moco *moco)
         mem_free(place->images);
         mem_free(place->features);
         mem_free(place->dq);
+        mem_free(place->part);
         mem_free(place->scratch);
     }
     net_weights_free(moco->query_weights);
     net_weights_free(moco->key_weights);
     net_plan_free(moco->plan);
     mem_free(moco->groups);
-    mem_free(moco->grads);
+    mem_free(moco->grad);
+    turns_fini(&moco->turns);
     mem_free(moco->places);
     mem_free(moco->query);
     mem_free(moco->key);
@@ -343,13 +346,11 @@ int moco_carry_check(const struct moco *moco, const void *carry, size_t bytes, s
 int moco_begin(struct moco *moco, const struct moco_round *round, struct err *err)
 {
     uint32_t d = moco->layout->spec.features, m = round->m;
-    float *key = floats(moco->layout->total, 1);
-    int rc = key ? queue_check_rows(round->remote, m, d, "remote features", err) : out_of_memory(err);
+    int rc = queue_check_rows(round->remote, m, d, "remote features", err);
     if (rc == 0 && m != moco->remote_rows) {
         rc = resize_remote(moco, m, err);
     }
     if (rc != 0) {
-        mem_free(key);
         return rc;
     }
     if (m > 0) {
@@ -366,11 +367,10 @@ int moco_begin(struct moco *moco, const struct moco_round *round, struct err *er
     } else {
         queue_reset(&moco->queue, moco->options.seed);
     }
-    first_key(moco, key);
-    rc = net_pack(moco->plan, round->params, moco->query, err);
-    rc = rc ? rc : net_pack(moco->plan, key, moco->key, err);
-    mem_free(key);
-    return rc;
+    first_key(moco, moco->grad);
+    rc = net_pack(moco->plan, moco->grad, moco->key, err);
+    memset(moco->grad, 0, moco->plan->total * sizeof *moco->grad); /* its gaps are zero */
+    return rc ? rc : net_pack(moco->plan, round->params, moco->query, err);
 }
 
 /* Phase 1. */
@@ -443,10 +443,22 @@ static int gradient_of_group(void *ctx, uint32_t worker, uint32_t item, struct e
     const float *images = moco->view1 + (size_t)item * moco->size * moco->image;
     int rc = net_forward(place->query, moco->query_weights, images, NULL, place->features, group->query_stats, err);
     if (rc != 0) {
+        turns_give_up(&moco->turns);
         return rc;
     }
     losses_of_group(moco, place, item);
-    rc = net_backward(place->query, moco->query_weights, place->dq, group->grad, &group->finite, err);
+    struct turn turn = {&moco->turns, item};
+    struct net_gradient gradient = {.total = moco->grad,
+                                    .first = item == 0,
+                                    .part = place->part,
+                                    .begin = turn_begin,
+                                    .end = turn_end,
+                                    .ctx = &turn};
+    rc = net_backward(place->query, moco->query_weights, place->dq, &gradient, err);
+    group->finite = gradient.finite;
+    if (rc != 0) {
+        turns_give_up(&moco->turns);
+    }
     /* A ReLU turns NaN into 0, so that a broken net may well have a loss; its statistics and gradient tell. */
     uint64_t stats = moco->layout->total - moco->layout->trainable_end;
     group->finite =
@@ -462,9 +474,15 @@ static int optimise_stretch(void *ctx, uint32_t worker, uint32_t item, struct er
     struct moco *moco = ctx;
     const struct moco_options *o = &moco->options;
     uint64_t begin = (uint64_t)item * STRETCH, end = begin + STRETCH;
-    struct optimiser optimiser = {moco->query,     moco->velocity,        moco->key,           moco->grads,
-                                  o->bn_groups,    moco->plan->decay_end, moco->learning_rate, o->sgd_momentum,
-                                  o->weight_decay, o->key_momentum};
+    struct optimiser optimiser = {.params = moco->query,
+                                  .velocity = moco->velocity,
+                                  .key = moco->key,
+                                  .grad = moco->grad,
+                                  .decay_end = moco->plan->decay_end,
+                                  .learning_rate = moco->learning_rate,
+                                  .momentum = o->sgd_momentum,
+                                  .weight_decay = o->weight_decay,
+                                  .key_momentum = o->key_momentum};
     simd()->optimise(&optimiser, begin, end < moco->plan->trainable_end ? end : moco->plan->trainable_end);
     return 0;
 }
@@ -518,6 +536,7 @@ int moco_step(struct moco *moco, const uint32_t *images, const float *view1, con
     int rc = workers_run(moco->workers, 2 * net_weights_items(moco->query_weights), prepare, moco, err);
     rc = rc ? rc : workers_run(moco->workers, o->bn_groups, keys_of_group, moco, err);
     if (rc == 0) {
+        turns_reset(&moco->turns);
         rc = workers_run(moco->workers, o->bn_groups, gradient_of_group, moco, err);
     }
     if (rc != 0) {

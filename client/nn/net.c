@@ -258,18 +258,38 @@ int net_forward(struct net *net, const struct net_weights *weights, const float 
     return 0;
 }
 
-static int conv_backward(struct net *net, const struct net_weights *weights, uint32_t i, float *grad, bool *finite,
+static int refused(struct err *err)
+{
+    return err_set(err, ERR_STATE, "the groups before this one failed");
+}
+
+/* Adds a part of the gradient, which lies in gradient->part, to the total at `offset`. */
+static int store_part(struct net_gradient *gradient, uint32_t part, uint64_t offset, uint64_t count, struct err *err)
+{
+    gradient->finite = simd()->all_finite(gradient->part, count) && gradient->finite;
+    if (gradient->begin && !gradient->begin(gradient->ctx, part)) {
+        return refused(err);
+    }
+    simd()->accumulate(gradient->total + offset, gradient->part, count, gradient->first);
+    if (gradient->end) {
+        gradient->end(gradient->ctx, part);
+    }
+    return 0;
+}
+
+static int conv_backward(struct net *net, const struct net_weights *weights, uint32_t i, struct net_gradient *gradient,
                          struct err *err)
 {
     const struct node *node = &net->plan->topology->nodes[i];
     const struct net_step *step = &net->steps[i];
     void *ddst = buffers_data(&net->buffers, net->maps[node->dst].grad[0]);
     void *scratch = buffers_data(&net->buffers, net->scratch);
-    float *out = grad + net_plan_offset(net->plan, node->weight);
     struct conv_kernel *by_weights = step->kernels[CONV_BACKWARD_WEIGHTS];
     struct conv_kernel *by_data = step->kernels[CONV_BACKWARD_DATA];
-    int rc = by_weights->backend->run(by_weights, source_of(net, node), ddst, out, scratch, err);
-    *finite = rc == 0 && simd()->all_finite(out, net->plan->convs[i].format->floats) && *finite;
+    int rc = by_weights->backend->run(by_weights, source_of(net, node), ddst, gradient->part, scratch, err);
+    rc =
+        rc ? rc
+           : store_part(gradient, i, net_plan_offset(net->plan, node->weight), net->plan->convs[i].format->floats, err);
     if (rc == 0 && by_data) {
         rc = by_data->backend->run(by_data, ddst, weights_of(weights, i, CONV_BACKWARD_DATA),
                                    buffers_data(&net->buffers, step->dsrc), scratch, err);
@@ -277,14 +297,14 @@ static int conv_backward(struct net *net, const struct net_weights *weights, uin
     return rc;
 }
 
-static void bn_backward(struct net *net, const struct net_weights *weights, uint32_t i, float *grad, bool *finite)
+static int bn_backward(struct net *net, const struct net_weights *weights, uint32_t i, struct net_gradient *gradient,
+                       struct err *err)
 {
     const struct node *node = &net->plan->topology->nodes[i];
     const struct net_map *dst = &net->maps[node->dst];
     uint32_t channels = channels_of(net, node);
     const float *mean = buffers_data(&net->buffers, net->steps[i].stats);
-    float *dscale = grad + net_plan_offset(net->plan, node->scale);
-    float *dshift = grad + net_plan_offset(net->plan, node->shift);
+    float *dscale = gradient->part, *dshift = dscale + channels;
     simd()->bn_backward(&(struct bn_backward){
         .map = dst->map,
         .x = data_of(net, node->src),
@@ -299,10 +319,35 @@ static void bn_backward(struct net *net, const struct net_weights *weights, uint
         .dshift = dshift,
         .epsilon = BN_EPSILON,
     });
-    *finite = *finite && simd()->all_finite(dscale, channels) && simd()->all_finite(dshift, channels);
+    gradient->finite = simd()->all_finite(dscale, 2 * (size_t)channels) && gradient->finite;
+    if (gradient->begin && !gradient->begin(gradient->ctx, i)) {
+        return refused(err);
+    }
+    simd()->accumulate(gradient->total + net_plan_offset(net->plan, node->scale), dscale, channels, gradient->first);
+    simd()->accumulate(gradient->total + net_plan_offset(net->plan, node->shift), dshift, channels, gradient->first);
+    if (gradient->end) {
+        gradient->end(gradient->ctx, i);
+    }
+    return 0;
 }
 
-static int node_backward(struct net *net, const struct net_weights *weights, uint32_t i, float *grad, bool *finite,
+static int head_part(struct net *net, const struct net_weights *weights, const float *dfeatures,
+                     struct net_gradient *gradient, struct err *err)
+{
+    uint32_t part = net_parts(net->plan) - 1;
+    head_backward(&net->head, weights->native, net->pooled, dfeatures, net->dpooled, gradient->part);
+    gradient->finite = simd()->all_finite(gradient->part, head_floats(&net->head));
+    if (gradient->begin && !gradient->begin(gradient->ctx, part)) {
+        return refused(err);
+    }
+    head_store(&net->head, gradient->part, gradient->first, gradient->total);
+    if (gradient->end) {
+        gradient->end(gradient->ctx, part);
+    }
+    return 0;
+}
+
+static int node_backward(struct net *net, const struct net_weights *weights, uint32_t i, struct net_gradient *gradient,
                          struct err *err)
 {
     const struct node *node = &net->plan->topology->nodes[i];
@@ -314,10 +359,9 @@ static int node_backward(struct net *net, const struct net_weights *weights, uin
     }
     switch (node->kind) {
     case NODE_CONV:
-        return conv_backward(net, weights, i, grad, finite, err);
+        return conv_backward(net, weights, i, gradient, err);
     case NODE_BN:
-        bn_backward(net, weights, i, grad, finite);
-        return 0;
+        return bn_backward(net, weights, i, gradient, err);
     case NODE_MAX:
         simd()->max_backward(&net->maps[node->src].map, &dst->map, dsrc, ddst,
                              buffers_data(&net->buffers, net->steps[i].best));
@@ -329,20 +373,34 @@ static int node_backward(struct net *net, const struct net_weights *weights, uin
     return 0;
 }
 
-int net_backward(struct net *net, const struct net_weights *weights, const float *dfeatures, float *grad, bool *finite,
-                 struct err *err)
+uint32_t net_parts(const struct net_plan *plan)
 {
-    *finite = false;
+    return plan->topology->nodes_count + 1; /* the nodes' and the head's */
+}
+
+uint64_t net_part_floats(const struct net_plan *plan)
+{
+    uint64_t c = plan->layout->backbone, d = plan->layout->spec.features, most = c * c + d * c + c + d;
+    for (uint32_t i = 0; i < plan->topology->nodes_count; i++) {
+        const struct node *node = &plan->topology->nodes[i];
+        uint64_t floats = node->kind == NODE_CONV ? plan->convs[i].format->floats
+                                                  : 2 * (uint64_t)plan->topology->maps[node->dst].channels;
+        most = floats > most ? floats : most;
+    }
+    return most;
+}
+
+int net_backward(struct net *net, const struct net_weights *weights, const float *dfeatures,
+                 struct net_gradient *gradient, struct err *err)
+{
+    gradient->finite = false;
     if (net->mode != NET_TRAIN) {
         return err_set(err, ERR_STATE, "this net was planned for forward passes only");
     }
     onednn_single_thread();
-    *finite = head_backward(&net->head, weights->native, net->pooled, dfeatures, net->dpooled, grad);
-    for (uint32_t i = net->plan->topology->nodes_count; i-- > 0;) {
-        int rc = node_backward(net, weights, i, grad, finite, err);
-        if (rc != 0) {
-            return rc;
-        }
+    int rc = head_part(net, weights, dfeatures, gradient, err);
+    for (uint32_t i = net->plan->topology->nodes_count; i-- > 0 && rc == 0;) {
+        rc = node_backward(net, weights, i, gradient, err);
     }
-    return 0;
+    return rc;
 }

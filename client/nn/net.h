@@ -48,10 +48,26 @@ int net_memory(const struct net_plan *plan, enum net_mode mode, uint64_t *bytes,
  * caller. ERR_FAILED. */
 int net_forward(struct net *net, const struct net_weights *weights, const float *images, float *backbone,
                 float *features, float *stats, struct err *err);
+/* Where a gradient goes: it is added to what earlier groups left, tensor by tensor, as soon as a tensor's is known. So
+ * one vector serves all groups, and the order of the sum is that of the groups. */
+struct net_gradient {
+    float *total; /* native [trainable_end]; gaps are not touched */
+    bool first;   /* of the groups: total is overwritten */
+    float *part;  /* [net_part_floats], of this thread */
+    bool finite;  /* out: whether all of this group's is */
+    /* Called before and after a part (below net_parts) of total is touched; NULL: nobody else does. begin waits for the
+     * group before this one, and returns false when it will never come. */
+    bool (*begin)(void *ctx, uint32_t part);
+    void (*end)(void *ctx, uint32_t part);
+    void *ctx;
+};
+
+uint32_t net_parts(const struct net_plan *plan);
+uint64_t net_part_floats(const struct net_plan *plan);
 /* NET_TRAIN, after net_forward with the same weights. dfeatures: [batch, d], gradient by the normalised features.
- * grad: native [trainable_end], overwritten but for the gaps. finite: whether all of it is. */
-int net_backward(struct net *net, const struct net_weights *weights, const float *dfeatures, float *grad, bool *finite,
-                 struct err *err);
+ * ERR_STATE also when `begin` says no. */
+int net_backward(struct net *net, const struct net_weights *weights, const float *dfeatures,
+                 struct net_gradient *gradient, struct err *err);
 
 /* Multiply-adds times two of one image's forward pass, convolutions counted as direct. */
 uint64_t net_flops(const struct layout *layout);

@@ -432,6 +432,15 @@ static bool all_finite(const float *x, size_t n)
     return any == 0;
 }
 
+static void accumulate(float *y, const float *x, size_t n, bool first)
+{
+    if (first) {
+        memcpy(y, x, n * sizeof *y);
+    } else {
+        add_flat(y, x, n, MAP_F32);
+    }
+}
+
 /* exp(x) for x <= 0: 2^n * exp(r) with |r| <= ln(2) / 2 and a polynomial of degree 6 for exp(r), whose coefficients are
  * 1 / k!; the remainder of the series is below 2e-7 there. */
 INLINE v16 exponential(v16 x)
@@ -511,10 +520,7 @@ static void scale(float *values, size_t n, float by)
 
 INLINE void optimise_vector(const struct optimiser *o, uint64_t at, float decay, uint32_t lanes)
 {
-    v16 g = load(o->grads[0], at, MAP_F32, lanes);
-    for (uint32_t group = 1; group < o->groups; group++) {
-        g += load(o->grads[group], at, MAP_F32, lanes);
-    }
+    v16 g = load(o->grad, at, MAP_F32, lanes);
     v16 p = load(o->params, at, MAP_F32, lanes), v = load(o->velocity, at, MAP_F32, lanes);
     v16 key = load(o->key, at, MAP_F32, lanes);
     v = splat(o->momentum) * v + (g + splat(decay) * p);
@@ -555,6 +561,7 @@ const struct simd SIMD_NAME = {
     .add = add,
     .to_bf16 = to_bf16,
     .all_finite = all_finite,
+    .accumulate = accumulate,
     .exponentials = exponentials,
     .largest = largest,
     .scale = scale,

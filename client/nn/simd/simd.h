@@ -45,8 +45,7 @@ struct max_pool {
 /* SGD with momentum and weight decay, and the key encoder that follows: one pass over flat memory. */
 struct optimiser {
     float *params, *velocity, *key;
-    const float *const *grads; /* one vector a group; their sum, taken in this order, is the gradient */
-    uint32_t groups;
+    const float *grad;
     uint64_t decay_end;
     float learning_rate, momentum, weight_decay, key_momentum;
 };
@@ -64,13 +63,15 @@ struct simd {
     void (*add)(const struct map *map, void *y, const void *x); /* y += x */
     void (*to_bf16)(uint16_t *out, const float *x, size_t n);   /* rounds to nearest even; NaN stays NaN */
     bool (*all_finite)(const float *x, size_t n);
+    /* y := x where `first`, else y += x. */
+    void (*accumulate)(float *y, const float *x, size_t n, bool first);
     /* values[i] := exp(values[i] - top), for values up to top; the sum is returned. Below exp(-87) it is 0. The error
      * is under 2 units in the last place. */
     double (*exponentials)(float *values, size_t n, float top);
     float (*largest)(const float *values, size_t n); /* -inf for none */
     void (*scale)(float *values, size_t n, float by);
     /* For i in [begin, end), as torch.optim.SGD has it:
-     *   g = sum of grads (+ weight_decay * p below decay_end);  v = momentum * v + g;  p -= learning_rate * v
+     *   g = grad (+ weight_decay * p below decay_end);  v = momentum * v + g;  p -= learning_rate * v
      *   key = key_momentum * key + (1 - key_momentum) * p */
     void (*optimise)(const struct optimiser *op, uint64_t begin, uint64_t end);
 };

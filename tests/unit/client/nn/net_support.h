@@ -37,7 +37,7 @@ struct test_net {
     struct net_plan *plan;
     struct net_weights *weights;
     struct net *net;
-    float *native, *grad;
+    float *native, *grad, *part;
 };
 
 static inline void test_net_fini(struct test_net *t)
@@ -47,6 +47,7 @@ static inline void test_net_fini(struct test_net *t)
     net_plan_free(t->plan);
     mem_free(t->native);
     mem_free(t->grad);
+    mem_free(t->part);
     *t = (struct test_net){0};
 }
 
@@ -58,7 +59,8 @@ static inline int test_net_from(struct net_plan *plan, enum net_mode mode, struc
     rc = rc ? rc : net_new(plan, mode, NULL, &out->net, err);
     out->native = mem_new_aligned(plan->total, sizeof(float));
     out->grad = mem_new_aligned(plan->trainable_end, sizeof(float));
-    if (rc == 0 && (!out->native || !out->grad)) {
+    out->part = mem_new_aligned(net_part_floats(plan), sizeof(float));
+    if (rc == 0 && (!out->native || !out->grad || !out->part)) {
         rc = err_set(err, ERR_NOMEM, "out of memory");
     }
     if (rc != 0) {
@@ -105,13 +107,13 @@ static inline void test_net_forward(struct test_net *t, const float *params, con
 static inline bool test_net_backward(struct test_net *t, const float *dfeatures, float *grad)
 {
     struct err err;
-    bool finite;
-    int rc = net_backward(t->net, t->weights, dfeatures, t->grad, &finite, &err);
+    struct net_gradient gradient = {.total = t->grad, .first = true, .part = t->part};
+    int rc = net_backward(t->net, t->weights, dfeatures, &gradient, &err);
     rc = rc ? rc : net_unpack_gradient(t->plan, t->grad, grad, &err);
     if (rc != 0) {
         fail_msg("%s", err.text);
     }
-    return finite;
+    return gradient.finite;
 }
 
 #endif

@@ -359,7 +359,8 @@ static void modes_agree(void **state)
     layout_free(layout);
 }
 
-static void backward_overwrites(void **state)
+/* The first group's gradient overwrites, a later one's is added. */
+static void backward_adds_up(void **state)
 {
     (void)state;
     struct layout *layout = test_layout(&tiny);
@@ -377,6 +378,12 @@ static void backward_overwrites(void **state)
     test_net_forward(&net, params, images, NULL, NULL, NULL);
     assert_true(test_net_backward(&net, dfeatures, again));
     assert_memory_equal(once, again, n * sizeof *once);
+    struct net_gradient more = {.total = net.grad, .part = net.part};
+    assert_int_equal(net_backward(net.net, net.weights, dfeatures, &more, NULL), 0);
+    assert_int_equal(net_unpack_gradient(net.plan, net.grad, again, NULL), 0);
+    for (size_t i = 0; i < n; i++) { /* the second pass reads gradients of maps that the first has overwritten */
+        assert_true(fabsf(again[i] - 2 * once[i]) <= 1e-5f * (1 + fabsf(once[i])));
+    }
     dfeatures[3] = NAN;
     assert_false(test_net_backward(&net, dfeatures, again));
     test_net_fini(&net);
@@ -448,7 +455,7 @@ static void what_is_not_there_is_refused(void **state)
     struct net_weights *weights;
     struct net *net;
     struct err err;
-    bool finite;
+    struct net_gradient gradient = {0};
     const struct compute plain = {0}, bf16 = {.precision = COMPUTE_BF16};
     assert_int_equal(net_plan_new(layout, 0, true, &plain, &plan, &err), ERR_CONFIG);
     assert_null(plan);
@@ -460,7 +467,7 @@ static void what_is_not_there_is_refused(void **state)
     assert_int_equal(net_plan_new(layout, 2, true, &plain, &plan, &err), 0);
     assert_int_equal(net_weights_new(plan, NET_BATCH, &weights, &err), 0);
     assert_int_equal(net_new(plan, NET_BATCH, NULL, &net, &err), 0);
-    assert_int_equal(net_backward(net, weights, NULL, NULL, &finite, &err), ERR_STATE);
+    assert_int_equal(net_backward(net, weights, NULL, &gradient, &err), ERR_STATE);
     net_free(net);
     net_weights_free(weights);
     net_plan_free(plan);
@@ -558,7 +565,7 @@ int main(void)
         cmocka_unit_test(identity_shortcuts),
         cmocka_unit_test(bottleneck),
         cmocka_unit_test(modes_agree),
-        cmocka_unit_test(backward_overwrites),
+        cmocka_unit_test(backward_adds_up),
         cmocka_unit_test(ways_agree),
         cmocka_unit_test(what_is_not_there_is_refused),
         cmocka_unit_test(memory_is_estimated),

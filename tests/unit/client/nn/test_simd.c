@@ -99,18 +99,18 @@ static void flat_memory_agrees(void **state)
     double last_sum = 0;
     for (uint32_t variant = 0; simd_variant(variant); variant++) {
         const struct simd *simd = simd_variant(variant);
-        float *all = test_normal(1, 6 * n), *grads[2] = {all + 3 * n, all + 4 * n};
+        float *all = test_normal(1, 6 * n);
         const struct optimiser optimiser = {.params = all,
                                             .velocity = all + n,
                                             .key = all + 2 * n,
-                                            .grads = (const float *const *)grads,
-                                            .groups = 2,
+                                            .grad = all + 3 * n,
                                             .decay_end = 700,
                                             .learning_rate = 0.1f,
                                             .momentum = 0.9f,
                                             .weight_decay = 0.01f,
                                             .key_momentum = 0.99f};
         simd->optimise(&optimiser, 0, n);
+        simd->accumulate(all + 4 * n, all + 3 * n, n, false);
         float top = simd->largest(all + 5 * n, n);
         double sum = simd->exponentials(all + 5 * n, n, top);
         simd->scale(all + 4 * n, n, 0.3f);

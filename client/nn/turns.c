@@ -1,0 +1,70 @@
+#include "client/nn/turns.h"
+
+#include "common/base/mem.h"
+
+#include <string.h>
+
+int turns_init(struct turns *turns, uint32_t parts, struct err *err)
+{
+    *turns = (struct turns){.done = mem_new(parts, sizeof *turns->done), .parts = parts};
+    if (!turns->done) {
+        return err_set(err, ERR_NOMEM, "out of memory");
+    }
+    /* On Linux the default kinds of these two need no resources and cannot fail. */
+    (void)pthread_mutex_init(&turns->lock, NULL);
+    (void)pthread_cond_init(&turns->changed, NULL);
+    return 0;
+}
+
+void turns_fini(struct turns *turns)
+{
+    if (turns->done) {
+        (void)pthread_cond_destroy(&turns->changed);
+        (void)pthread_mutex_destroy(&turns->lock);
+        mem_free(turns->done);
+    }
+    *turns = (struct turns){0};
+}
+
+void turns_reset(struct turns *turns)
+{
+    (void)pthread_mutex_lock(&turns->lock);
+    memset(turns->done, 0, turns->parts * sizeof *turns->done);
+    turns->given_up = false;
+    (void)pthread_mutex_unlock(&turns->lock);
+}
+
+void turns_give_up(struct turns *turns)
+{
+    (void)pthread_mutex_lock(&turns->lock);
+    turns->given_up = true;
+    (void)pthread_cond_broadcast(&turns->changed);
+    (void)pthread_mutex_unlock(&turns->lock);
+}
+
+bool turn_begin(void *ctx, uint32_t part)
+{
+    const struct turn *turn = ctx;
+    struct turns *turns = turn->turns;
+    (void)pthread_mutex_lock(&turns->lock);
+    turns->waiting++;
+    while (turns->done[part] < turn->group && !turns->given_up) {
+        (void)pthread_cond_wait(&turns->changed, &turns->lock);
+    }
+    turns->waiting--;
+    bool mine = !turns->given_up;
+    (void)pthread_mutex_unlock(&turns->lock);
+    return mine;
+}
+
+void turn_end(void *ctx, uint32_t part)
+{
+    const struct turn *turn = ctx;
+    struct turns *turns = turn->turns;
+    (void)pthread_mutex_lock(&turns->lock);
+    turns->done[part]++;
+    if (turns->waiting > 0) {
+        (void)pthread_cond_broadcast(&turns->changed);
+    }
+    (void)pthread_mutex_unlock(&turns->lock);
+}

@@ -15,12 +15,19 @@
 
 /* Relative to direct f32, root mean square over a pass's whole output. Winograd's F(4x4, 3x3) is off by about 1e-6 and
  * has no business beyond 1e-4; bf16 keeps 8 bits, so about 3e-3. */
-#define WINOGRAD_TOLERANCE 1e-4
-#define BF16_TOLERANCE     1e-2
+static const double tolerance[2] = {1e-4, 1e-2};
 
-/* What a Winograd pass may take besides its maps. Its gradient by wide weights takes more than all maps of a group, for a
- * few per cent of a step. */
-#define SCRATCH_MOST ((size_t)48 << 20)
+/* What is less exact has to be clearly faster. */
+#define CLEARLY 1.03
+
+/* What a Winograd pass may take besides its maps. Transformed weights are up to four times as large as they were, and
+ * the sums of their gradients too. */
+#define WINOGRAD_BYTES_MOST ((size_t)24 << 20)
+
+/* Weights are prepared once a step and serve all groups of the batch; no fewer than two are worth to be planned for. */
+#define GROUPS 2
+
+#define TRIALS (2 * CHOICE_METHODS)
 
 #define RUNS         7
 #define SECONDS_MOST 0.3 /* for one candidate, once it has run three times */
@@ -51,7 +58,7 @@ struct trial {
     struct conv_kernel *kernel;
     void *a, *b, *out, *scratch, *prepared;
     const void *weights;
-    double best; /* seconds */
+    double best, prepare; /* seconds */
 };
 
 /* f32 random numbers behind all candidates of a pass, in the maps' own order. */
@@ -82,6 +89,13 @@ static void *as_type(const struct map *map, const float *data)
     return out;
 }
 
+static double now(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static void trial_fini(struct trial *t)
 {
     if (t->kernel) {
@@ -101,10 +115,12 @@ static void trial_fini(struct trial *t)
 static int trial_init(struct trial *t, const struct conv_shape *shape, enum conv_pass pass, enum conv_method method,
                       const struct problem *problem, struct err *err)
 {
-    const enum conv_method methods[CONV_PASSES] = {method, method, method};
     *t = (struct trial){.shape = *shape, .pass = pass};
-    int rc = conv_onednn()->format_new(shape, methods, true, &t->format, err);
-    rc = rc ? rc : conv_onednn()->kernel_new(t->format, shape, pass, method, &t->kernel, err);
+    int rc = conv_onednn()->format_new(shape, true, &t->format, err);
+    rc = rc ? rc : conv_kernel_new(t->format, shape, pass, method, &t->kernel, err);
+    if (rc == 0 && method != CONV_DIRECT && t->kernel->scratch + t->kernel->prepared > WINOGRAD_BYTES_MOST) {
+        rc = err_set(err, ERR_CONFIG, "this method takes too much memory");
+    }
     if (rc != 0) {
         trial_fini(t);
         return rc;
@@ -126,7 +142,10 @@ static int trial_init(struct trial *t, const struct conv_shape *shape, enum conv
     if (!by_weights) {
         rc = t->format->backend->pack(t->format, problem->weights, t->b, err);
         if (rc == 0 && t->kernel->prepared) {
-            rc = t->format->backend->prepare(t->kernel, t->b, t->prepared, err);
+            rc = t->kernel->backend->prepare(t->kernel, t->b, t->prepared, err);
+            double begin = now(); /* again, now that the memory is there */
+            rc = rc ? rc : t->kernel->backend->prepare(t->kernel, t->b, t->prepared, err);
+            t->prepare = now() - begin;
             t->weights = t->prepared;
         }
     }
@@ -134,13 +153,6 @@ static int trial_init(struct trial *t, const struct conv_shape *shape, enum conv
         trial_fini(t);
     }
     return rc;
-}
-
-static double now(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static int time_once(struct trial *t, struct err *err)
@@ -202,47 +214,60 @@ static int race(struct trial *trials, uint32_t count, struct err *err)
     return 0;
 }
 
+/* One trial for each type and method that exists here; trials[0] is direct f32, the truth. */
+static int trials_init(struct trial trials[TRIALS], const struct choice *choice, const struct problem *problem,
+                       struct err *err)
+{
+    for (int type = MAP_F32; type <= (onednn_has_bf16() ? MAP_BF16 : MAP_F32); type++) {
+        struct conv_shape shape = choice->shape;
+        shape.src.type = shape.dst.type = (enum map_type)type;
+        for (int method = CONV_DIRECT; method < CHOICE_METHODS; method++) {
+            int rc = trial_init(&trials[type * CHOICE_METHODS + method], &shape, choice->pass, (enum conv_method)method,
+                                problem, err);
+            if (rc != 0 && (rc != ERR_CONFIG || (type == MAP_F32 && method == CONV_DIRECT))) {
+                return rc;
+            }
+        }
+    }
+    return 0;
+}
+
 static int measure(struct choice *choice, struct err *err)
 {
     const struct conv_shape *shape = &choice->shape;
-    struct conv_shape half = *shape;
-    half.src.type = half.dst.type = MAP_BF16;
     uint64_t weights = (uint64_t)shape->dst.channels * shape->src.channels * shape->kernel * shape->kernel;
     struct problem problem = {random_floats(map_elements(&shape->src), 1), random_floats(map_elements(&shape->dst), 2),
                               random_floats(weights, 3), weights};
-    struct trial trials[3] = {0};
+    struct trial trials[TRIALS] = {0};
     int rc = problem.src && problem.dst && problem.weights ? 0 : err_set(err, ERR_NOMEM, "out of memory");
-    if (rc == 0) {
-        rc = trial_init(&trials[0], shape, choice->pass, CONV_DIRECT, &problem, err);
+    rc = rc ? rc : trials_init(trials, choice, &problem, err);
+    rc = rc ? rc : race(trials, TRIALS, err);
+    for (int i = 0; i < TRIALS && rc == 0; i++) {
+        bool right = trials[i].kernel && distance(&trials[i], &trials[0]) <= tolerance[i / CHOICE_METHODS];
+        choice->time[i / CHOICE_METHODS][i % CHOICE_METHODS] =
+            right ? (trials[i].best + trials[i].prepare / GROUPS) * 1e9 : 0;
     }
-    if (rc == 0 && shape->kernel == 3 && shape->stride == 1 && shape->src.format == MAP_BLOCKS) {
-        rc = trial_init(&trials[1], shape, choice->pass, CONV_WINOGRAD, &problem, err);
-        rc = rc == ERR_CONFIG ? 0 : rc;
-        if (trials[1].kernel && trials[1].kernel->scratch > SCRATCH_MOST) {
-            trial_fini(&trials[1]);
-        }
-    }
-    if (rc == 0 && onednn_has_bf16()) {
-        rc = trial_init(&trials[2], &half, choice->pass, CONV_DIRECT, &problem, err);
-        rc = rc == ERR_CONFIG ? 0 : rc;
-    }
-    rc = rc ? rc : race(trials, 3, err);
-    if (rc == 0) {
-        choice->direct = trials[0].best * 1e9;
-        if (trials[1].kernel && distance(&trials[1], &trials[0]) <= WINOGRAD_TOLERANCE) {
-            choice->winograd = trials[1].best * 1e9;
-        }
-        if (trials[2].kernel && distance(&trials[2], &trials[0]) <= BF16_TOLERANCE) {
-            choice->bf16 = trials[2].best * 1e9;
-        }
-    }
-    for (size_t i = 0; i < 3; i++) {
+    for (int i = 0; i < TRIALS; i++) {
         trial_fini(&trials[i]);
     }
     mem_free(problem.src);
     mem_free(problem.dst);
     mem_free(problem.weights);
     return rc;
+}
+
+enum conv_method choice_best(const struct choice *choice, enum map_type type, bool winograd, double *ns)
+{
+    const double *time = choice->time[type];
+    enum conv_method best = CONV_DIRECT;
+    *ns = time[CONV_DIRECT];
+    for (int method = CONV_WINOGRAD2; winograd && method < CHOICE_METHODS; method++) {
+        if (time[method] > 0 && (*ns == 0 || time[method] * (best == CONV_DIRECT ? CLEARLY : 1) < *ns)) {
+            best = (enum conv_method)method;
+            *ns = time[method];
+        }
+    }
+    return best;
 }
 
 static int append(struct choices *choices, const struct choice *choice, struct err *err)
@@ -305,14 +330,15 @@ int choices_text(const struct choices *choices, struct buf *out)
     int rc =
         buf_printf(out,
                    HEADER "\n%s\n# pass, images, kernel, stride, channels in, pixels a side, layout, channels out, "
-                          "pixels a side, layout; nanoseconds: direct, Winograd, bf16\n",
+                          "pixels a side, layout; nanoseconds on f32 maps: direct, Winograd 2x2, 4x4; on bf16 maps\n",
                    machine);
     for (uint32_t i = 0; i < choices->count && rc == 0; i++) {
         const struct choice *c = &choices->all[i];
         const struct map *s = &c->shape.src, *d = &c->shape.dst;
-        rc = buf_printf(out, "%s %u %u %u %u %u %s %u %u %s %.0f %.0f %.0f\n", pass_names[c->pass], s->n,
+        const double *f32 = c->time[MAP_F32], *bf16 = c->time[MAP_BF16];
+        rc = buf_printf(out, "%s %u %u %u %u %u %s %u %u %s %.0f %.0f %.0f %.0f %.0f %.0f\n", pass_names[c->pass], s->n,
                         c->shape.kernel, c->shape.stride, s->channels, s->side, format_names[s->format], d->channels,
-                        d->side, format_names[d->format], c->direct, c->winograd, c->bf16);
+                        d->side, format_names[d->format], f32[0], f32[1], f32[2], bf16[0], bf16[1], bf16[2]);
     }
     return rc;
 }
@@ -332,13 +358,19 @@ static bool parse_line(const char *line, struct choice *c)
     char pass[16], from[16], to[16];
     struct map *s = &c->shape.src, *d = &c->shape.dst;
     *c = (struct choice){0};
-    if (sscanf(line, "%15s %u %u %u %u %u %15s %u %u %15s %lf %lf %lf", pass, &s->n, &c->shape.kernel, &c->shape.stride,
-               &s->channels, &s->side, from, &d->channels, &d->side, to, &c->direct, &c->winograd, &c->bf16) != 13) {
+    double *f32 = c->time[MAP_F32], *bf16 = c->time[MAP_BF16];
+    if (sscanf(line, "%15s %u %u %u %u %u %15s %u %u %15s %lf %lf %lf %lf %lf %lf", pass, &s->n, &c->shape.kernel,
+               &c->shape.stride, &s->channels, &s->side, from, &d->channels, &d->side, to, &f32[0], &f32[1], &f32[2],
+               &bf16[0], &bf16[1], &bf16[2]) != 16) {
         return false;
     }
     int p = index_of(pass, pass_names, CONV_PASSES), a = index_of(from, format_names, 3),
         b = index_of(to, format_names, 3);
-    if (p < 0 || a < 0 || b < 0 || !(c->direct > 0) || !(c->winograd >= 0) || !(c->bf16 >= 0)) {
+    bool numbers = f32[0] > 0;
+    for (int i = 0; i < TRIALS; i++) {
+        numbers = numbers && c->time[i / CHOICE_METHODS][i % CHOICE_METHODS] >= 0;
+    }
+    if (p < 0 || a < 0 || b < 0 || !numbers) {
         return false;
     }
     c->pass = (enum conv_pass)p;

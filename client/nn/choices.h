@@ -6,10 +6,14 @@
 #include "client/nn/conv.h"
 #include "common/base/buf.h"
 
+#define CHOICE_METHODS 3
+
 struct choice {
     struct conv_shape shape;
     enum conv_pass pass;
-    double direct, winograd, bf16; /* nanoseconds; 0: does not exist here, or was not accurate */
+    /* Nanoseconds on f32 and on bf16 maps, by CONV_DIRECT, CONV_WINOGRAD2, CONV_WINOGRAD4; 0: does not exist here, or
+     * is not accurate, or takes too much memory. */
+    double time[2][CHOICE_METHODS];
 };
 
 struct choices {
@@ -23,6 +27,9 @@ void choices_machine(char *out, size_t size);
 /* Takes over what was measured on this machine with this library; other text is no error, and is ignored. */
 int choices_parse(struct choices *choices, const char *text, struct err *err);
 int choices_text(const struct choices *choices, struct buf *out);
+/* The fastest method for maps of a type, and its time; winograd: whether those may be it. It has to be clearly faster
+ * than direct. 0 ns: nothing is possible. */
+enum conv_method choice_best(const struct choice *choice, enum map_type type, bool winograd, double *ns);
 /* shape: f32 maps. Measures where nothing is known. */
 int choices_find(struct choices *choices, const struct conv_shape *shape, enum conv_pass pass,
                  const struct choice **out, struct err *err);

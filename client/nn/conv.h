@@ -1,5 +1,6 @@
 /* Convolutions without bias, as one pass of one convolution at a time, so that each pass can run by the method that is
- * fastest there. Two backends stand behind this interface: onednn/ and im2col.c.
+ * fastest there. Two backends stand behind this interface, onednn/ and im2col.c, and winograd/, which serves
+ * convolutions whose weights lie as oneDNN has them.
  *
  * Weights live in three places. Plain (OIHW) is how the layout has them, and how they travel. Native is how they lie
  * inside a round: the optimiser's vectors, where the gradient arrives; it is chosen so that most passes read it as it
@@ -15,7 +16,8 @@
 
 enum conv_pass { CONV_FORWARD, CONV_BACKWARD_DATA, CONV_BACKWARD_WEIGHTS };
 #define CONV_PASSES 3
-enum conv_method { CONV_DIRECT, CONV_WINOGRAD, CONV_IM2COL };
+enum conv_method { CONV_DIRECT, CONV_WINOGRAD2, CONV_WINOGRAD4, CONV_IM2COL };
+#define CONV_METHODS 4
 
 /* Padding is (kernel - 1) / 2. */
 struct conv_shape {
@@ -27,6 +29,7 @@ struct conv_shape {
 struct conv_format {
     const struct conv_backend *backend;
     uint64_t floats;
+    bool blocks; /* [out / 16, in / 16, kernel, kernel, 16 in, 16 out] */
 };
 
 /* One pass, ready to run, by one thread at a time. */
@@ -38,10 +41,9 @@ struct conv_kernel {
 
 struct conv_backend {
     const char *name;
-    /* methods: one a pass; the passes of one convolution share the backend. trains: all passes will be asked for, else
-     * CONV_FORWARD alone. */
-    int (*format_new)(const struct conv_shape *shape, const enum conv_method *methods, bool trains,
-                      struct conv_format **out, struct err *err);
+    /* trains: all passes will be asked for, else CONV_FORWARD alone. ERR_CONFIG when there is no good kernel for this
+     * shape on this processor. This and the next three are NULL where formats are another backend's. */
+    int (*format_new)(const struct conv_shape *shape, bool trains, struct conv_format **out, struct err *err);
     void (*format_free)(struct conv_format *format);
     int (*pack)(const struct conv_format *format, const float *plain, float *native, struct err *err);
     int (*unpack)(const struct conv_format *format, const float *native, float *plain, struct err *err);
@@ -58,5 +60,15 @@ struct conv_backend {
 /* NULL where the program was built without it. */
 const struct conv_backend *conv_onednn(void);
 const struct conv_backend *conv_im2col(void);
+const struct conv_backend *conv_winograd(void);
+
+/* Of the method's backend. */
+static inline int conv_kernel_new(const struct conv_format *format, const struct conv_shape *shape, enum conv_pass pass,
+                                  enum conv_method method, struct conv_kernel **out, struct err *err)
+{
+    bool winograd = method == CONV_WINOGRAD2 || method == CONV_WINOGRAD4;
+    const struct conv_backend *backend = winograd ? conv_winograd() : format->backend;
+    return backend->kernel_new(format, shape, pass, method, out, err);
+}
 
 #endif

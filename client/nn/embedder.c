@@ -60,7 +60,7 @@ static int load(struct embedder *embedder, const float *params, struct err *err)
         return err_set(err, ERR_NOMEM, "out of memory");
     }
     if ((rc = net_pack(embedder->plan, params, embedder->native, err)) ||
-        (rc = net_weights_new(embedder->plan, NET_EVAL, &embedder->weights, err))) {
+        (rc = net_weights_new(embedder->plan, NET_EVAL, NULL, &embedder->weights, err))) {
         return rc;
     }
     net_weights_set(embedder->weights, embedder->native);

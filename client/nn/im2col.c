@@ -24,10 +24,9 @@ struct kernel {
     bool direct;   /* a 1x1 kernel of stride 1 on [n, pixels, channels] reads the map as it is */
 };
 
-static int format_new(const struct conv_shape *shape, const enum conv_method *methods, bool trains,
-                      struct conv_format **out, struct err *err)
+static int format_new(const struct conv_shape *shape, bool trains, struct conv_format **out, struct err *err)
 {
-    (void)methods, (void)trains;
+    (void)trains;
     *out = NULL;
     struct format *format = mem_new(1, sizeof *format);
     if (!format) {
@@ -35,7 +34,8 @@ static int format_new(const struct conv_shape *shape, const enum conv_method *me
     }
     *format = (struct format){.in = shape->src.channels, .out = shape->dst.channels};
     format->taps = shape->kernel * shape->kernel;
-    format->base = (struct conv_format){conv_im2col(), (uint64_t)format->out * format->taps * format->in};
+    format->base =
+        (struct conv_format){.backend = conv_im2col(), .floats = (uint64_t)format->out * format->taps * format->in};
     *out = &format->base;
     return 0;
 }

@@ -1,6 +1,6 @@
-/* One step in four parallel phases with a barrier after each: weights prepared by convolution, keys by group, features
- * and gradients by group, and the optimiser by stretches of the parameters. What a group leaves behind lies in its own
- * place, and everything that adds up is added in the order of groups. */
+/* One step in five parallel phases with a barrier after each: the key encoder's weights are prepared, keys by group,
+ * the query encoder's weights, features and gradients by group, and the optimiser by stretches of the parameters. What
+ * a group leaves behind lies in its own place, and everything that adds up is added in the order of groups. */
 #include "client/nn/moco.h"
 
 #include "client/nn/blas.h"
@@ -31,17 +31,17 @@ struct place {
     struct net *query, *key; /* in the same memory */
     float *images;           /* [size, 3, input, input] */
     float *features;         /* [size, d] */
-    float *dq;       /* [size, d] */
-    float *part;     /* of the gradient */
+    float *dq;               /* [size, d] */
+    float *part;             /* of the gradient */
     float *scratch;          /* of the losses */
 };
 
 struct moco {
     const struct layout *layout;
     struct moco_options options;
-    struct net_plan *plan; /* of a group */
-    struct net_weights *query_weights, *key_weights;
-    uint32_t size; /* of a group */
+    struct net_plan *plan;                           /* of a group */
+    struct net_weights *query_weights, *key_weights; /* prepared in the same memory */
+    uint32_t size;                                   /* of a group */
     uint32_t places_count;
     uint64_t image; /* floats of one */
     struct workers *workers;
@@ -158,8 +158,8 @@ static int new_state(struct moco *moco, struct err *err)
         return out_of_memory(err);
     }
     int rc;
-    if ((rc = net_weights_new(moco->plan, NET_TRAIN, &moco->query_weights, err)) ||
-        (rc = net_weights_new(moco->plan, NET_BATCH, &moco->key_weights, err)) ||
+    if ((rc = net_weights_new(moco->plan, NET_TRAIN, NULL, &moco->query_weights, err)) ||
+        (rc = net_weights_new(moco->plan, NET_BATCH, moco->query_weights, &moco->key_weights, err)) ||
         (rc = queue_init(&moco->queue, moco->options.queue, d, err))) {
         return rc;
     }
@@ -239,8 +239,8 @@ void moco_free(struct moco *moco)
         mem_free(place->part);
         mem_free(place->scratch);
     }
-    net_weights_free(moco->query_weights);
     net_weights_free(moco->key_weights);
+    net_weights_free(moco->query_weights);
     net_plan_free(moco->plan);
     mem_free(moco->groups);
     mem_free(moco->grad);
@@ -373,14 +373,17 @@ int moco_begin(struct moco *moco, const struct moco_round *round, struct err *er
     return rc ? rc : net_pack(moco->plan, round->params, moco->query, err);
 }
 
-/* Phase 1. */
-static int prepare(void *ctx, uint32_t worker, uint32_t item, struct err *err)
+/* Phases 1 and 3. */
+static int prepare_key(void *ctx, uint32_t worker, uint32_t item, struct err *err)
 {
     (void)worker;
-    struct moco *moco = ctx;
-    uint32_t items = net_weights_items(moco->query_weights);
-    return item < items ? net_weights_prepare(moco->query_weights, item, err)
-                        : net_weights_prepare(moco->key_weights, item - items, err);
+    return net_weights_prepare(((struct moco *)ctx)->key_weights, item, err);
+}
+
+static int prepare_query(void *ctx, uint32_t worker, uint32_t item, struct err *err)
+{
+    (void)worker;
+    return net_weights_prepare(((struct moco *)ctx)->query_weights, item, err);
 }
 
 /* Phase 2. A group of keys is drawn from the whole batch, so that what its BN sees is not what its query group's sees.
@@ -434,7 +437,7 @@ static void losses_of_group(struct moco *moco, struct place *place, uint32_t ite
     }
 }
 
-/* Phase 3. */
+/* Phase 4. */
 static int gradient_of_group(void *ctx, uint32_t worker, uint32_t item, struct err *err)
 {
     struct moco *moco = ctx;
@@ -466,7 +469,7 @@ static int gradient_of_group(void *ctx, uint32_t worker, uint32_t item, struct e
     return rc;
 }
 
-/* Phase 4. The key encoder's step is taken here, behind the optimiser's, instead of at the start of the next step: the
+/* Phase 5. The key encoder's step is taken here, behind the optimiser's, instead of at the start of the next step: the
  * numbers are the same, and the memory is walked once. */
 static int optimise_stretch(void *ctx, uint32_t worker, uint32_t item, struct err *err)
 {
@@ -533,8 +536,10 @@ int moco_step(struct moco *moco, const uint32_t *images, const float *view1, con
     rng_permutation(&rng, moco->order, o->batch);
     negatives_draw(&moco->negatives, &moco->queue, moco->remote, moco->remote_rows, o->fusion_share, o->seed,
                    moco->step);
-    int rc = workers_run(moco->workers, 2 * net_weights_items(moco->query_weights), prepare, moco, err);
+    uint32_t items = net_weights_items(moco->query_weights);
+    int rc = workers_run(moco->workers, items, prepare_key, moco, err);
     rc = rc ? rc : workers_run(moco->workers, o->bn_groups, keys_of_group, moco, err);
+    rc = rc ? rc : workers_run(moco->workers, items, prepare_query, moco, err);
     if (rc == 0) {
         turns_reset(&moco->turns);
         rc = workers_run(moco->workers, o->bn_groups, gradient_of_group, moco, err);

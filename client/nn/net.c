@@ -24,8 +24,8 @@ static int new_kernels(struct net *net, size_t *scratch, struct err *err)
             if (pass == CONV_BACKWARD_DATA && t->nodes[i].src == 0) {
                 continue;
             }
-            int rc = conv->format->backend->kernel_new(conv->format, &conv->shape, (enum conv_pass)pass,
-                                                       conv->methods[pass], kernel, err);
+            int rc =
+                conv_kernel_new(conv->format, &conv->shape, (enum conv_pass)pass, conv->methods[pass], kernel, err);
             if (rc != 0) {
                 return rc;
             }

@@ -19,8 +19,10 @@ enum net_mode {
  * type. Shared by any number of nets. */
 struct net_weights;
 
-/* mode: NET_TRAIN prepares for backward as well. ERR_NOMEM, ERR_FAILED. */
-int net_weights_new(const struct net_plan *plan, enum net_mode mode, struct net_weights **out, struct err *err);
+/* mode: NET_TRAIN prepares for backward as well. lender: NULL, or weights whose memory is used as well: the two take
+ * turns, each is prepared again before it is read, and the lender is freed last. ERR_NOMEM, ERR_FAILED. */
+int net_weights_new(const struct net_plan *plan, enum net_mode mode, const struct net_weights *lender,
+                    struct net_weights **out, struct err *err);
 void net_weights_free(struct net_weights *weights);
 /* After `native` has changed all items are to be prepared again, by any threads in any order. */
 void net_weights_set(struct net_weights *weights, const float *native);

@@ -40,6 +40,7 @@ struct net_weights {
     const struct net_plan *plan;
     const float *native;
     bool backward;
+    const struct net_weights *lender;
     struct net_prepared {
         struct conv_kernel *kernels[2]; /* CONV_FORWARD, CONV_BACKWARD_DATA */
         void *copies[2];                /* NULL: the native ones are read */

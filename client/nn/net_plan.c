@@ -9,7 +9,7 @@
 
 #define ALIGN 16u /* floats: one cache line */
 
-/* Winograd and bf16 have to be clearly faster, since they are less exact. */
+/* bf16 has to be clearly faster, since it is less exact. */
 #define CLEARLY 1.03
 
 static uint64_t aligned(uint64_t offset)
@@ -58,11 +58,13 @@ static int bf16_pays(struct net_plan *plan, const struct compute *compute, bool 
             if (rc != 0) {
                 return rc;
             }
-            bool winograd = compute->winograd && c->winograd > 0 && c->winograd * CLEARLY < c->direct;
             int times = pass == CONV_FORWARD ? 2 : 1; /* of the key encoder as well */
-            f32 += times * (winograd ? c->winograd : c->direct);
-            bf16 += times * c->bf16;
-            *pays = *pays && c->bf16 > 0;
+            double whole, half;
+            (void)choice_best(c, MAP_F32, compute->winograd, &whole);
+            (void)choice_best(c, MAP_BF16, compute->winograd, &half);
+            f32 += times * whole;
+            bf16 += times * half;
+            *pays = *pays && half > 0;
         }
     }
     *pays = *pays && bf16 * CLEARLY < f32;
@@ -99,27 +101,30 @@ static int choose_type(struct net_plan *plan, const struct compute *compute, str
 
 static int choose_methods(struct net_plan *plan, struct net_conv *conv, const struct compute *compute, struct err *err)
 {
+    const struct choice *c;
+    double ns;
     bool candidates = plan->backend == conv_onednn() && plan->trains && compute->winograd && compute->choices &&
-                      plan->type == MAP_F32 && plan->format == MAP_BLOCKS && conv->shape.kernel == 3 &&
-                      conv->shape.stride == 1 && conv->shape.src.format == MAP_BLOCKS;
+                      plan->format == MAP_BLOCKS && conv->shape.kernel == 3 && conv->shape.stride == 1 &&
+                      conv->shape.src.format == MAP_BLOCKS;
+    struct conv_shape shape = conv->shape;
+    shape.src.type = shape.dst.type = MAP_F32;
     for (int pass = 0; pass < CONV_PASSES; pass++) {
         conv->methods[pass] = plan->backend == conv_onednn() ? CONV_DIRECT : CONV_IM2COL;
-        const struct choice *c;
-        int rc = candidates ? choices_find(compute->choices, &conv->shape, (enum conv_pass)pass, &c, err) : 0;
+        int rc = candidates ? choices_find(compute->choices, &shape, (enum conv_pass)pass, &c, err) : 0;
         if (rc != 0) {
             return rc;
         }
-        if (candidates && c->winograd > 0 && c->winograd * CLEARLY < c->direct) {
-            conv->methods[pass] = CONV_WINOGRAD;
+        if (candidates) {
+            conv->methods[pass] = choice_best(c, plan->type, true, &ns);
         }
     }
-    int rc = plan->backend->format_new(&conv->shape, conv->methods, plan->trains, &conv->format, err);
+    int rc = plan->backend->format_new(&conv->shape, plan->trains, &conv->format, err);
     if (rc == ERR_CONFIG && plan->format == MAP_PIXELS && plan->backend == conv_onednn()) {
         /* Three channels that lie as planes are no shape for oneDNN where the other maps lie as pixels. */
         for (int pass = 0; pass < CONV_PASSES; pass++) {
             conv->methods[pass] = CONV_IM2COL;
         }
-        rc = conv_im2col()->format_new(&conv->shape, conv->methods, plan->trains, &conv->format, err);
+        rc = conv_im2col()->format_new(&conv->shape, plan->trains, &conv->format, err);
     }
     return rc;
 }
@@ -291,7 +296,8 @@ void net_plan_text(const struct net_plan *plan, char *out, size_t size)
     for (uint32_t i = 0; i < plan->topology->nodes_count; i++) {
         for (int pass = 0; plan->topology->nodes[i].kind == NODE_CONV && pass < CONV_PASSES; pass++) {
             passes += pass != CONV_BACKWARD_DATA || plan->topology->nodes[i].src != 0;
-            winograd += plan->convs[i].methods[pass] == CONV_WINOGRAD;
+            winograd +=
+                plan->convs[i].methods[pass] == CONV_WINOGRAD2 || plan->convs[i].methods[pass] == CONV_WINOGRAD4;
         }
     }
     (void)snprintf(out, size, "%s %s, Winograd in %u of %u passes", plan->backend->name,

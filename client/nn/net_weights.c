@@ -10,20 +10,23 @@ static int new_node(struct net_weights *weights, uint32_t i, struct err *err)
     struct net_prepared *node = &weights->nodes[i];
     bool by_data = weights->backward && weights->plan->topology->nodes[i].src != 0;
     for (int k = 0; k < (by_data ? 2 : 1); k++) {
-        int rc = conv->format->backend->kernel_new(conv->format, &conv->shape, passes[k], conv->methods[passes[k]],
-                                                   &node->kernels[k], err);
+        int rc =
+            conv_kernel_new(conv->format, &conv->shape, passes[k], conv->methods[passes[k]], &node->kernels[k], err);
         if (rc != 0) {
             return rc;
         }
         size_t bytes = node->kernels[k]->prepared;
-        if (bytes > 0 && !(node->copies[k] = mem_new_aligned(bytes, 1))) {
+        if (weights->lender) {
+            node->copies[k] = weights->lender->nodes[i].copies[k];
+        } else if (bytes > 0 && !(node->copies[k] = mem_new_aligned(bytes, 1))) {
             return err_set(err, ERR_NOMEM, "out of memory (%zu bytes of weights)", bytes);
         }
     }
     return 0;
 }
 
-int net_weights_new(const struct net_plan *plan, enum net_mode mode, struct net_weights **out, struct err *err)
+int net_weights_new(const struct net_plan *plan, enum net_mode mode, const struct net_weights *lender,
+                    struct net_weights **out, struct err *err)
 {
     *out = NULL;
     struct net_weights *weights = mem_new(1, sizeof *weights);
@@ -32,6 +35,7 @@ int net_weights_new(const struct net_plan *plan, enum net_mode mode, struct net_
     }
     weights->plan = plan;
     weights->backward = mode == NET_TRAIN;
+    weights->lender = lender;
     weights->nodes = mem_new(plan->topology->nodes_count, sizeof *weights->nodes);
     int rc = weights->nodes ? 0 : err_set(err, ERR_NOMEM, "out of memory");
     for (uint32_t i = 0; i < plan->topology->nodes_count && rc == 0; i++) {
@@ -56,7 +60,9 @@ void net_weights_free(struct net_weights *weights)
             if (kernel) {
                 kernel->backend->kernel_free(kernel);
             }
-            mem_free(weights->nodes[i].copies[k]);
+            if (!weights->lender) {
+                mem_free(weights->nodes[i].copies[k]);
+            }
         }
     }
     mem_free(weights->nodes);

@@ -55,7 +55,7 @@ static int map_desc(const struct map *map, dnnl_memory_desc_t *md, struct err *e
 }
 
 /* The descriptor of one pass. native: NULL lets the pass by the weights choose. */
-static int describe(dnnl_engine_t engine, const struct conv_shape *s, enum conv_pass pass, enum conv_method method,
+static int describe(dnnl_engine_t engine, const struct conv_shape *s, enum conv_pass pass,
                     const dnnl_memory_desc_t *native, dnnl_primitive_desc_t *out, struct err *err)
 {
     dnnl_memory_desc_t src, dst, weights, gradient;
@@ -63,7 +63,7 @@ static int describe(dnnl_engine_t engine, const struct conv_shape *s, enum conv_
     dnnl_dim_t pad = (s->kernel - 1) / 2;
     dnnl_dims_t padding = {pad, pad};
     dnnl_data_type_t type = s->src.type == MAP_BF16 ? dnnl_bf16 : dnnl_f32;
-    dnnl_alg_kind_t algorithm = method == CONV_WINOGRAD ? dnnl_convolution_winograd : dnnl_convolution_direct;
+    const dnnl_alg_kind_t algorithm = dnnl_convolution_direct;
     dnnl_convolution_desc_t op;
     dnnl_primitive_desc_t hint = NULL;
     dnnl_primitive_attr_t attr = NULL;
@@ -121,28 +121,31 @@ static const dnnl_memory_desc_t *weights_of(const_dnnl_primitive_desc_t desc, en
         desc, pass == CONV_BACKWARD_WEIGHTS ? dnnl_query_diff_weights_md : dnnl_query_weights_md, 0);
 }
 
-static int format_new(const struct conv_shape *shape, const enum conv_method *methods, bool trains,
-                      struct conv_format **out, struct err *err)
+static int format_new(const struct conv_shape *shape, bool trains, struct conv_format **out, struct err *err)
 {
     *out = NULL;
     onednn_single_thread();
     enum conv_pass pass = trains ? CONV_BACKWARD_WEIGHTS : CONV_FORWARD;
     dnnl_engine_t engine = NULL;
     dnnl_primitive_desc_t desc = NULL;
+    dnnl_memory_desc_t blocks;
     dnnl_dims_t dims = {shape->dst.channels, shape->src.channels, shape->kernel, shape->kernel};
     struct format *format = mem_new(1, sizeof *format);
     int rc = format ? 0 : err_set(err, ERR_NOMEM, "out of memory");
     if (rc == 0 && !(rc = check(dnnl_engine_create(&engine, dnnl_cpu, 0), "engine", err)) &&
-        !(rc = describe(engine, shape, pass, methods[pass], NULL, &desc, err)) && !(rc = refuse_reference(desc, err)) &&
+        !(rc = describe(engine, shape, pass, NULL, &desc, err)) && !(rc = refuse_reference(desc, err)) &&
         !(rc = check(dnnl_memory_desc_init_by_tag(&format->plain, 4, dims, dnnl_f32, dnnl_oihw), "weights", err))) {
         format->native = *weights_of(desc, pass);
         format->native.data_type = dnnl_f32;
-        /* Layouts with bf16 pairs inside, and those of transformed weights, are no place for f32. */
+        /* A layout with bf16 pairs inside is no place for f32. */
         if (shape->src.type == MAP_BF16 && !trains) {
             format->native = format->plain;
         }
         format->base.backend = conv_onednn();
         format->base.floats = dnnl_memory_desc_get_size(&format->native) / sizeof(float);
+        format->base.blocks =
+            dnnl_memory_desc_init_by_tag(&blocks, 4, dims, dnnl_f32, dnnl_OIhw16i16o) == dnnl_success &&
+            dnnl_memory_desc_equal(&blocks, &format->native) && dims[0] % 16 == 0 && dims[1] % 16 == 0;
         *out = &format->base;
         format = NULL;
     }
@@ -280,8 +283,8 @@ static int kernel_new(const struct conv_format *base, const struct conv_shape *s
 {
     const struct format *format = (const struct format *)(const void *)base;
     *out = NULL;
-    if (method == CONV_IM2COL) {
-        return err_set(err, ERR_CONFIG, "im2col is OpenBLAS's");
+    if (method != CONV_DIRECT) {
+        return err_set(err, ERR_CONFIG, "oneDNN computes convolutions directly");
     }
     onednn_single_thread();
     dnnl_primitive_desc_t desc = NULL;
@@ -289,7 +292,7 @@ static int kernel_new(const struct conv_format *base, const struct conv_shape *s
     int rc = kernel ? 0 : err_set(err, ERR_NOMEM, "out of memory");
     if (rc == 0 && !(rc = check(dnnl_engine_create(&kernel->engine, dnnl_cpu, 0), "engine", err)) &&
         !(rc = check(dnnl_stream_create(&kernel->stream, kernel->engine, dnnl_stream_default_flags), "stream", err)) &&
-        !(rc = describe(kernel->engine, shape, pass, method, &format->native, &desc, err)) &&
+        !(rc = describe(kernel->engine, shape, pass, &format->native, &desc, err)) &&
         !(rc = refuse_reference(desc, err))) {
         kernel->base.backend = conv_onednn();
         rc = bind(kernel, format, shape, pass, desc, err);

@@ -55,7 +55,7 @@ static inline void test_net_fini(struct test_net *t)
 static inline int test_net_from(struct net_plan *plan, enum net_mode mode, struct test_net *out, struct err *err)
 {
     *out = (struct test_net){.plan = plan};
-    int rc = net_weights_new(plan, mode, &out->weights, err);
+    int rc = net_weights_new(plan, mode, NULL, &out->weights, err);
     rc = rc ? rc : net_new(plan, mode, NULL, &out->net, err);
     out->native = mem_new_aligned(plan->total, sizeof(float));
     out->grad = mem_new_aligned(plan->trainable_end, sizeof(float));
@@ -79,7 +79,7 @@ static inline int test_net_new(const struct layout *layout, uint32_t batch, enum
     int rc = net_plan_new(layout, batch, mode != NET_EVAL, &compute, &plan, err);
     if (rc == 0 && way == WAY_WINOGRAD) { /* wherever it exists, however slow it is */
         for (uint32_t i = 0; i < choices.count; i++) {
-            choices.all[i].direct = 1e12;
+            choices.all[i].time[MAP_F32][CONV_DIRECT] = 1e12;
         }
         net_plan_free(plan);
         rc = net_plan_new(layout, batch, mode != NET_EVAL, &compute, &plan, err);

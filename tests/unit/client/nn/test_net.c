@@ -399,9 +399,10 @@ static void backward_adds_up(void **state)
 static void ways_agree(void **state)
 {
     (void)state;
-    /* Relative to the norm of what is compared: features, then gradients. Winograd's transforms cancel, and bf16 has 8
-     * bits. Less than the lower bound would mean that the way was not taken. */
-    static const double most[WAYS][2] = {{0, 0}, {1e-6, 2e-5}, {1e-5, 1e-4}, {0.02, 0.1}};
+    /* Relative to the norm of what is compared: features, then gradients. One ReLU that turns by Winograd's rounding
+     * moves a gradient of this small net by 3e-4 (test_conv.c holds the kernels to 5e-6), and bf16 has 8 bits. Less
+     * than the lower bound would mean that the way was not taken. */
+    static const double most[WAYS][2] = {{0, 0}, {1e-6, 2e-5}, {1e-5, 1e-3}, {0.02, 0.1}};
     static const double least[WAYS] = {0, 1e-9, 1e-8, 1e-3};
     const struct model_spec spec = {.block = MODEL_BLOCK_BASIC,
                                     .stages = 2,
@@ -465,7 +466,7 @@ static void what_is_not_there_is_refused(void **state)
     assert_int_equal(net_new(plan, NET_TRAIN, NULL, &net, &err), ERR_STATE);
     net_plan_free(plan);
     assert_int_equal(net_plan_new(layout, 2, true, &plain, &plan, &err), 0);
-    assert_int_equal(net_weights_new(plan, NET_BATCH, &weights, &err), 0);
+    assert_int_equal(net_weights_new(plan, NET_BATCH, NULL, &weights, &err), 0);
     assert_int_equal(net_new(plan, NET_BATCH, NULL, &net, &err), 0);
     assert_int_equal(net_backward(net, weights, NULL, &gradient, &err), ERR_STATE);
     net_free(net);

@@ -6,7 +6,7 @@
  * where the one before ended, and a repeated round repeats everything. Key encoder and queue are set from the job's
  * carry or, without one, begin afresh, so nothing of an earlier round lingers.
  *
- * The clock is read for the report's speed alone. */
+ * The clock is read for the report alone. */
 #include "client/train/train.h"
 
 #include "client/nn/embedder.h"
@@ -135,11 +135,16 @@ void trainer_free(struct trainer *trainer)
     }
 }
 
-static uint64_t now_ms(void)
+static uint64_t now_us(void)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static uint64_t now_ms(void)
+{
+    return now_us() / 1000;
 }
 
 static int cancelled(struct train_progress *progress, struct err *err)
@@ -209,14 +214,16 @@ static int run_steps(struct trainer *trainer, const struct train_job *job, struc
     };
     struct feeder *feeder;
     int rc = feeder_new(&options, &feeder, err);
-    uint64_t began = now_ms();
+    uint64_t began = now_ms(), waited = 0;
     for (uint32_t step = 0; rc == 0 && step < out->steps; step++) {
         struct moco_step result;
         rc = cancelled(progress, err);
         if (rc) {
             break;
         }
+        uint64_t asked = now_us();
         struct feeder_batch batch = feeder_next(feeder);
+        waited += now_us() - asked;
         rc = moco_step(trainer->moco, batch.images, batch.view1, batch.view2,
                        (float)train_learning_rate(plan, job->round, step, out->steps), &result, err);
         if (rc) {
@@ -235,6 +242,7 @@ static int run_steps(struct trainer *trainer, const struct train_job *job, struc
         atomic_store(&progress->step, step + 1);
     }
     feeder_free(feeder);
+    out->input_wait_ms = waited / 1000;
     return rc;
 }
 
@@ -344,9 +352,10 @@ int train_round(struct trainer *trainer, const struct train_job *job, struct tra
     out->train_ms = now_ms() - began;
     log_event(trainer->log, LOG_LEVEL_INFO, "training_finished",
               "round=%u steps=%u loss=%.4f loss_contrast=%.4f loss_matching=%.4f remote_share=%.3f "
-              "images_per_second=%.0f features=%u",
+              "images_per_second=%.0f train_ms=%llu input_wait_ms=%llu features=%u",
               job->round, out->steps, out->loss, out->loss_contrast, out->loss_matching, out->remote_share,
-              out->images_per_second, out->feature_rows);
+              out->images_per_second, (unsigned long long)out->train_ms, (unsigned long long)out->input_wait_ms,
+              out->feature_rows);
     return 0;
 }
 

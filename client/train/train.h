@@ -33,6 +33,7 @@ struct train_result { /* all memory owned; train_result_fini */
     void *carry; /* for the next round */
     size_t carry_bytes;
     uint64_t images, seen, train_ms;
+    uint64_t input_wait_ms; /* of train_ms, without views to train on */
     uint32_t steps;
     double loss, loss_contrast, loss_matching, remote_share, images_per_second;
 };

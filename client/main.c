@@ -106,8 +106,10 @@ static void prepare_process(uint32_t nice_level)
 {
     /* The machine has other work. A container that forbids this costs nothing but politeness. */
     if (nice_level > 0) {
-        (void)setpriority(PRIO_PROCESS, 0, (int)nice_level);
-        (void)syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0));
+        int now = getpriority(PRIO_PROCESS, 0);
+        (void)setpriority(PRIO_PROCESS, 0, now > (int)nice_level ? now : (int)nice_level);
+        /* The lowest of the ordinary class: the idle one could keep a contribution from the disk past its round. */
+        (void)syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_BE, 7));
     }
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGXFSZ, SIG_IGN);

@@ -1,6 +1,7 @@
 #include "client/data/augment.h"
 
 #include "client/data/views/views.h"
+#include "common/base/cpu.h"
 
 #include <stddef.h>
 
@@ -15,15 +16,11 @@ extern const views_fn views_avx2, views_avx512;
 views_fn views_variant(uint32_t i)
 {
 #ifdef __x86_64__
-    __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2");
-    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (i == 1) {
-        return avx2 ? views_avx2 : NULL;
+        return cpu_has_avx2() ? views_avx2 : NULL;
     }
     if (i == 2) {
-        return avx512 ? views_avx512 : NULL;
+        return cpu_has_avx2() && cpu_has_avx512() ? views_avx512 : NULL;
     }
 #endif
     return i == 0 ? views_portable : NULL;

@@ -6,7 +6,11 @@
 #include "client/nn/conv.h"
 #include "common/base/buf.h"
 
+#define CHOICES_HEADER "starling kernels 1" /* the first line of the text */
 #define CHOICE_METHODS 3
+/* What a Winograd pass may take besides its maps. Transformed weights are up to four times as large as they were, and
+ * the sums of their gradients too. */
+#define CHOICE_BYTES_MOST ((size_t)24 << 20)
 
 struct choice {
     struct conv_shape shape;
@@ -30,9 +34,11 @@ int choices_text(const struct choices *choices, struct buf *out);
 /* The fastest method for maps of a type, and its time; winograd: whether those may be it. It has to be clearly faster
  * than direct. 0 ns: nothing is possible. */
 enum conv_method choice_best(const struct choice *choice, enum map_type type, bool winograd, double *ns);
-/* shape: f32 maps. Measures where nothing is known. */
+/* shape: f32 maps. Measures where nothing is known. *out is valid until the next call. */
 int choices_find(struct choices *choices, const struct conv_shape *shape, enum conv_pass pass,
                  const struct choice **out, struct err *err);
+/* measure.c: fills in the times of a shape and pass. ERR_NOMEM, ERR_FAILED. */
+int choice_measure(struct choice *choice, struct err *err);
 void choices_fini(struct choices *choices);
 
 #endif

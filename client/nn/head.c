@@ -116,22 +116,3 @@ void head_backward(struct head *head, const float *native, const float *pooled, 
     }
     linear_backward(n, c, c, pooled, native + head->weight1, head->dhidden, dpooled, dweight1, dbias1);
 }
-
-uint64_t head_floats(const struct head *head)
-{
-    return (uint64_t)head->c * head->c + (uint64_t)head->d * head->c + head->c + head->d;
-}
-
-void head_store(const struct head *head, const float *grad, bool first, float *total)
-{
-    const struct {
-        uint64_t offset, count;
-    } tensors[] = {{head->weight1, (uint64_t)head->c * head->c},
-                   {head->weight2, (uint64_t)head->d * head->c},
-                   {head->bias1, head->c},
-                   {head->bias2, head->d}};
-    for (size_t i = 0; i < 4; i++) {
-        simd()->accumulate(total + tensors[i].offset, grad, tensors[i].count, first);
-        grad += tensors[i].count;
-    }
-}

@@ -21,12 +21,9 @@ int head_init(struct head *head, const struct net_plan *plan, bool training, str
 void head_fini(struct head *head);
 /* native: parameters; pooled: [batch, c]. Fills head->features. */
 void head_forward(struct head *head, const float *native, const float *pooled);
-/* Floats of the head's own gradient: weights and biases, one behind the other. */
-uint64_t head_floats(const struct head *head);
-/* dfeatures: [batch, d], by the unit rows. dpooled: [batch, c] and grad [head_floats] are overwritten. */
+/* dfeatures: [batch, d], by the unit rows. dpooled: [batch, c] and grad are overwritten; grad holds the gradients by
+ * weight1, weight2, bias1 and bias2, one behind the other. */
 void head_backward(struct head *head, const float *native, const float *pooled, const float *dfeatures, float *dpooled,
                    float *grad);
-/* total, which is native, = grad or += grad. */
-void head_store(const struct head *head, const float *grad, bool first, float *total);
 
 #endif

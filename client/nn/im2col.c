@@ -86,6 +86,7 @@ static int kernel_new(const struct conv_format *format, const struct conv_shape 
     if (!kernel) {
         return err_set(err, ERR_NOMEM, "out of memory");
     }
+    blas_setup();
     kernel->base.backend = conv_im2col();
     kernel->shape = *shape;
     kernel->pass = pass;

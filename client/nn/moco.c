@@ -194,6 +194,20 @@ int moco_new(const struct layout *layout, const struct moco_options *options, st
     return 0;
 }
 
+/* Of transformed weights, for forward and for backward by the data, wherever Winograd may be chosen. */
+static uint64_t winograd_bytes(const struct net_plan *plan, const struct compute *compute)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < plan->topology->nodes_count && compute->winograd && plan->format == MAP_BLOCKS; i++) {
+        const struct conv_shape *shape = &plan->convs[i].shape;
+        if (plan->topology->nodes[i].kind == NODE_CONV && shape->kernel == 3 && shape->stride == 1) {
+            uint64_t bytes = (uint64_t)36 * shape->src.channels * shape->dst.channels * sizeof(float);
+            sum += 2 * (bytes < CHOICE_BYTES_MOST ? bytes : CHOICE_BYTES_MOST);
+        }
+    }
+    return sum;
+}
+
 int moco_memory(const struct layout *layout, const struct moco_options *options, uint64_t *bytes, struct err *err)
 {
     struct compute compute = options->compute;
@@ -212,7 +226,9 @@ int moco_memory(const struct layout *layout, const struct moco_options *options,
         uint64_t vectors = 5; /* both encoders, velocity, gradient, prepared weights */
         uint64_t rows = 2 * (uint64_t)options->queue + options->batch;
         uint64_t logits = (uint64_t)options->batch / options->bn_groups * 3 * (options->queue + 1);
-        *bytes = places * (net + (logits + net_part_floats(plan)) * sizeof(float)) +
+        uint64_t images = (uint64_t)plan->batch * 3 * layout->spec.input * layout->spec.input;
+        *bytes = places * (net + (logits + images + net_part_floats(plan)) * sizeof(float)) +
+                 winograd_bytes(plan, &compute) +
                  (vectors * plan->total + rows * layout->spec.features) * sizeof(float);
     }
     net_plan_free(plan);
@@ -446,23 +462,17 @@ static int gradient_of_group(void *ctx, uint32_t worker, uint32_t item, struct e
     const float *images = moco->view1 + (size_t)item * moco->size * moco->image;
     int rc = net_forward(place->query, moco->query_weights, images, NULL, place->features, group->query_stats, err);
     if (rc != 0) {
-        turns_give_up(&moco->turns);
+        turns_give_up(&moco->turns, item);
         return rc;
     }
     losses_of_group(moco, place, item);
-    struct turn turn = {&moco->turns, item};
-    struct net_gradient gradient = {.total = moco->grad,
-                                    .first = item == 0,
-                                    .part = place->part,
-                                    .begin = turn_begin,
-                                    .end = turn_end,
-                                    .ctx = &turn};
+    struct net_gradient gradient = {.total = moco->grad, .part = place->part, .group = item, .turns = &moco->turns};
     rc = net_backward(place->query, moco->query_weights, place->dq, &gradient, err);
     group->finite = gradient.finite;
     if (rc != 0) {
-        turns_give_up(&moco->turns);
+        turns_give_up(&moco->turns, item);
     }
-    /* A ReLU turns NaN into 0, so that a broken net may well have a loss; its statistics and gradient tell. */
+    /* A gradient may overflow where the loss does not. */
     uint64_t stats = moco->layout->total - moco->layout->trainable_end;
     group->finite =
         group->finite && simd()->all_finite(group->query_stats, stats) && simd()->all_finite(group->key_stats, stats);

@@ -34,11 +34,11 @@ struct moco_step {
 
 struct moco;
 
-/* Keeps the layout by reference. Checks bn_groups | batch and the bounds of the other options. Holds two
- * nets of batch / bn_groups images a thread. ERR_NOMEM, ERR_CONFIG, ERR_FAILED. */
+/* Keeps the layout by reference. Checks bn_groups | batch and the bounds of the other options. Holds the
+ * memory of one training net of batch / bn_groups images a thread. ERR_NOMEM, ERR_CONFIG, ERR_FAILED. */
 int moco_new(const struct layout *layout, const struct moco_options *options, struct moco **out, struct err *err);
 void moco_free(struct moco *moco);
-/* Bytes that moco_new will take with these options, without scratch memory and without what measured choices change. */
+/* Bytes that moco_new will take with these options, at most, but for the kernels' scratch memory. */
 int moco_memory(const struct layout *layout, const struct moco_options *options, uint64_t *bytes, struct err *err);
 
 /* What a site carries from one round to the next, in this order, without gaps: the rows of its queue, oldest first, f32

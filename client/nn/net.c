@@ -1,7 +1,6 @@
 /* Runs a planned network: convolutions by their kernels, everything else by simd.h. */
 #include "client/nn/net_inside.h"
 
-#include "client/nn/onednn/onednn.h"
 #include "client/nn/simd/simd.h"
 #include "common/base/mem.h"
 
@@ -235,7 +234,6 @@ int net_forward(struct net *net, const struct net_weights *weights, const float 
                 float *features, float *stats, struct err *err)
 {
     const struct layout *layout = net->plan->layout;
-    onednn_single_thread();
     net->images = images;
     if (net->plan->type == MAP_BF16) {
         simd()->to_bf16(data_of(net, 0), images, map_elements(&net->maps[0].map));
@@ -258,21 +256,26 @@ int net_forward(struct net *net, const struct net_weights *weights, const float 
     return 0;
 }
 
-static int refused(struct err *err)
-{
-    return err_set(err, ERR_STATE, "the groups before this one failed");
-}
+struct segment {
+    uint64_t offset, count; /* in the native vector */
+};
 
-/* Adds a part of the gradient, which lies in gradient->part, to the total at `offset`. */
-static int store_part(struct net_gradient *gradient, uint32_t part, uint64_t offset, uint64_t count, struct err *err)
+/* Adds a part of the gradient to the total when it is its turn. Its segments lie in gradient->part, one behind the
+ * other. */
+static int store_part(struct net_gradient *gradient, uint32_t part, const struct segment *segments, uint32_t count,
+                      struct err *err)
 {
-    gradient->finite = simd()->all_finite(gradient->part, count) && gradient->finite;
-    if (gradient->begin && !gradient->begin(gradient->ctx, part)) {
-        return refused(err);
+    const float *from = gradient->part;
+    if (gradient->turns && !turns_begin(gradient->turns, gradient->group, part)) {
+        return err_set(err, ERR_STATE, "a group before this one failed");
     }
-    simd()->accumulate(gradient->total + offset, gradient->part, count, gradient->first);
-    if (gradient->end) {
-        gradient->end(gradient->ctx, part);
+    for (uint32_t i = 0; i < count; i++) {
+        gradient->finite = simd()->all_finite(from, segments[i].count) && gradient->finite;
+        simd()->accumulate(gradient->total + segments[i].offset, from, segments[i].count, gradient->group == 0);
+        from += segments[i].count;
+    }
+    if (gradient->turns) {
+        turns_end(gradient->turns, part);
     }
     return 0;
 }
@@ -282,14 +285,13 @@ static int conv_backward(struct net *net, const struct net_weights *weights, uin
 {
     const struct node *node = &net->plan->topology->nodes[i];
     const struct net_step *step = &net->steps[i];
+    const struct segment segment = {net_plan_offset(net->plan, node->weight), net->plan->convs[i].format->floats};
     void *ddst = buffers_data(&net->buffers, net->maps[node->dst].grad[0]);
     void *scratch = buffers_data(&net->buffers, net->scratch);
     struct conv_kernel *by_weights = step->kernels[CONV_BACKWARD_WEIGHTS];
     struct conv_kernel *by_data = step->kernels[CONV_BACKWARD_DATA];
     int rc = by_weights->backend->run(by_weights, source_of(net, node), ddst, gradient->part, scratch, err);
-    rc =
-        rc ? rc
-           : store_part(gradient, i, net_plan_offset(net->plan, node->weight), net->plan->convs[i].format->floats, err);
+    rc = rc ? rc : store_part(gradient, i, &segment, 1, err);
     if (rc == 0 && by_data) {
         rc = by_data->backend->run(by_data, ddst, weights_of(weights, i, CONV_BACKWARD_DATA),
                                    buffers_data(&net->buffers, step->dsrc), scratch, err);
@@ -304,7 +306,8 @@ static int bn_backward(struct net *net, const struct net_weights *weights, uint3
     const struct net_map *dst = &net->maps[node->dst];
     uint32_t channels = channels_of(net, node);
     const float *mean = buffers_data(&net->buffers, net->steps[i].stats);
-    float *dscale = gradient->part, *dshift = dscale + channels;
+    const struct segment segments[] = {{net_plan_offset(net->plan, node->scale), channels},
+                                       {net_plan_offset(net->plan, node->shift), channels}};
     simd()->bn_backward(&(struct bn_backward){
         .map = dst->map,
         .x = data_of(net, node->src),
@@ -315,36 +318,22 @@ static int bn_backward(struct net *net, const struct net_weights *weights, uint3
         .mean = mean,
         .variance = mean + channels,
         .scale = param(net, weights, node->scale),
-        .dscale = dscale,
-        .dshift = dshift,
+        .dscale = gradient->part,
+        .dshift = gradient->part + channels,
         .epsilon = BN_EPSILON,
     });
-    gradient->finite = simd()->all_finite(dscale, 2 * (size_t)channels) && gradient->finite;
-    if (gradient->begin && !gradient->begin(gradient->ctx, i)) {
-        return refused(err);
-    }
-    simd()->accumulate(gradient->total + net_plan_offset(net->plan, node->scale), dscale, channels, gradient->first);
-    simd()->accumulate(gradient->total + net_plan_offset(net->plan, node->shift), dshift, channels, gradient->first);
-    if (gradient->end) {
-        gradient->end(gradient->ctx, i);
-    }
-    return 0;
+    return store_part(gradient, i, segments, 2, err);
 }
 
 static int head_part(struct net *net, const struct net_weights *weights, const float *dfeatures,
                      struct net_gradient *gradient, struct err *err)
 {
-    uint32_t part = net_parts(net->plan) - 1;
+    const struct head *head = &net->head;
+    uint64_t c = head->c, d = head->d;
+    const struct segment segments[] = {
+        {head->weight1, c * c}, {head->weight2, d * c}, {head->bias1, c}, {head->bias2, d}};
     head_backward(&net->head, weights->native, net->pooled, dfeatures, net->dpooled, gradient->part);
-    gradient->finite = simd()->all_finite(gradient->part, head_floats(&net->head));
-    if (gradient->begin && !gradient->begin(gradient->ctx, part)) {
-        return refused(err);
-    }
-    head_store(&net->head, gradient->part, gradient->first, gradient->total);
-    if (gradient->end) {
-        gradient->end(gradient->ctx, part);
-    }
-    return 0;
+    return store_part(gradient, net_parts(net->plan) - 1, segments, 4, err);
 }
 
 static int node_backward(struct net *net, const struct net_weights *weights, uint32_t i, struct net_gradient *gradient,
@@ -393,11 +382,10 @@ uint64_t net_part_floats(const struct net_plan *plan)
 int net_backward(struct net *net, const struct net_weights *weights, const float *dfeatures,
                  struct net_gradient *gradient, struct err *err)
 {
-    gradient->finite = false;
+    gradient->finite = true;
     if (net->mode != NET_TRAIN) {
         return err_set(err, ERR_STATE, "this net was planned for forward passes only");
     }
-    onednn_single_thread();
     int rc = head_part(net, weights, dfeatures, gradient, err);
     for (uint32_t i = net->plan->topology->nodes_count; i-- > 0 && rc == 0;) {
         rc = node_backward(net, weights, i, gradient, err);

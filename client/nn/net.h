@@ -8,6 +8,7 @@
 #define STARLING_NN_NET_H
 
 #include "client/nn/net_plan.h"
+#include "client/nn/turns.h"
 
 enum net_mode {
     NET_TRAIN, /* BN by the batch's statistics; forward keeps what backward needs */
@@ -28,7 +29,6 @@ void net_weights_free(struct net_weights *weights);
 void net_weights_set(struct net_weights *weights, const float *native);
 uint32_t net_weights_items(const struct net_weights *weights);
 int net_weights_prepare(struct net_weights *weights, uint32_t item, struct err *err);
-uint64_t net_weights_bytes(const struct net_weights *weights);
 
 struct net;
 
@@ -53,21 +53,17 @@ int net_forward(struct net *net, const struct net_weights *weights, const float 
 /* Where a gradient goes: it is added to what earlier groups left, tensor by tensor, as soon as a tensor's is known. So
  * one vector serves all groups, and the order of the sum is that of the groups. */
 struct net_gradient {
-    float *total; /* native [trainable_end]; gaps are not touched */
-    bool first;   /* of the groups: total is overwritten */
-    float *part;  /* [net_part_floats], of this thread */
-    bool finite;  /* out: whether all of this group's is */
-    /* Called before and after a part (below net_parts) of total is touched; NULL: nobody else does. begin waits for the
-     * group before this one, and returns false when it will never come. */
-    bool (*begin)(void *ctx, uint32_t part);
-    void (*end)(void *ctx, uint32_t part);
-    void *ctx;
+    float *total;        /* native [trainable_end]; gaps are not touched */
+    float *part;         /* [net_part_floats], of this thread */
+    uint32_t group;      /* 0 overwrites total, the others add */
+    struct turns *turns; /* of net_parts parts; NULL: nobody else adds */
+    bool finite;         /* out: whether all of this group's is */
 };
 
 uint32_t net_parts(const struct net_plan *plan);
 uint64_t net_part_floats(const struct net_plan *plan);
 /* NET_TRAIN, after net_forward with the same weights. dfeatures: [batch, d], gradient by the normalised features.
- * ERR_STATE also when `begin` says no. */
+ * ERR_STATE also when a group before this one gave up. */
 int net_backward(struct net *net, const struct net_weights *weights, const float *dfeatures,
                  struct net_gradient *gradient, struct err *err);
 

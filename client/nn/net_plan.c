@@ -117,6 +117,9 @@ static int choose_methods(struct net_plan *plan, struct net_conv *conv, const st
         if (candidates) {
             conv->methods[pass] = choice_best(c, plan->type, true, &ns);
         }
+        if (candidates && ns == 0) {
+            return err_set(err, ERR_CONFIG, "compute.precision: bf16 is not accurate on this machine; use f32 or auto");
+        }
     }
     int rc = plan->backend->format_new(&conv->shape, plan->trains, &conv->format, err);
     if (rc == ERR_CONFIG && plan->format == MAP_PIXELS && plan->backend == conv_onednn()) {
@@ -160,6 +163,7 @@ static void settle_offsets(struct net_plan *plan)
     }
     plan->total = at;
     plan->trainable_end = layout->trainable_end == layout->total ? aligned(at) : plan->trainable_end;
+    plan->total = plan->total > plan->trainable_end ? plan->total : plan->trainable_end;
 }
 
 static int settle(struct net_plan *plan, const struct compute *compute, struct err *err)

@@ -58,7 +58,7 @@ int net_pack(const struct net_plan *plan, const float *params, float *native, st
 int net_unpack(const struct net_plan *plan, const float *native, float *params, struct err *err);
 /* The gradient [layout->trainable_end] out of a native one. */
 int net_unpack_gradient(const struct net_plan *plan, const float *native, float *grad, struct err *err);
-/* "onednn bf16" or "onednn f32, Winograd in 22 of 59 passes". */
+/* "onednn f32, Winograd in 22 of 59 passes". */
 void net_plan_text(const struct net_plan *plan, char *out, size_t size);
 
 #endif

@@ -94,14 +94,3 @@ int net_weights_prepare(struct net_weights *weights, uint32_t item, struct err *
     }
     return 0;
 }
-
-uint64_t net_weights_bytes(const struct net_weights *weights)
-{
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < weights->plan->topology->nodes_count; i++) {
-        for (int k = 0; k < 2; k++) {
-            sum += weights->nodes[i].copies[k] ? weights->nodes[i].kernels[k]->prepared : 0;
-        }
-    }
-    return sum;
-}

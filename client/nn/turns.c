@@ -6,7 +6,7 @@
 
 int turns_init(struct turns *turns, uint32_t parts, struct err *err)
 {
-    *turns = (struct turns){.done = mem_new(parts, sizeof *turns->done), .parts = parts};
+    *turns = (struct turns){.done = mem_new(parts, sizeof *turns->done), .parts = parts, .failed = UINT32_MAX};
     if (!turns->done) {
         return err_set(err, ERR_NOMEM, "out of memory");
     }
@@ -30,37 +30,33 @@ void turns_reset(struct turns *turns)
 {
     (void)pthread_mutex_lock(&turns->lock);
     memset(turns->done, 0, turns->parts * sizeof *turns->done);
-    turns->given_up = false;
+    turns->failed = UINT32_MAX;
     (void)pthread_mutex_unlock(&turns->lock);
 }
 
-void turns_give_up(struct turns *turns)
+void turns_give_up(struct turns *turns, uint32_t group)
 {
     (void)pthread_mutex_lock(&turns->lock);
-    turns->given_up = true;
+    turns->failed = group < turns->failed ? group : turns->failed;
     (void)pthread_cond_broadcast(&turns->changed);
     (void)pthread_mutex_unlock(&turns->lock);
 }
 
-bool turn_begin(void *ctx, uint32_t part)
+bool turns_begin(struct turns *turns, uint32_t group, uint32_t part)
 {
-    const struct turn *turn = ctx;
-    struct turns *turns = turn->turns;
     (void)pthread_mutex_lock(&turns->lock);
     turns->waiting++;
-    while (turns->done[part] < turn->group && !turns->given_up) {
+    while (turns->done[part] < group && turns->failed >= group) {
         (void)pthread_cond_wait(&turns->changed, &turns->lock);
     }
     turns->waiting--;
-    bool mine = !turns->given_up;
+    bool mine = turns->failed >= group;
     (void)pthread_mutex_unlock(&turns->lock);
     return mine;
 }
 
-void turn_end(void *ctx, uint32_t part)
+void turns_end(struct turns *turns, uint32_t part)
 {
-    const struct turn *turn = ctx;
-    struct turns *turns = turn->turns;
     (void)pthread_mutex_lock(&turns->lock);
     turns->done[part]++;
     if (turns->waiting > 0) {

@@ -14,22 +14,17 @@ struct turns {
     pthread_cond_t changed;
     uint32_t *done; /* [parts]: groups that have added theirs */
     uint32_t parts, waiting;
-    bool given_up;
-};
-
-struct turn {
-    struct turns *turns;
-    uint32_t group;
+    uint32_t failed; /* the lowest group that gave up; UINT32_MAX: none */
 };
 
 int turns_init(struct turns *turns, uint32_t parts, struct err *err); /* ERR_NOMEM */
 void turns_fini(struct turns *turns);
 /* Nobody has had a turn; nobody is at work. */
 void turns_reset(struct turns *turns);
-/* A group failed: who waits, or will, is told so. */
-void turns_give_up(struct turns *turns);
-/* ctx: struct turn. Waits for the groups before this one; false when one gave up. */
-bool turn_begin(void *ctx, uint32_t part);
-void turn_end(void *ctx, uint32_t part);
+/* A group failed: later ones will wait in vain, earlier ones go on. */
+void turns_give_up(struct turns *turns, uint32_t group);
+/* Waits for the groups before this one; false when one of them gave up. */
+bool turns_begin(struct turns *turns, uint32_t group, uint32_t part);
+void turns_end(struct turns *turns, uint32_t part);
 
 #endif

@@ -5,10 +5,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FILE_MAX ((size_t)1 << 20)
@@ -20,7 +20,25 @@ static void complain(const struct kernels *kernels, const char *reason)
               log_quotable(kernels->path, path, sizeof path), reason);
 }
 
-void kernels_open(const char *path, const struct log *log, struct kernels *out)
+#define LOCK_TRIES   1200
+#define LOCK_WAIT_NS 50000000
+
+/* flock has no event to wait for that could be cancelled, so it is asked again and again. 0 or an errno. */
+static int lock_file(int file, const bool *cancel)
+{
+    for (int i = 0; i < LOCK_TRIES && !__atomic_load_n(cancel, __ATOMIC_RELAXED); i++) {
+        if (flock(file, LOCK_EX | LOCK_NB) == 0) {
+            return 0;
+        }
+        if (errno != EWOULDBLOCK && errno != EINTR) {
+            return errno;
+        }
+        (void)nanosleep(&(struct timespec){.tv_nsec = LOCK_WAIT_NS}, NULL);
+    }
+    return EWOULDBLOCK;
+}
+
+void kernels_open(const char *path, const struct log *log, const bool *cancel, struct kernels *out)
 {
     char lock[sizeof out->path + 8];
     uint8_t *data = NULL;
@@ -30,12 +48,9 @@ void kernels_open(const char *path, const struct log *log, struct kernels *out)
     (void)snprintf(out->path, sizeof out->path, "%s", path);
     (void)snprintf(lock, sizeof lock, "%s.lock", out->path);
     out->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    int rc;
-    do {
-        rc = out->lock < 0 ? -1 : flock(out->lock, LOCK_EX);
-    } while (rc != 0 && errno == EINTR);
+    int rc = out->lock < 0 ? errno : lock_file(out->lock, cancel);
     if (rc != 0) {
-        complain(out, strerror(errno));
+        complain(out, strerror(rc));
     }
     rc = disk_load(&disk_posix, out->path, FILE_MAX, &data, &len, &err);
     if (rc != 0) {
@@ -45,7 +60,10 @@ void kernels_open(const char *path, const struct log *log, struct kernels *out)
         return;
     }
     char *text = mem_text((const char *)data, len);
-    if (text) {
+    out->foreign = len > 0 && (!text || strncmp(text, CHOICES_HEADER, strlen(CHOICES_HEADER)) != 0);
+    if (out->foreign) {
+        complain(out, "it is no file of measured kernels, and is left as it is");
+    } else if (text) {
         (void)choices_parse(&out->choices, text, &err);
     }
     mem_free(text);
@@ -57,7 +75,7 @@ void kernels_close(struct kernels *kernels)
     struct buf text;
     struct err err = {0};
     buf_init(&text, FILE_MAX);
-    if (kernels->choices.measured > 0) {
+    if (kernels->choices.measured > 0 && !kernels->foreign) {
         int rc = choices_text(&kernels->choices, &text);
         const struct span part = {text.data, text.len};
         rc = rc ? err_set(&err, rc, "%s", err_meaning(rc)) : disk_save(&disk_posix, kernels->path, &part, 1, &err);
@@ -71,35 +89,4 @@ void kernels_close(struct kernels *kernels)
         (void)close(kernels->lock);
     }
     kernels->lock = -1;
-}
-
-/* The number behind `key` in a small file of the kernel's, or that it begins with. False: no such file, or no number
- * ("max"). */
-static bool read_number(const char *path, const char *key, uint64_t *out)
-{
-    char line[256];
-    bool found = false;
-    FILE *file = fopen(path, "re");
-    while (file && !found && fgets(line, sizeof line, file)) {
-        size_t skip = strlen(key);
-        found = strncmp(line, key, skip) == 0 && sscanf(line + skip, "%" SCNu64, out) == 1;
-    }
-    if (file) {
-        (void)fclose(file);
-    }
-    return found;
-}
-
-uint64_t memory_available(void)
-{
-    uint64_t system = 0, limit = 0, used = 0;
-    if (read_number("/proc/meminfo", "MemAvailable:", &system)) {
-        system *= 1024;
-    }
-    if (read_number("/sys/fs/cgroup/memory.max", "", &limit) &&
-        read_number("/sys/fs/cgroup/memory.current", "", &used)) {
-        uint64_t left = limit > used ? limit - used : 1;
-        return system == 0 || left < system ? left : system;
-    }
-    return system;
 }

@@ -9,17 +9,15 @@
 struct kernels {
     struct choices choices;
     char path[4096];
-    int lock; /* -1: none */
+    int lock;     /* -1: none */
+    bool foreign; /* the file is no file of choices: it is left alone */
     const struct log *log;
 };
 
-/* path: the file; its folder exists. A file that cannot be read or written costs a new measurement at the next start,
- * which the log says, and nothing else. */
-void kernels_open(const char *path, const struct log *log, struct kernels *out);
+/* path: the file; its folder exists. A file that cannot be read or written, or that is something else, costs a new
+ * measurement at the next start, which the log says, and nothing else. Waits a minute at most for another process's
+ * lock, and not any longer once *cancel is true. */
+void kernels_open(const char *path, const struct log *log, const bool *cancel, struct kernels *out);
 void kernels_close(struct kernels *kernels);
-
-/* Bytes that this process may still take: the system's MemAvailable, or what a control group leaves of its limit. 0:
- * not known. */
-uint64_t memory_available(void);
 
 #endif

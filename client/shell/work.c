@@ -3,6 +3,7 @@
 #include "client/shell/work.h"
 
 #include "client/shell/kernels.h"
+#include "client/shell/memory.h"
 #include "common/base/mem.h"
 
 static int check_memory(const struct work *work, const struct trainer_options *options, struct err *err)
@@ -43,7 +44,8 @@ static int build_trainer(struct work *work, struct err *err)
     if (disk_join(path, work->state->folder, "kernels")) {
         return err_set(err, ERR_LIMIT, "%s: the path is too long", work->state->folder);
     }
-    kernels_open(options->compute.kernels[0] ? options->compute.kernels : path, work->log, &kernels);
+    kernels_open(options->compute.kernels[0] ? options->compute.kernels : path, work->log, &work->cancel_prepare,
+                 &kernels);
     wanted.compute.choices = &kernels.choices;
     rc = trainer_new(work->plan, work->layout, work->dataset, &wanted, &work->trainer, err);
     uint32_t measured = kernels.choices.measured;

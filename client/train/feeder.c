@@ -117,6 +117,11 @@ static void *feeder_work(void *argument)
     return NULL;
 }
 
+uint64_t feeder_memory(uint32_t batch, uint32_t size)
+{
+    return (uint64_t)2 * 2 * batch * 3 * size * size * sizeof(float); /* slots, views */
+}
+
 static int take_memory(struct feeder *feeder)
 {
     const struct feeder_options *o = &feeder->options;

@@ -17,6 +17,8 @@ struct feeder_options {
     uint32_t steps;    /* batches that will be asked for, at most */
 };
 
+/* Bytes of the batches that a feeder holds. */
+uint64_t feeder_memory(uint32_t batch, uint32_t size);
 /* Starts to make views at once. ERR_NOMEM; ERR_FAILED when no thread can be started. */
 int feeder_new(const struct feeder_options *options, struct feeder **out, struct err *err);
 /* At any time; ends the threads. */

@@ -91,7 +91,9 @@ int trainer_memory(const struct plan *plan, const struct layout *layout, const s
                    uint64_t *bytes, struct err *err)
 {
     const struct moco_options moco = moco_options_of(plan, options);
-    return moco_memory(layout, &moco, bytes, err);
+    int rc = moco_memory(layout, &moco, bytes, err);
+    *bytes += feeder_memory(plan->batch, plan->model.input);
+    return rc;
 }
 
 int trainer_new(const struct plan *plan, const struct layout *layout, const struct dataset *dataset,

@@ -63,7 +63,6 @@ static int describe(dnnl_engine_t engine, const struct conv_shape *s, enum conv_
     dnnl_dim_t pad = (s->kernel - 1) / 2;
     dnnl_dims_t padding = {pad, pad};
     dnnl_data_type_t type = s->src.type == MAP_BF16 ? dnnl_bf16 : dnnl_f32;
-    const dnnl_alg_kind_t algorithm = dnnl_convolution_direct;
     dnnl_convolution_desc_t op;
     dnnl_primitive_desc_t hint = NULL;
     dnnl_primitive_attr_t attr = NULL;
@@ -76,26 +75,21 @@ static int describe(dnnl_engine_t engine, const struct conv_shape *s, enum conv_
         (rc = check(dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user), "scratchpad", err))) {
         goto done;
     }
-    if (pass == CONV_FORWARD) {
-        rc = check(dnnl_convolution_forward_desc_init(&op, dnnl_forward_training, algorithm, &src, &weights, NULL, &dst,
-                                                      strides, padding, padding),
-                   "convolution", err);
-    } else {
-        rc = check(dnnl_convolution_forward_desc_init(&op, dnnl_forward_training, dnnl_convolution_direct, &src,
-                                                      &weights, NULL, &dst, strides, padding, padding),
-                   "convolution", err);
-        if (rc == 0) {
-            rc = check(dnnl_primitive_desc_create(&hint, &op, attr, engine, NULL), "convolution", err);
-        }
+    rc = check(dnnl_convolution_forward_desc_init(&op, dnnl_forward_training, dnnl_convolution_direct, &src, &weights,
+                                                  NULL, &dst, strides, padding, padding),
+               "convolution", err);
+    if (rc == 0 && pass != CONV_FORWARD) {
+        rc = check(dnnl_primitive_desc_create(&hint, &op, attr, engine, NULL), "convolution", err);
     }
     if (rc == 0 && pass == CONV_BACKWARD_DATA) {
-        rc = check(
-            dnnl_convolution_backward_data_desc_init(&op, algorithm, &src, &weights, &dst, strides, padding, padding),
-            "convolution, gradient by the data", err);
+        rc = check(dnnl_convolution_backward_data_desc_init(&op, dnnl_convolution_direct, &src, &weights, &dst, strides,
+                                                            padding, padding),
+                   "convolution, gradient by the data", err);
     }
     if (rc == 0 && pass == CONV_BACKWARD_WEIGHTS) {
-        rc = check(dnnl_convolution_backward_weights_desc_init(&op, algorithm, &src, native ? native : &gradient, NULL,
-                                                               &dst, strides, padding, padding),
+        rc = check(dnnl_convolution_backward_weights_desc_init(&op, dnnl_convolution_direct, &src,
+                                                               native ? native : &gradient, NULL, &dst, strides,
+                                                               padding, padding),
                    "convolution, gradient by the weights", err);
     }
     if (rc == 0) {
@@ -113,6 +107,20 @@ static int refuse_reference(const_dnnl_primitive_desc_t desc, struct err *err)
     const char *text = "";
     (void)dnnl_primitive_desc_query(desc, dnnl_query_impl_info_str, 0, &text);
     return strncmp(text, "ref", 3) == 0 ? err_set(err, ERR_CONFIG, "oneDNN has no fast convolution for this shape") : 0;
+}
+
+static int check_passes(dnnl_engine_t engine, const struct conv_shape *shape, bool trains, struct err *err)
+{
+    int rc = 0;
+    for (int pass = CONV_FORWARD; pass < (trains ? CONV_PASSES : 1) && rc == 0; pass++) {
+        dnnl_primitive_desc_t desc = NULL;
+        if (pass != CONV_BACKWARD_DATA || shape->src.format != MAP_PLANES) { /* nobody wants it by the image */
+            rc = describe(engine, shape, (enum conv_pass)pass, NULL, &desc, err);
+            rc = rc ? rc : refuse_reference(desc, err);
+        }
+        dnnl_primitive_desc_destroy(desc);
+    }
+    return rc;
 }
 
 static const dnnl_memory_desc_t *weights_of(const_dnnl_primitive_desc_t desc, enum conv_pass pass)
@@ -133,12 +141,11 @@ static int format_new(const struct conv_shape *shape, bool trains, struct conv_f
     struct format *format = mem_new(1, sizeof *format);
     int rc = format ? 0 : err_set(err, ERR_NOMEM, "out of memory");
     if (rc == 0 && !(rc = check(dnnl_engine_create(&engine, dnnl_cpu, 0), "engine", err)) &&
-        !(rc = describe(engine, shape, pass, NULL, &desc, err)) && !(rc = refuse_reference(desc, err)) &&
+        !(rc = check_passes(engine, shape, trains, err)) && !(rc = describe(engine, shape, pass, NULL, &desc, err)) &&
         !(rc = check(dnnl_memory_desc_init_by_tag(&format->plain, 4, dims, dnnl_f32, dnnl_oihw), "weights", err))) {
         format->native = *weights_of(desc, pass);
         format->native.data_type = dnnl_f32;
-        /* A layout with bf16 pairs inside is no place for f32. */
-        if (shape->src.type == MAP_BF16 && !trains) {
+        if (shape->src.type == MAP_BF16 && !trains) { /* a layout with bf16 pairs inside is no place for f32 */
             format->native = format->plain;
         }
         format->base.backend = conv_onednn();
@@ -177,6 +184,7 @@ static int point(struct call *call, int i, const void *data, struct err *err)
 
 static int execute(struct call *call, dnnl_stream_t stream, struct err *err)
 {
+    onednn_single_thread();
     return check(dnnl_primitive_execute(call->primitive, stream, call->count, call->args), "execute", err);
 }
 

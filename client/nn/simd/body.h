@@ -3,24 +3,13 @@
  * Maps are walked in chunks of up to 16 channels. Where a chunk is full, `lanes` is a constant after inlining and a
  * load is one instruction; the last chunk of a map whose channels are no multiple of 16 takes the slow way. */
 #include "client/nn/simd/simd.h"
+#include "client/nn/simd/vector.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
-#define LANES  16u
-#define INLINE static inline __attribute__((always_inline))
-
-typedef float v16 __attribute__((vector_size(64)));
-typedef int32_t i16 __attribute__((vector_size(64)));
-typedef uint32_t u16 __attribute__((vector_size(64)));
-typedef uint16_t h16 __attribute__((vector_size(32)));
 typedef uint8_t b16 __attribute__((vector_size(16)));
-
-INLINE v16 splat(float x)
-{
-    return (v16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
-}
 
 INLINE i16 splat_int(int32_t x)
 {
@@ -31,47 +20,6 @@ INLINE i16 splat_int(int32_t x)
 INLINE v16 choose(i16 mask, v16 a, v16 b)
 {
     return (v16)(((i16)a & mask) | ((i16)b & ~mask));
-}
-
-INLINE v16 from_bf16(h16 half)
-{
-    return (v16)(__builtin_convertvector(half, u16) << 16);
-}
-
-INLINE h16 as_bf16(v16 x)
-{
-    u16 bits = (u16)x;
-    u16 rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-    u16 broken = (u16)(x != x);
-    rounded = (rounded & ~broken) | (broken & 0x7fc00000u);
-    return __builtin_convertvector(rounded >> 16, h16);
-}
-
-INLINE v16 load(const void *data, size_t at, enum map_type type, uint32_t lanes)
-{
-    if (type == MAP_BF16) {
-        h16 half = {0};
-        memcpy(&half, (const uint16_t *)data + at, lanes == LANES ? sizeof half : lanes * sizeof(uint16_t));
-        return from_bf16(half);
-    }
-    v16 x = {0};
-    memcpy(&x, (const float *)data + at, lanes == LANES ? sizeof x : lanes * sizeof(float));
-    return x;
-}
-
-INLINE void store(void *data, size_t at, enum map_type type, uint32_t lanes, v16 x)
-{
-    if (type == MAP_BF16) {
-        h16 half = as_bf16(x);
-        memcpy((uint16_t *)data + at, &half, lanes == LANES ? sizeof half : lanes * sizeof(uint16_t));
-        return;
-    }
-    memcpy((float *)data + at, &x, lanes == LANES ? sizeof x : lanes * sizeof(float));
-}
-
-INLINE v16 load_row(const float *row, uint32_t lanes)
-{
-    return load(row, 0, MAP_F32, lanes);
 }
 
 INLINE v16 positive(v16 x)
@@ -286,7 +234,7 @@ INLINE void max_forward_chunk(const struct max_pool *op, const struct chunk *s, 
                         continue;
                     }
                     v16 x = load(op->x, from + (size_t)pixel * s->pixel, type, lanes);
-                    i16 more = ~(x <= most); /* NaN wins, and so is not lost */
+                    i16 more = ~(x <= most) & (most == most); /* NaN wins, and stays */
                     most = choose(more, x, most);
                     best = (best & ~more) | (splat_int((int32_t)tap) & more);
                 }

@@ -5,57 +5,12 @@
  * p numbers the (m + 2)^2 places of a transformed tile. Transformed tiles lie as [p][tile][channel], transformed
  * weights as [p][out / 32][in][32] (the last block has 16 where out is an odd multiple of 16), so that each p is one
  * matrix product [tiles, in] * [in, out]. */
+#include "client/nn/simd/vector.h"
 #include "client/nn/winograd/winograd.h"
 
 #include <string.h>
 
-#define LANES  16u
-#define INLINE static inline __attribute__((always_inline))
-
-typedef float v16 __attribute__((vector_size(64)));
-typedef uint32_t u16 __attribute__((vector_size(64)));
-typedef uint16_t h16 __attribute__((vector_size(32)));
-
 #define SIDE_MAX 6 /* m + 2 */
-
-INLINE v16 splat(float x)
-{
-    return (v16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
-}
-
-INLINE v16 load(const float *at)
-{
-    v16 x;
-    memcpy(&x, at, sizeof x);
-    return x;
-}
-
-INLINE void store(float *at, v16 x)
-{
-    memcpy(at, &x, sizeof x);
-}
-
-INLINE v16 load_map(const void *data, size_t at, enum map_type type)
-{
-    if (type == MAP_BF16) {
-        h16 half;
-        memcpy(&half, (const uint16_t *)data + at, sizeof half);
-        return (v16)(__builtin_convertvector(half, u16) << 16);
-    }
-    return load((const float *)data + at);
-}
-
-INLINE void store_map(void *data, size_t at, enum map_type type, v16 x)
-{
-    if (type == MAP_BF16) {
-        u16 bits = (u16)x;
-        u16 rounded = bits + 0x7fffu + ((bits >> 16) & 1u), broken = (u16)(x != x);
-        h16 half = __builtin_convertvector(((rounded & ~broken) | (broken & 0x7fc00000u)) >> 16, h16);
-        memcpy((uint16_t *)data + at, &half, sizeof half);
-        return;
-    }
-    store((float *)data + at, x);
-}
 
 /* ---- The transforms of one row or column: `from` elements `step` apart become elements `next` apart ---- */
 
@@ -181,7 +136,7 @@ INLINE void load_square(const void *data, size_t base, const struct map *map, in
     if (y0 >= 0 && x0 >= 0 && y0 + side <= all && x0 + side <= all) {
         for (uint32_t y = 0; y < side; y++) {
             for (uint32_t x = 0; x < side; x++) {
-                out[y * side + x] = load_map(data, base + (size_t)((y0 + y) * all + x0 + x) * LANES, type);
+                out[y * side + x] = load(data, base + (size_t)((y0 + y) * all + x0 + x) * LANES, type, LANES);
             }
         }
         return;
@@ -190,7 +145,7 @@ INLINE void load_square(const void *data, size_t base, const struct map *map, in
         for (uint32_t x = 0; x < side; x++) {
             int64_t py = y0 + y, px = x0 + x;
             bool outside = py < 0 || px < 0 || py >= all || px >= all;
-            out[y * side + x] = outside ? splat(0) : load_map(data, base + (size_t)(py * all + px) * LANES, type);
+            out[y * side + x] = outside ? splat(0) : load(data, base + (size_t)(py * all + px) * LANES, type, LANES);
         }
     }
 }
@@ -229,7 +184,7 @@ INLINE void transform_tiles(const struct winograd *w, const struct map *map, boo
                     source_line(half + y * from, 1, row, 1, m);
                 }
                 for (uint32_t x = 0; x < side; x++) {
-                    store(to + (y * side + x) * place, row[x]);
+                    store_16(to + (y * side + x) * place, row[x]);
                 }
             }
         }
@@ -249,7 +204,7 @@ INLINE void inverse_tiles(const struct winograd *w, const float *in, size_t begi
             v16 values[SIDE_MAX * SIDE_MAX], half[SIDE_MAX * 4], row[4];
             size_t base = chunk_base(map, tile.image, c);
             for (uint32_t p = 0; p < side * side; p++) {
-                values[p] = load(from + p * place);
+                values[p] = load_16(from + p * place);
             }
             for (uint32_t x = 0; x < side; x++) {
                 result_line(values + x, (int)side, half + x, (int)side, m);
@@ -257,8 +212,8 @@ INLINE void inverse_tiles(const struct winograd *w, const float *in, size_t begi
             for (uint32_t y = 0; y < m && tile.y + y < map->side; y++) {
                 result_line(half + y * side, 1, row, 1, m);
                 for (uint32_t x = 0; x < m && tile.x + x < map->side; x++) {
-                    store_map(dst, base + ((size_t)(tile.y + y) * map->side + (size_t)tile.x + x) * LANES, type,
-                              row[x]);
+                    store(dst, base + ((size_t)(tile.y + y) * map->side + (size_t)tile.x + x) * LANES, type, LANES,
+                          row[x]);
                 }
             }
         }
@@ -278,8 +233,8 @@ INLINE void product(const float *a, size_t stride_a, const float *b, float *out,
         sum[i][0] = sum[i][1] = splat(0);
     }
     for (uint32_t k = 0; k < depth; k++) {
-        v16 b0 = load(b + (size_t)k * blocks * LANES),
-            b1 = blocks > 1 ? load(b + (size_t)k * blocks * LANES + LANES) : b0;
+        v16 b0 = load_16(b + (size_t)k * blocks * LANES),
+            b1 = blocks > 1 ? load_16(b + (size_t)k * blocks * LANES + LANES) : b0;
 #pragma GCC unroll 14
         for (uint32_t i = 0; i < rows; i++) {
             v16 x = splat(a[i * stride_a + k]);
@@ -291,9 +246,9 @@ INLINE void product(const float *a, size_t stride_a, const float *b, float *out,
     }
 #pragma GCC unroll 14
     for (uint32_t i = 0; i < rows; i++) {
-        store(out + i * stride_out, sum[i][0]);
+        store_16(out + i * stride_out, sum[i][0]);
         if (blocks > 1) {
-            store(out + i * stride_out + LANES, sum[i][1]);
+            store_16(out + i * stride_out + LANES, sum[i][1]);
         }
     }
 }
@@ -340,11 +295,11 @@ INLINE void outer(const float *a, size_t stride_a, const float *b, size_t stride
     v16 sum[8][2];
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < 8; i++) {
-        sum[i][0] = first ? splat(0) : load(out + i * stride_out);
-        sum[i][1] = first || blocks == 1 ? splat(0) : load(out + i * stride_out + LANES);
+        sum[i][0] = first ? splat(0) : load_16(out + i * stride_out);
+        sum[i][1] = first || blocks == 1 ? splat(0) : load_16(out + i * stride_out + LANES);
     }
     for (uint32_t t = 0; t < depth; t++) {
-        v16 b0 = load(b + t * stride_b), b1 = blocks > 1 ? load(b + t * stride_b + LANES) : b0;
+        v16 b0 = load_16(b + t * stride_b), b1 = blocks > 1 ? load_16(b + t * stride_b + LANES) : b0;
 #pragma GCC unroll 8
         for (uint32_t i = 0; i < 8; i++) {
             v16 x = splat(a[t * stride_a + i]);
@@ -356,9 +311,9 @@ INLINE void outer(const float *a, size_t stride_a, const float *b, size_t stride
     }
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < 8; i++) {
-        store(out + i * stride_out, sum[i][0]);
+        store_16(out + i * stride_out, sum[i][0]);
         if (blocks > 1) {
-            store(out + i * stride_out + LANES, sum[i][1]);
+            store_16(out + i * stride_out + LANES, sum[i][1]);
         }
     }
 }
@@ -394,8 +349,8 @@ INLINE void prepare_m(const struct winograd *w, bool turned, const float *native
             v16 taps[9], half[SIDE_MAX * 3], row[SIDE_MAX];
             for (uint32_t k = 0; k < 9; k++) {
                 if (!turned) { /* [o][i / 16][k][i % 16][16 of o] */
-                    taps[k] =
-                        load(native + ((((size_t)o * (in / LANES) + i / LANES) * 9 + k) * LANES + i % LANES) * LANES);
+                    taps[k] = load_16(native +
+                                      ((((size_t)o * (in / LANES) + i / LANES) * 9 + k) * LANES + i % LANES) * LANES);
                     continue;
                 }
                 /* The convolution's own input channels are this one's outputs. */
@@ -412,7 +367,7 @@ INLINE void prepare_m(const struct winograd *w, bool turned, const float *native
             for (uint32_t y = 0; y < side; y++) {
                 weight_line(half + y * 3, 1, row, 1, m);
                 for (uint32_t x = 0; x < side; x++) {
-                    store(to + (y * side + x) * place, row[x]);
+                    store_16(to + (y * side + x) * place, row[x]);
                 }
             }
         }
@@ -471,7 +426,7 @@ INLINE void inverse_weights(const struct winograd *w, const float *sums, float *
         for (uint32_t i = 0; i < in; i++) {
             v16 values[SIDE_MAX * SIDE_MAX], half[SIDE_MAX * 3], row[3];
             for (uint32_t p = 0; p < side * side; p++) {
-                values[p] = load(sums + p * place + (size_t)i * out + (size_t)o * LANES);
+                values[p] = load_16(sums + p * place + (size_t)i * out + (size_t)o * LANES);
             }
             for (uint32_t x = 0; x < side; x++) {
                 weight_gradient_line(values + x, (int)side, half + x, (int)side, m);
@@ -480,8 +435,8 @@ INLINE void inverse_weights(const struct winograd *w, const float *sums, float *
                 weight_gradient_line(half + y * side, 1, row, 1, m);
                 for (uint32_t x = 0; x < 3; x++) {
                     size_t k = y * 3 + x;
-                    store(dweights + ((((size_t)o * (in / LANES) + i / LANES) * 9 + k) * LANES + i % LANES) * LANES,
-                          row[x]);
+                    store_16(dweights + ((((size_t)o * (in / LANES) + i / LANES) * 9 + k) * LANES + i % LANES) * LANES,
+                             row[x]);
                 }
             }
         }
@@ -527,6 +482,4 @@ static void by_weights(const struct winograd *w, const void *src, const void *dd
 }
 
 extern const struct winograd_variant WINOGRAD_NAME;
-#define WINOGRAD_TEXT_OF(name) #name
-#define WINOGRAD_TEXT(name)    WINOGRAD_TEXT_OF(name)
-const struct winograd_variant WINOGRAD_NAME = {WINOGRAD_TEXT(WINOGRAD_NAME), prepare, convolve, by_weights};
+const struct winograd_variant WINOGRAD_NAME = {prepare, convolve, by_weights};

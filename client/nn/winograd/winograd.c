@@ -1,28 +1,19 @@
 /* Winograd behind conv.h. */
 #include "client/nn/winograd/winograd.h"
 
+#include "common/base/cpu.h"
 #include "common/base/mem.h"
-
-/* Rows that a product may touch behind the last tile. */
-#define SLACK 16u
 
 extern const struct winograd_variant winograd_portable;
 #ifdef __x86_64__
 extern const struct winograd_variant winograd_avx512;
-
-static bool has_avx512(void)
-{
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-}
 #endif
 
 const struct winograd_variant *winograd_variant(uint32_t i)
 {
 #ifdef __x86_64__
     if (i == 1) {
-        return has_avx512() ? &winograd_avx512 : NULL;
+        return cpu_has_avx512() ? &winograd_avx512 : NULL;
     }
 #endif
     return i == 0 ? &winograd_portable : NULL;
@@ -42,7 +33,7 @@ size_t winograd_weights(const struct winograd *w)
 size_t winograd_scratch(const struct winograd *w, bool by_weights)
 {
     size_t places = (size_t)(w->m + 2) * (w->m + 2), channels = (size_t)w->src.channels + w->dst.channels;
-    return places * w->tiles * channels + SLACK * channels + (by_weights ? winograd_weights(w) : 0);
+    return places * w->tiles * channels + (by_weights ? winograd_weights(w) : 0);
 }
 
 struct kernel {

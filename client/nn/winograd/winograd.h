@@ -13,11 +13,10 @@
 struct winograd {
     struct map src, dst; /* of the pass as it runs: backward by data reads the gradient of the result */
     uint32_t m;          /* 2 or 4 */
-    uint32_t tiles;      /* worked on at a time */
+    uint32_t tiles;      /* worked on at a time; a multiple of 14, the rows of a product */
 };
 
 struct winograd_variant {
-    const char *name;
     /* native: [out / 16, in / 16, 9, 16 in, 16 out], as the convolution has it. prepared: winograd_weights floats.
      * turned: for the gradient by the data, which is a convolution with the kernel turned by 180 degrees and the roles
      * of the channels exchanged. */

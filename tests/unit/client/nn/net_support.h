@@ -33,6 +33,37 @@ static inline struct compute test_compute(enum test_way way, struct choices *cho
                             .choices = way == WAY_WINOGRAD ? choices : NULL};
 }
 
+/* Measures, and then lets Winograd win wherever it exists, however slow it is: tiles of 2 or of 4 in turn. */
+static inline void test_force_winograd(struct choices *choices, uint32_t turn)
+{
+    for (uint32_t i = 0; i < choices->count; i++) {
+        for (int type = MAP_F32; type <= MAP_BF16; type++) {
+            double *time = choices->all[i].time[type];
+            for (int method = CONV_DIRECT; method < CHOICE_METHODS; method++) {
+                time[method] = time[method] > 0 ? 1e12 : 0;
+            }
+            int winner = (i + turn) % 2 ? CONV_WINOGRAD2 : CONV_WINOGRAD4;
+            time[winner] = time[winner] > 0 ? 1 : 0;
+        }
+    }
+}
+
+/* Whether all passes that could run by Winograd do. */
+static inline bool test_all_winograd(const struct net_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->topology->nodes_count; i++) {
+        const struct net_conv *conv = &plan->convs[i];
+        bool can = plan->topology->nodes[i].kind == NODE_CONV && conv->shape.kernel == 3 && conv->shape.stride == 1 &&
+                   conv->shape.src.format == MAP_BLOCKS;
+        for (int pass = 0; can && pass < CONV_PASSES; pass++) {
+            if (conv->methods[pass] != CONV_WINOGRAD2 && conv->methods[pass] != CONV_WINOGRAD4) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 struct test_net {
     struct net_plan *plan;
     struct net_weights *weights;
@@ -77,12 +108,11 @@ static inline int test_net_new(const struct layout *layout, uint32_t batch, enum
     struct compute compute = test_compute(way, &choices);
     *out = (struct test_net){0};
     int rc = net_plan_new(layout, batch, mode != NET_EVAL, &compute, &plan, err);
-    if (rc == 0 && way == WAY_WINOGRAD) { /* wherever it exists, however slow it is */
-        for (uint32_t i = 0; i < choices.count; i++) {
-            choices.all[i].time[MAP_F32][CONV_DIRECT] = 1e12;
-        }
+    if (rc == 0 && way == WAY_WINOGRAD && mode != NET_EVAL) {
+        test_force_winograd(&choices, batch);
         net_plan_free(plan);
-        rc = net_plan_new(layout, batch, mode != NET_EVAL, &compute, &plan, err);
+        rc = net_plan_new(layout, batch, true, &compute, &plan, err);
+        assert_true(rc != 0 || test_all_winograd(plan));
     }
     choices_fini(&choices);
     return rc ? rc : test_net_from(plan, mode, out, err);
@@ -107,7 +137,7 @@ static inline void test_net_forward(struct test_net *t, const float *params, con
 static inline bool test_net_backward(struct test_net *t, const float *dfeatures, float *grad)
 {
     struct err err;
-    struct net_gradient gradient = {.total = t->grad, .first = true, .part = t->part};
+    struct net_gradient gradient = {.total = t->grad, .part = t->part};
     int rc = net_backward(t->net, t->weights, dfeatures, &gradient, &err);
     rc = rc ? rc : net_unpack_gradient(t->plan, t->grad, grad, &err);
     if (rc != 0) {

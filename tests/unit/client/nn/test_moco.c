@@ -1,6 +1,6 @@
 /* Training steps: remote features reach loss and gradient, thread counts do not, keys are shuffled between groups, and
  * what goes wrong leaves the state as it was. That the numbers are right is for tests/golden. */
-#include "tests/unit/client/nn/nn_support.h"
+#include "tests/unit/client/nn/net_support.h"
 
 #include "client/nn/moco.h"
 
@@ -145,6 +145,60 @@ static void threads_change_no_bit(void **state)
     assert_false(same(&one, &other));
     mem_free(other.state);
     mem_free(one.state);
+}
+
+/* The same of whole vectors, by every way to compute: lent memory, prepared weights, Winograd's scratch. */
+static void no_way_depends_on_threads(void **state)
+{
+    const struct fixture *f = *state;
+    struct model_spec wide_spec = spec;
+    wide_spec.width = 16;
+    for (enum test_way way = WAY_ONEDNN; way < WAYS; way++) {
+        if (!test_way_exists(way)) {
+            continue;
+        }
+        struct choices choices = {0};
+        struct fixture wide = *f;
+        wide.layout = test_layout(&wide_spec);
+        wide.params = test_params(wide.layout, 2);
+        wide.encoder = test_floats(wide.layout->total);
+        wide.options.compute = test_compute(way, &choices);
+        moco_free(moco_of(&wide));
+        test_force_winograd(&choices, 1);
+        wide.options.threads = 1;
+        struct result one = train(&wide, 7, 0.3f, 2);
+        for (uint32_t threads = 2; threads <= 3; threads++) {
+            wide.options.threads = threads;
+            struct result more = train(&wide, 7, 0.3f, 2);
+            assert_true(same(&one, &more));
+            mem_free(more.state);
+        }
+        mem_free(one.state);
+        choices_fini(&choices);
+        layout_free(wide.layout);
+        mem_free(wide.params);
+        mem_free(wide.encoder);
+    }
+}
+
+/* What is said before is what is held, give or take the kernels' scratch memory: too little would end in a killed
+ * process, too much would refuse what fits. */
+static void memory_is_said(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t few, more, groups;
+    f->options.threads = 1;
+    assert_int_equal(moco_memory(f->layout, &f->options, &few, NULL), 0);
+    uint64_t vectors = 5 * f->layout->total * sizeof(float);
+    assert_true(few > vectors && few < 4 * vectors + (1u << 20));
+    f->options.threads = 3;
+    assert_int_equal(moco_memory(f->layout, &f->options, &more, NULL), 0);
+    assert_true(more > few + 100000);
+    f->options.bn_groups = 1; /* one net, of a larger group */
+    assert_int_equal(moco_memory(f->layout, &f->options, &groups, NULL), 0);
+    assert_true(groups > few);
+    f->options.bn_groups = 5;
+    assert_int_equal(moco_memory(f->layout, &f->options, &groups, NULL), ERR_CONFIG);
 }
 
 /* Trains one step with the remote features as they are and one with a sentinel in place of row 3: whether that is seen
@@ -528,7 +582,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(threads_change_no_bit),   TEST(remote_features_reach_loss_and_gradient),
+        TEST(threads_change_no_bit),   TEST(no_way_depends_on_threads),
+        TEST(memory_is_said),          TEST(remote_features_reach_loss_and_gradient),
         TEST(shares_of_negatives),     TEST(matching_needs_remote_features),
         TEST(keys_come_back_in_order), TEST(keys_are_shuffled_between_groups),
         TEST(the_queue_lives_on),      TEST(the_key_encoder_lags_over_rounds),

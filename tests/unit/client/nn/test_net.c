@@ -378,7 +378,7 @@ static void backward_adds_up(void **state)
     test_net_forward(&net, params, images, NULL, NULL, NULL);
     assert_true(test_net_backward(&net, dfeatures, again));
     assert_memory_equal(once, again, n * sizeof *once);
-    struct net_gradient more = {.total = net.grad, .part = net.part};
+    struct net_gradient more = {.total = net.grad, .part = net.part, .group = 1};
     assert_int_equal(net_backward(net.net, net.weights, dfeatures, &more, NULL), 0);
     assert_int_equal(net_unpack_gradient(net.plan, net.grad, again, NULL), 0);
     for (size_t i = 0; i < n; i++) { /* the second pass reads gradients of maps that the first has overwritten */
@@ -505,7 +505,7 @@ static void memory_is_estimated(void **state)
             uint64_t said;
             bytes[mode] = net_bytes(net.net);
             assert_int_equal(net_memory(net.plan, (enum net_mode)mode, &said, NULL), 0);
-            assert_true(said <= bytes[mode] && bytes[mode] - said < 16u << 20);
+            assert_true(said <= bytes[mode] && said >= bytes[mode] / 2);
             test_net_fini(&net);
         }
         assert_true(bytes[NET_BATCH] < bytes[NET_TRAIN] / 3);

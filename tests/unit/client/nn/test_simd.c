@@ -109,7 +109,9 @@ static void flat_memory_agrees(void **state)
                                             .momentum = 0.9f,
                                             .weight_decay = 0.01f,
                                             .key_momentum = 0.99f};
-        simd->optimise(&optimiser, 0, n);
+        simd->optimise(&optimiser, 0, 640); /* in pieces, as the workers take it */
+        simd->optimise(&optimiser, 640, 1280);
+        simd->optimise(&optimiser, 1280, n);
         simd->accumulate(all + 4 * n, all + 3 * n, n, false);
         float top = simd->largest(all + 5 * n, n);
         double sum = simd->exponentials(all + 5 * n, n, top);
@@ -123,6 +125,35 @@ static void flat_memory_agrees(void **state)
         last_sum = sum;
     }
     mem_free(last);
+}
+
+/* Against the rule as it is written, element by element. */
+static void the_optimiser_is_right(void **state)
+{
+    (void)state;
+    const size_t n = 2085, decay_end = 700;
+    float *all = test_normal(1, 4 * n), *before = test_normal(1, 4 * n);
+    const struct optimiser optimiser = {.params = all,
+                                        .velocity = all + n,
+                                        .key = all + 2 * n,
+                                        .grad = all + 3 * n,
+                                        .decay_end = decay_end,
+                                        .learning_rate = 0.1f,
+                                        .momentum = 0.9f,
+                                        .weight_decay = 0.01f,
+                                        .key_momentum = 0.99f};
+    simd()->optimise(&optimiser, 0, 512);
+    simd()->optimise(&optimiser, 512, 1024);
+    simd()->optimise(&optimiser, 1024, n);
+    for (size_t i = 0; i < n; i++) {
+        double g = (double)before[3 * n + i] + (i < decay_end ? 0.01 * (double)before[i] : 0);
+        double v = 0.9 * (double)before[n + i] + g, p = (double)before[i] - 0.1 * v;
+        double key = 0.99 * (double)before[2 * n + i] + 0.01 * p;
+        assert_true(fabs((double)all[n + i] - v) < 1e-5 && fabs((double)all[i] - p) < 1e-5);
+        assert_true(fabs((double)all[2 * n + i] - key) < 1e-5);
+    }
+    mem_free(all);
+    mem_free(before);
 }
 
 static void exponentials_are_right(void **state)
@@ -181,6 +212,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(maps_agree),
         cmocka_unit_test(flat_memory_agrees),
+        cmocka_unit_test(the_optimiser_is_right),
         cmocka_unit_test(exponentials_are_right),
         cmocka_unit_test(bf16_rounds_to_nearest_even),
         cmocka_unit_test(what_is_not_finite_is_found),

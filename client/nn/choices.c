@@ -77,14 +77,31 @@ static const struct choice *known(const struct choices *choices, const struct co
     return NULL;
 }
 
-int choices_find(struct choices *choices, const struct conv_shape *shape, enum conv_pass pass,
+/* A few megabytes a map tell which method is the fastest, and do not take minutes. */
+#define MEASURED_BYTES ((size_t)4 << 20)
+#define MEASURED_LEAST 4u
+
+static struct conv_shape measured_shape(const struct conv_shape *shape)
+{
+    const struct map *larger = map_bytes(&shape->src) > map_bytes(&shape->dst) ? &shape->src : &shape->dst;
+    size_t each = map_bytes(larger) / larger->n, most = MEASURED_BYTES / (each ? each : 1);
+    struct conv_shape out = *shape;
+    most = most > MEASURED_LEAST ? most : MEASURED_LEAST;
+    out.src.n = out.dst.n = shape->src.n < most ? shape->src.n : (uint32_t)most;
+    return out;
+}
+
+int choices_find(struct choices *choices, const struct conv_shape *wanted, enum conv_pass pass,
                  const struct choice **out, struct err *err)
 {
-    *out = known(choices, shape, pass);
+    struct choice choice = {.shape = measured_shape(wanted), .pass = pass};
+    *out = known(choices, &choice.shape, pass);
     if (*out) {
         return 0;
     }
-    struct choice choice = {.shape = *shape, .pass = pass};
+    if (choices->cancel && __atomic_load_n(choices->cancel, __ATOMIC_RELAXED)) {
+        return err_set(err, ERR_CANCELLED, "cancelled while kernels were measured");
+    }
     int rc = choice_measure(&choice, err);
     rc = rc ? rc : append(choices, &choice, err);
     if (rc == 0) {

@@ -23,7 +23,8 @@ struct choice {
 struct choices {
     struct choice *all;
     uint32_t count, cap;
-    uint32_t measured; /* of them in this process */
+    uint32_t measured;  /* of them in this process */
+    const bool *cancel; /* polled between measurements when not NULL; ERR_CANCELLED */
 };
 
 /* The processor and the library: "AMD EPYC 9555; oneDNN 2.6.3, AVX-512 with bf16". */
@@ -34,7 +35,7 @@ int choices_text(const struct choices *choices, struct buf *out);
 /* The fastest method for maps of a type, and its time; winograd: whether those may be it. It has to be clearly faster
  * than direct. 0 ns: nothing is possible. */
 enum conv_method choice_best(const struct choice *choice, enum map_type type, bool winograd, double *ns);
-/* shape: f32 maps. Measures where nothing is known. *out is valid until the next call. */
+/* shape: f32 maps. Measures where nothing is known, on no more images than tell. *out is valid until the next call. */
 int choices_find(struct choices *choices, const struct conv_shape *shape, enum conv_pass pass,
                  const struct choice **out, struct err *err);
 /* measure.c: fills in the times of a shape and pass. ERR_NOMEM, ERR_FAILED. */

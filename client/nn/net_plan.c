@@ -58,8 +58,8 @@ static int bf16_pays(struct net_plan *plan, const struct compute *compute, bool 
             if (rc != 0) {
                 return rc;
             }
-            int times = pass == CONV_FORWARD ? 2 : 1; /* of the key encoder as well */
-            double whole, half;
+            /* Of the key encoder as well, and for as many images as will run. */
+            double times = (pass == CONV_FORWARD ? 2.0 : 1.0) * plan->batch / c->shape.src.n, whole, half;
             (void)choice_best(c, MAP_F32, compute->winograd, &whole);
             (void)choice_best(c, MAP_BF16, compute->winograd, &half);
             f32 += times * whole;

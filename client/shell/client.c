@@ -4,6 +4,8 @@
  * could be wrong with this site alone (folder, state) is looked at before anybody is called. */
 #include "client/shell/client.h"
 
+#include "client/nn/net_plan.h"
+
 #include "client/session/session.h"
 #include "client/shell/state.h"
 #include "client/shell/worker.h"
@@ -314,6 +316,9 @@ int client_check(const struct client_options *options, struct err *err)
     }
     if (options->name[0] && !name_is_valid(options->name)) {
         return err_set(err, ERR_CONFIG, "name: \"%s\" is not 1 to 64 characters of A-Z a-z 0-9 . _ -", options->name);
+    }
+    if (options->compute.backend == COMPUTE_OPENBLAS && options->compute.precision == COMPUTE_BF16) {
+        return err_set(err, ERR_CONFIG, "compute.precision: bf16 needs compute.backend: onednn or auto");
     }
     return 0;
 }

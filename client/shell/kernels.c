@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,46 +25,80 @@ static void complain(const struct kernels *kernels, const char *reason)
 #define LOCK_WAIT_NS 50000000
 
 /* flock has no event to wait for that could be cancelled, so it is asked again and again. 0 or an errno. */
-static int lock_file(int file, const bool *cancel)
+static int lock_file(const struct kernels *kernels, const bool *cancel)
 {
     for (int i = 0; i < LOCK_TRIES && !__atomic_load_n(cancel, __ATOMIC_RELAXED); i++) {
-        if (flock(file, LOCK_EX | LOCK_NB) == 0) {
+        if (flock(kernels->lock, LOCK_EX | LOCK_NB) == 0) {
             return 0;
         }
         if (errno != EWOULDBLOCK && errno != EINTR) {
             return errno;
+        }
+        if (i == 0) {
+            log_event(kernels->log, LOG_LEVEL_INFO, "kernels_locked",
+                      "path=\"%s.lock\" waits_for=\"another process that measures kernels, a minute at most\"",
+                      kernels->path);
         }
         (void)nanosleep(&(struct timespec){.tv_nsec = LOCK_WAIT_NS}, NULL);
     }
     return EWOULDBLOCK;
 }
 
+/* NULL, or why this path is no place for the file. */
+static const char *not_ours(const char *path)
+{
+    struct stat found;
+    if (stat(path, &found) != 0) {
+        bool dangling = lstat(path, &found) == 0;
+        return dangling ? "it is a link that leads nowhere" : errno == ENOENT ? NULL : strerror(errno);
+    }
+    return S_ISDIR(found.st_mode) ? "it is a folder" : S_ISREG(found.st_mode) ? NULL : "it is no regular file";
+}
+
+static void open_lock(struct kernels *kernels, const bool *cancel)
+{
+    char lock[sizeof kernels->path + 8];
+    (void)snprintf(lock, sizeof lock, "%s.lock", kernels->path);
+    kernels->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (kernels->lock < 0) {
+        complain(kernels, strerror(errno));
+        kernels->foreign = true;
+        return;
+    }
+    int rc = lock_file(kernels, cancel);
+    if (rc != 0) {
+        complain(kernels, rc == EWOULDBLOCK ? "another process holds its lock" : strerror(rc));
+        kernels->foreign = true;
+    }
+}
+
 void kernels_open(const char *path, const struct log *log, const bool *cancel, struct kernels *out)
 {
-    char lock[sizeof out->path + 8];
     uint8_t *data = NULL;
     size_t len = 0;
     struct err err;
-    *out = (struct kernels){.lock = -1, .log = log};
+    *out = (struct kernels){.lock = -1, .log = log, .choices = {.cancel = cancel}};
     (void)snprintf(out->path, sizeof out->path, "%s", path);
-    (void)snprintf(lock, sizeof lock, "%s.lock", out->path);
-    out->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    int rc = out->lock < 0 ? errno : lock_file(out->lock, cancel);
-    if (rc != 0) {
-        complain(out, strerror(rc));
+    const char *why = not_ours(out->path);
+    if (why) {
+        complain(out, why);
+        out->foreign = true;
+        return;
     }
-    rc = disk_load(&disk_posix, out->path, FILE_MAX, &data, &len, &err);
+    open_lock(out, cancel);
+    int rc = disk_load(&disk_posix, out->path, FILE_MAX, &data, &len, &err);
     if (rc != 0) {
-        if (rc != ERR_NOTFOUND) {
+        if (rc != ERR_NOTFOUND && !out->foreign) {
             complain(out, err.text);
+            out->foreign = true;
         }
         return;
     }
     char *text = mem_text((const char *)data, len);
-    out->foreign = len > 0 && (!text || strncmp(text, CHOICES_HEADER, strlen(CHOICES_HEADER)) != 0);
-    if (out->foreign) {
+    if (!text || strncmp(text, CHOICES_HEADER, strlen(CHOICES_HEADER)) != 0) {
         complain(out, "it is no file of measured kernels, and is left as it is");
-    } else if (text) {
+        out->foreign = true;
+    } else {
         (void)choices_parse(&out->choices, text, &err);
     }
     mem_free(text);

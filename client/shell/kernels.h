@@ -10,7 +10,7 @@ struct kernels {
     struct choices choices;
     char path[4096];
     int lock;     /* -1: none */
-    bool foreign; /* the file is no file of choices: it is left alone */
+    bool foreign; /* the path is not ours to write: it is left alone */
     const struct log *log;
 };
 

@@ -6,6 +6,10 @@
 #include "client/shell/memory.h"
 #include "common/base/mem.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 static int check_memory(const struct work *work, const struct trainer_options *options, struct err *err)
 {
     uint64_t needed, available = memory_available();
@@ -21,6 +25,29 @@ static int check_memory(const struct work *work, const struct trainer_options *o
                        "training needs %.1f GB of memory and %.1f GB are free: give this site fewer threads, or the "
                        "plan a smaller batch, more bn_groups or a smaller model",
                        (double)needed * 1e-9, (double)available * 1e-9);
+    }
+    return 0;
+}
+
+/* The state folder has other files too, and a kernels file must become none of them. */
+static int kernels_path(const struct work *work, char out[DISK_PATH_MAX], struct err *err)
+{
+    const char *wanted = work->options->compute.kernels, *name = strrchr(wanted, '/');
+    if (!wanted[0]) {
+        return disk_join(out, work->state->folder, "kernels")
+                   ? err_set(err, ERR_LIMIT, "%s: the path is too long", work->state->folder)
+                   : 0;
+    }
+    char folder[DISK_PATH_MAX];
+    (void)snprintf(out, DISK_PATH_MAX, "%s", wanted);
+    (void)snprintf(folder, sizeof folder, "%.*s", name ? (int)(name - wanted + 1) : 1, name ? wanted : ".");
+    char *there = realpath(folder, NULL), *state = realpath(work->state->folder, NULL);
+    bool inside = there && state && strcmp(there, state) == 0;
+    free(there);
+    free(state);
+    if (inside && strcmp(name ? name + 1 : wanted, "kernels") != 0) {
+        return err_set(err, ERR_CONFIG,
+                       "compute.kernels: %s lies in the state folder, whose names are taken; leave it empty", wanted);
     }
     return 0;
 }
@@ -41,11 +68,11 @@ static int build_trainer(struct work *work, struct err *err)
     }
     char path[DISK_PATH_MAX], text[128];
     struct kernels kernels;
-    if (disk_join(path, work->state->folder, "kernels")) {
-        return err_set(err, ERR_LIMIT, "%s: the path is too long", work->state->folder);
+    rc = kernels_path(work, path, err);
+    if (rc != 0) {
+        return rc;
     }
-    kernels_open(options->compute.kernels[0] ? options->compute.kernels : path, work->log, &work->cancel_prepare,
-                 &kernels);
+    kernels_open(path, work->log, &work->cancel_prepare, &kernels);
     wanted.compute.choices = &kernels.choices;
     rc = trainer_new(work->plan, work->layout, work->dataset, &wanted, &work->trainer, err);
     uint32_t measured = kernels.choices.measured;

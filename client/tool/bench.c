@@ -35,9 +35,11 @@ int verb_bench(int argc, char **argv)
 {
     const char *part = argc > 1 ? argv[1] : "";
     if (strcmp(part, "step") == 0) {
+        argv[1] = (char *)"bench step"; /* as messages call it */
         return bench_step(argc - 1, argv + 1);
     }
     if (strcmp(part, "input") == 0) {
+        argv[1] = (char *)"bench input";
         return bench_input(argc - 1, argv + 1);
     }
     if (strcmp(part, "--help") == 0) {

@@ -2,6 +2,7 @@
 #include "client/nn/moco.h"
 #include "client/nn/net.h"
 #include "client/nn/onednn/onednn.h"
+#include "client/shell/memory.h"
 #include "client/tool/bench.h"
 #include "client/tool/cli.h"
 #include "common/base/mem.h"
@@ -142,7 +143,12 @@ static int choose(const char *flag, const char *value, const char *const *names,
             return 0;
         }
     }
-    return err_set(err, ERR_USAGE, "--%s: \"%s\" is not one of its values; --help lists them", flag, value);
+    char all[128] = "";
+    for (uint32_t i = 0; names[i]; i++) {
+        size_t length = strlen(all);
+        (void)snprintf(all + length, sizeof all - length, "%s%s", i ? ", " : "", names[i]);
+    }
+    return err_set(err, ERR_USAGE, "--%s: \"%.64s\" is none of %s", flag, value, all);
 }
 
 static int parse_blocks(const char *text, struct model_spec *spec, struct err *err)
@@ -163,15 +169,29 @@ static int parse_blocks(const char *text, struct model_spec *spec, struct err *e
                    "--blocks: one to four numbers from 1 to 64 with commas between them, as in 2,2,2,2");
 }
 
+static int check_memory(const struct request *request, const struct layout *layout, struct err *err)
+{
+    uint64_t needed, available = memory_available();
+    int rc = moco_memory(layout, &request->options, &needed, err);
+    if (rc == 0 && available > 0 && needed > available) {
+        rc = err_set(err, ERR_NOMEM,
+                     "these steps need %.1f GB of memory and %.1f GB are free: a smaller batch or model, or more "
+                     "--bn-groups, need less",
+                     (double)needed * 1e-9, (double)available * 1e-9);
+    }
+    return rc == ERR_CONFIG ? ERR_USAGE : rc;
+}
+
 static int run(struct request *request, struct err *err, int *exit_code)
 {
     struct layout *layout;
     struct result result = {0};
     int rc = layout_new(&request->spec, &layout, err);
     if (rc != 0) {
-        return rc;
+        return rc == ERR_CONFIG ? ERR_USAGE : rc; /* here flags say what elsewhere a plan does */
     }
-    rc = measure_steps(request, layout, &result, err);
+    rc = check_memory(request, layout, err);
+    rc = rc ? rc : measure_steps(request, layout, &result, err);
     rc = rc ? rc : measure_sgemm(request->options.threads, &result, err);
     if (rc == 0) {
         *exit_code = report(request, layout, &result);
@@ -206,7 +226,8 @@ int bench_step(int argc, char **argv)
         {"stem", FLAG_TEXT, &stem, "KIND", "small or large (small)", 0, 0, false},
         {"input", FLAG_U64, &input, "P", "pixels a side (32)", 8, 512, false},
         {"batch", FLAG_U64, &batch, "B", "images a step (64)", 1, 65536, false},
-        {"bn-groups", FLAG_U64, &groups, "G", "groups of the batch (as many as threads)", 1, 65536, false},
+        {"bn-groups", FLAG_U64, &groups, "G", "groups of the batch, a divisor of it (as many as threads, or fewer)", 1,
+         65536, false},
         {"queue", FLAG_U64, &queue, "K", "negatives (4096)", 1, 1u << 20, false},
         {"features", FLAG_U64, &features, "D", "width of the projection (128)", 1, 4096, false},
         {"threads", FLAG_U64, &threads, "T", "worker threads (all processors)", 1, 256, false},
@@ -220,7 +241,12 @@ int bench_step(int argc, char **argv)
     if (!cli_flags(&verb, flags, sizeof flags / sizeof flags[0], argc, argv, &exit_code)) {
         return exit_code;
     }
-    groups = groups ? groups : threads;
+    if (groups == 0) {
+        groups = threads < batch ? threads : batch;
+        while (batch % groups != 0) {
+            groups--;
+        }
+    }
     struct request request = {
         .spec = {.width = (uint32_t)width, .input = (uint32_t)input, .features = (uint32_t)features},
         .options = {.batch = (uint32_t)batch,

@@ -104,6 +104,19 @@ static void other_text_is_ignored(void **state)
     mem_free(text);
 }
 
+/* Before a measurement, not after it; and not where all is known. */
+static void a_cancelled_search_ends(void **state)
+{
+    (void)state;
+    bool cancel = true;
+    struct choice all[] = {{shape, CONV_FORWARD, {{11, 12, 13}, {14, 15, 16}}}};
+    struct choices choices = {.all = all, .count = 1, .cancel = &cancel};
+    const struct choice *choice;
+    assert_int_equal(choices_find(&choices, &shape, CONV_FORWARD, &choice, NULL), 0);
+    assert_int_equal(choices_find(&choices, &shape, CONV_BACKWARD_DATA, &choice, NULL), ERR_CANCELLED);
+    assert_int_equal(choices.count, 1);
+}
+
 static void what_is_not_known_is_measured(void **state)
 {
     (void)state;
@@ -133,9 +146,8 @@ static void what_is_not_known_is_measured(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_fastest_right_method_wins),
-        cmocka_unit_test(text_comes_back),
-        cmocka_unit_test(other_text_is_ignored),
+        cmocka_unit_test(the_fastest_right_method_wins), cmocka_unit_test(text_comes_back),
+        cmocka_unit_test(other_text_is_ignored),         cmocka_unit_test(a_cancelled_search_ends),
         cmocka_unit_test(what_is_not_known_is_measured),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

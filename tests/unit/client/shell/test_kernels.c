@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct fixture {
@@ -98,6 +99,32 @@ static void another_file_is_left_alone(void **state)
     mem_free(data);
 }
 
+static void no_file_is_made_of_what_is_none(void **state)
+{
+    struct fixture *f = *state;
+    const struct log log = {.emit = keep_line, .ctx = f};
+    char lock[160];
+    (void)snprintf(lock, sizeof lock, "%s.lock", f->path);
+    for (int kind = 0; kind < 3; kind++) {
+        struct kernels kernels;
+        struct stat before, after;
+        assert_int_equal(kind == 0   ? mkfifo(f->path, 0600)
+                         : kind == 1 ? mkdir(f->path, 0700)
+                                     : symlink("nowhere", f->path),
+                         0);
+        assert_int_equal(lstat(f->path, &before), 0);
+        f->log[0] = 0;
+        kernels_open(f->path, &log, &f->cancel, &kernels);
+        assert_non_null(strstr(f->log, "kernels_not_kept"));
+        kernels.choices = (struct choices){.all = one(), .count = 1, .cap = 1, .measured = 1};
+        kernels_close(&kernels);
+        assert_int_equal(lstat(f->path, &after), 0);
+        assert_true(before.st_ino == after.st_ino && before.st_mode == after.st_mode);
+        assert_int_not_equal(access(lock, F_OK), 0);
+        assert_int_equal(remove(f->path), 0);
+    }
+}
+
 /* A second process waits: what the first has measured is there when it gets on. */
 static void *measure_and_close(void *arg)
 {
@@ -139,6 +166,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(choices_are_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(another_file_is_left_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_file_is_made_of_what_is_none, setup, teardown),
         cmocka_unit_test_setup_teardown(who_comes_second_waits, setup, teardown),
         cmocka_unit_test(memory_is_known_here),
     };

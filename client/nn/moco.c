@@ -1,6 +1,7 @@
 /* One step in five parallel phases with a barrier after each: the key encoder's weights are prepared, keys by group,
  * the query encoder's weights, features and gradients by group, and the optimiser by stretches of the parameters. What
- * a group leaves behind lies in its own place, and everything that adds up is added in the order of groups. */
+ * adds up is added in the order of groups: a group's gradient joins the sum tensor by tensor, each when it is its turn
+ * (turns.h). */
 #include "client/nn/moco.h"
 
 #include "client/nn/blas.h"

@@ -169,6 +169,15 @@ static int parse_blocks(const char *text, struct model_spec *spec, struct err *e
                    "--blocks: one to four numbers from 1 to 64 with commas between them, as in 2,2,2,2");
 }
 
+/* Here flags say what elsewhere a configuration does. */
+static int as_usage(int rc, struct err *err)
+{
+    if (rc == ERR_CONFIG) {
+        err->code = rc = ERR_USAGE;
+    }
+    return rc;
+}
+
 static int check_memory(const struct request *request, const struct layout *layout, struct err *err)
 {
     uint64_t needed, available = memory_available();
@@ -179,7 +188,7 @@ static int check_memory(const struct request *request, const struct layout *layo
                      "--bn-groups, need less",
                      (double)needed * 1e-9, (double)available * 1e-9);
     }
-    return rc == ERR_CONFIG ? ERR_USAGE : rc;
+    return as_usage(rc, err);
 }
 
 static int run(struct request *request, struct err *err, int *exit_code)
@@ -188,7 +197,7 @@ static int run(struct request *request, struct err *err, int *exit_code)
     struct result result = {0};
     int rc = layout_new(&request->spec, &layout, err);
     if (rc != 0) {
-        return rc == ERR_CONFIG ? ERR_USAGE : rc; /* here flags say what elsewhere a plan does */
+        return as_usage(rc, err);
     }
     rc = check_memory(request, layout, err);
     rc = rc ? rc : measure_steps(request, layout, &result, err);

@@ -45,31 +45,30 @@ static void format_free(struct conv_format *base)
     mem_free(base);
 }
 
-static int pack(const struct conv_format *base, const float *plain, float *native, struct err *err)
+/* Between plain [out, in, taps] and native [out, taps, in]. */
+static void exchange(const struct format *f, const float *from, float *to, bool to_native)
 {
-    (void)err;
-    const struct format *f = (const struct format *)(const void *)base;
-    for (uint32_t o = 0; o < f->out; o++) {
-        for (uint32_t t = 0; t < f->taps; t++) {
-            for (uint32_t i = 0; i < f->in; i++) {
-                native[((size_t)o * f->taps + t) * f->in + i] = plain[((size_t)o * f->in + i) * f->taps + t];
+    for (size_t o = 0; o < f->out; o++) {
+        for (size_t t = 0; t < f->taps; t++) {
+            for (size_t i = 0; i < f->in; i++) {
+                size_t native = (o * f->taps + t) * f->in + i, plain = (o * f->in + i) * f->taps + t;
+                to[to_native ? native : plain] = from[to_native ? plain : native];
             }
         }
     }
+}
+
+static int pack(const struct conv_format *base, const float *plain, float *native, struct err *err)
+{
+    (void)err;
+    exchange((const struct format *)(const void *)base, plain, native, true);
     return 0;
 }
 
 static int unpack(const struct conv_format *base, const float *native, float *plain, struct err *err)
 {
     (void)err;
-    const struct format *f = (const struct format *)(const void *)base;
-    for (uint32_t o = 0; o < f->out; o++) {
-        for (uint32_t t = 0; t < f->taps; t++) {
-            for (uint32_t i = 0; i < f->in; i++) {
-                plain[((size_t)o * f->in + i) * f->taps + t] = native[((size_t)o * f->taps + t) * f->in + i];
-            }
-        }
-    }
+    exchange((const struct format *)(const void *)base, native, plain, false);
     return 0;
 }
 

@@ -265,12 +265,16 @@ struct segment {
 static int store_part(struct net_gradient *gradient, uint32_t part, const struct segment *segments, uint32_t count,
                       struct err *err)
 {
-    const float *from = gradient->part;
+    uint64_t all = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        all += segments[i].count;
+    }
+    gradient->finite = simd()->all_finite(gradient->part, all) && gradient->finite; /* others need not wait for this */
     if (gradient->turns && !turns_begin(gradient->turns, gradient->group, part)) {
         return err_set(err, ERR_STATE, "a group before this one failed");
     }
+    const float *from = gradient->part;
     for (uint32_t i = 0; i < count; i++) {
-        gradient->finite = simd()->all_finite(from, segments[i].count) && gradient->finite;
         simd()->accumulate(gradient->total + segments[i].offset, from, segments[i].count, gradient->group == 0);
         from += segments[i].count;
     }

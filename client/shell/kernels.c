@@ -35,9 +35,10 @@ static int lock_file(const struct kernels *kernels, const bool *cancel)
             return errno;
         }
         if (i == 0) {
+            char path[1024];
             log_event(kernels->log, LOG_LEVEL_INFO, "kernels_locked",
                       "path=\"%s.lock\" waits_for=\"another process that measures kernels, a minute at most\"",
-                      kernels->path);
+                      log_quotable(kernels->path, path, sizeof path));
         }
         (void)nanosleep(&(struct timespec){.tv_nsec = LOCK_WAIT_NS}, NULL);
     }

@@ -3,6 +3,7 @@
 #include "client/data/dataset.h"
 #include "client/tool/bench.h"
 #include "client/tool/cli.h"
+#include "client/train/train.h"
 #include "common/base/mem.h"
 #include "common/config/plan.h"
 
@@ -118,15 +119,7 @@ int bench_input(int argc, char **argv)
         return cli_fail(&err);
     }
     config_defaults(&plan_set, &plan);
-    struct run run = {.dataset = dataset,
-                      .folder = images,
-                      .size = (uint32_t)size,
-                      .augment = {.crop_least = (float)plan.augment.crop_least,
-                                  .jitter = (float)plan.augment.jitter,
-                                  .jitter_probability = (float)plan.augment.jitter_probability,
-                                  .grey_probability = (float)plan.augment.grey_probability,
-                                  .blur_probability = (float)plan.augment.blur_probability,
-                                  .flip = plan.augment.flip}};
+    struct run run = {.dataset = dataset, .folder = images, .size = (uint32_t)size, .augment = train_augment(&plan)};
     double cache, files;
     rc = measure(&run, (uint32_t)threads, &cache, &files, &err);
     exit_code =

@@ -187,7 +187,7 @@ static int begin(struct trainer *trainer, const struct train_job *job, uint32_t 
     return moco_begin(trainer->moco, &round, err);
 }
 
-static struct augment_options augment_of(const struct plan *plan)
+struct augment_options train_augment(const struct plan *plan)
 {
     return (struct augment_options){
         .crop_least = (float)plan->augment.crop_least,
@@ -206,7 +206,7 @@ static int run_steps(struct trainer *trainer, const struct train_job *job, struc
     const struct plan *plan = trainer->plan;
     struct feeder_options options = {
         .dataset = trainer->dataset,
-        .augment = augment_of(plan),
+        .augment = train_augment(plan),
         .batch = plan->batch,
         .size = plan->model.input,
         .threads = trainer->threads,

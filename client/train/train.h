@@ -4,6 +4,7 @@
 #ifndef STARLING_TRAIN_TRAIN_H
 #define STARLING_TRAIN_TRAIN_H
 
+#include "client/data/augment.h"
 #include "client/data/dataset.h"
 #include "client/nn/net_plan.h"
 #include "common/config/plan.h"
@@ -65,6 +66,8 @@ int train_round(struct trainer *trainer, const struct train_job *job, struct tra
                 struct train_result *out, struct err *err);
 void train_result_fini(struct train_result *result);
 
+/* The plan's augmentation, as views are made by it. */
+struct augment_options train_augment(const struct plan *plan);
 /* Steps of a round for a folder of n images: local_steps, or local_epochs * max(1, n / batch). A folder smaller than a
  * batch repeats images. */
 uint32_t train_steps(const struct plan *plan, uint32_t images);

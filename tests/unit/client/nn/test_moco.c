@@ -163,6 +163,10 @@ static void no_way_depends_on_threads(void **state)
         wide.params = test_params(wide.layout, 2);
         wide.encoder = test_floats(wide.layout->total);
         wide.options.compute = test_compute(way, &choices);
+        if (way == WAY_BF16) { /* Winograd on bf16 maps, too */
+            wide.options.compute.winograd = true;
+            wide.options.compute.choices = &choices;
+        }
         moco_free(moco_of(&wide));
         test_force_winograd(&choices, 1);
         wide.options.threads = 1;

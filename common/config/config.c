@@ -128,15 +128,36 @@ static int print_sections(const char *before, const char *key, size_t *depth, st
     return rc;
 }
 
-int config_print(const struct option_set *set, const void *in, bool comments, struct buf *out)
+/* Whether the canonical form does without this option. */
+static int is_left_out(const struct set_option *found, const void *in, struct buf *scratch, bool *out)
+{
+    const char *standard = found->option->standard;
+    *out = false;
+    scratch->len = 0;
+    if (!found->option->added) {
+        return 0;
+    }
+    int rc = value_print(found->option, (const char *)in + found->base, scratch);
+    *out = rc == 0 && scratch->len == strlen(standard) && memcmp(scratch->data, standard, scratch->len) == 0;
+    return rc;
+}
+
+static int print(const struct option_set *set, const void *in, bool comments, bool canonical, struct buf *out)
 {
     char before[KEY_MAX] = "";
+    struct buf scratch;
     int rc = 0;
+    buf_init(&scratch, CONFIG_FILE_MAX);
     for (size_t i = 0; rc == 0 && i < set_count(set); i++) {
         struct set_option found;
         size_t depth;
+        bool left_out = false;
         set_at(set, i, &found);
-        rc = print_sections(before, found.key, &depth, out);
+        rc = canonical ? is_left_out(&found, in, &scratch, &left_out) : 0;
+        if (left_out) {
+            continue;
+        }
+        rc = rc ? rc : print_sections(before, found.key, &depth, out);
         if (comments) {
             rc = rc ? rc : print_comment(found.option, depth, out);
         }
@@ -147,5 +168,16 @@ int config_print(const struct option_set *set, const void *in, bool comments, st
         rc = rc ? rc : buf_append(out, "\n", 1);
         memcpy(before, found.key, sizeof before);
     }
+    buf_fini(&scratch);
     return rc;
+}
+
+int config_print(const struct option_set *set, const void *in, bool comments, struct buf *out)
+{
+    return print(set, in, comments, false, out);
+}
+
+int config_print_canonical(const struct option_set *set, const void *in, struct buf *out)
+{
+    return print(set, in, false, true, out);
 }

@@ -38,6 +38,8 @@ struct option {
     const char *standard;       /* the default, written as in YAML; NULL: no default, a TEXT that starts empty */
     const char *const *choices; /* NULL-terminated */
     const char *help;
+    bool
+        added; /* after canonical forms were kept and sent: left out of them at its default, so they keep their bytes */
 };
 
 /* Options of one section (the same key up to the last dot) stand together, so that it is printed once.
@@ -57,7 +59,7 @@ void config_defaults(const struct option_set *set, void *out);
 /* `name` is the file's name for messages. Values not named in the file stay as they are. */
 int config_parse(const struct option_set *set, const char *name, const uint8_t *text, size_t len, void *out,
                  struct err *err);
-/* The same, and every key of the set must be there. */
+/* The same, and every key of the set must be there; one that was added later has its default when it is not. */
 int config_parse_complete(const struct option_set *set, const char *name, const uint8_t *text, size_t len, void *out,
                           struct err *err);
 /* One key from a flag or --set; `where` is for messages ("--set"). */
@@ -69,5 +71,7 @@ int config_assign(const struct option_set *set, const char *where, const char *p
 int config_load(const struct option_set *set, const struct disk *disk, const char *path, void *out, struct err *err);
 /* The whole set as YAML; with comments: each option's help and bounds above it (the sample file). */
 int config_print(const struct option_set *set, const void *in, bool comments, struct buf *out);
+/* The same without comments, and without keys that were added later and have their default. */
+int config_print_canonical(const struct option_set *set, const void *in, struct buf *out);
 
 #endif

@@ -1,5 +1,6 @@
 /* The plan's keys, with bounds and defaults, and its canonical form. The rows' order is the order of the canonical
- * bytes: moving, adding or removing one changes the hash of every plan. */
+ * bytes: moving or removing one changes the hash of every plan, and so does a new one unless it is marked as added;
+ * then only plans that use it change, and runs that were begun without it go on. */
 #include "common/config/plan.h"
 
 #include "common/config/value.h"
@@ -10,6 +11,7 @@
 static const char *const blocks[] = {"basic", "bottleneck", NULL};
 static const char *const stems[] = {"small", "large", NULL};
 static const char *const encoders[] = {"momentum", "aggregated", NULL};
+static const char *const optimizers[] = {"none", "momentum", "adam", NULL};
 static const char *const forms[] = {"entropy", "positives", NULL};
 
 #define AT(field)    .offset = offsetof(struct plan, field)
@@ -53,6 +55,21 @@ const struct option plan_options[] = {
      .help = "Key features of its own that a client keeps as negatives."},
     {"weight_cap", OPTION_U32, AT(weight_cap), .least = 1, .most = FIXED_WEIGHT_MAX, .standard = "1000000",
      .help = "Most images that a client's contribution counts for."},
+
+    {"aggregation.optimizer", OPTION_CHOICE, AT(aggregation.optimizer), .choices = optimizers, .standard = "none",
+     .help = "What the server does with the averaged update. none: adds it; momentum: FedAvgM (Hsu et al. 2019); "
+             "adam: FedAdam (Reddi et al. 2021). Statistics of batch normalisation are always averaged.",
+     .added = true},
+    {"aggregation.learning_rate", OPTION_F64, AT(aggregation.learning_rate), .least = 0, .most = 10, .standard = "1",
+     .help = "Of the server's step along the averaged update; 1 adds it as it is. adam needs a small one: 0.01 moves "
+             "a parameter by about 0.01 in a round.",
+     .added = true},
+    {"aggregation.momentum", OPTION_F64, AT(aggregation.momentum), .least = 0, .most = 0.9999, .standard = "0.9",
+     .help = "Share of the server's step direction that a round keeps; beta1 of adam.", .added = true},
+    {"aggregation.beta2", OPTION_F64, AT(aggregation.beta2), .least = 0, .most = 0.999999, .standard = "0.99",
+     .help = "Share of the mean square of updates that a round keeps; of adam.", .added = true},
+    {"aggregation.epsilon", OPTION_F64, AT(aggregation.epsilon), .least = 1e-12, .most = 1, .standard = "0.001",
+     .help = "Added to the root of the mean square; of adam: the larger, the less it adapts.", .added = true},
 
     {"model.block", OPTION_CHOICE, AT(model.block), .choices = blocks, .standard = "basic",
      .help = "Residual block of the encoder."},
@@ -153,7 +170,7 @@ int plan_check(const struct plan *plan, struct err *err)
 
 int plan_encode(const struct plan *plan, struct buf *out)
 {
-    return config_print(&plan_set, plan, false, out);
+    return config_print_canonical(&plan_set, plan, out);
 }
 
 int plan_decode(const uint8_t *text, size_t len, struct plan *out, struct err *err)

@@ -11,6 +11,7 @@ enum fusion_encoder {
     FUSION_ENCODER_MOMENTUM,   /* the site's own momentum encoder, as in the paper; of its newest keys, which is ours */
     FUSION_ENCODER_AGGREGATED, /* the aggregated encoder as the round began (ours): one space for all features */
 };
+enum aggregation_optimizer { AGGREGATION_NONE, AGGREGATION_MOMENTUM, AGGREGATION_ADAM };
 enum matching_form { MATCHING_FORM_ENTROPY, MATCHING_FORM_POSITIVES };
 
 struct plan {
@@ -27,6 +28,10 @@ struct plan {
     double temperature, key_momentum;
     uint32_t queue;      /* K, local keys kept as negatives */
     uint32_t weight_cap; /* most images a site's update counts for */
+    struct {
+        uint32_t optimizer; /* enum aggregation_optimizer */
+        double learning_rate, momentum, beta2, epsilon;
+    } aggregation;
     struct model_spec model;
     struct {
         bool enabled;
@@ -65,9 +70,9 @@ static inline bool plan_shares_features(const struct plan *plan)
 /* What bounds of single keys cannot say: bn_groups divides batch, clients_per_round >= min_clients, the model makes a
  * network, FIXED_WEIGHT_MAX is not exceeded, ... ERR_CONFIG and the sentence. */
 int plan_check(const struct plan *plan, struct err *err);
-/* Canonical bytes: config_print without comments, in the table's order. */
+/* Canonical bytes: config_print_canonical, in the table's order. */
 int plan_encode(const struct plan *plan, struct buf *out);
-/* Strict: unknown keys are refused, missing ones too (the canonical form has all). */
+/* Strict: unknown keys are refused, missing ones too, but for those that were added to the table later. */
 int plan_decode(const uint8_t *text, size_t len, struct plan *out, struct err *err);
 struct hash128 plan_hash(const uint8_t *canonical, size_t len);
 /* "learning_rate: 0.06 -> 0.03, rounds: 50 -> 80": what differs between two plans, for messages. */

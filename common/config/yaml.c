@@ -228,14 +228,17 @@ static int read_stream(struct reader *reader)
 
 static int check_complete(const struct reader *reader)
 {
-    for (size_t i = 0; i < set_count(reader->set); i++) {
-        if (reader->seen[i].line == 0) {
-            struct set_option missing;
-            set_at(reader->set, i, &missing);
-            return err_set(reader->err, ERR_CONFIG, "%s: the key \"%s\" is missing", reader->name, missing.key);
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < set_count(reader->set); i++) {
+        struct set_option missing;
+        set_at(reader->set, i, &missing);
+        if (reader->seen[i].line == 0 && missing.option->added) {
+            rc = value_parse(missing.option, missing.option->standard, (char *)reader->out + missing.base, reader->err);
+        } else if (reader->seen[i].line == 0) {
+            rc = err_set(reader->err, ERR_CONFIG, "%s: the key \"%s\" is missing", reader->name, missing.key);
         }
     }
-    return 0;
+    return rc;
 }
 
 static int parse(const struct option_set *set, const char *name, const uint8_t *text, size_t len, bool complete,

@@ -1,8 +1,9 @@
 /* The aggregate: the global model of the open round, and the exact sum of what was added to it.
  *
  * Memory: the global model, a 64-bit sum (two models), and, between agg_finish and agg_adopt, the next model: four
- * models. The global model lies in reference-counted bytes, as little-endian f32, so that the memory that is broadcast
- * is the memory that is computed with.
+ * models; and, where the optimiser has a state (optimiser.h), this one and, in between, the next. The global model lies
+ * in reference-counted bytes, as little-endian f32, so that the memory that is broadcast is the memory that is computed
+ * with.
  *
  * Guarantees: an update is added as a whole or not at all; the sum, hence the next model, is the same bits for every
  * order of arrival (common/vec/fixed.h). agg_check, agg_add, agg_finish and agg_restart may run on another thread than
@@ -14,11 +15,14 @@
 #include "common/base/err.h"
 #include "common/vec/fixed.h"
 #include "common/vec/layout.h"
+#include "server/agg/optimiser.h"
 
 struct agg;
 
-/* Copies params ([layout->total]); keeps layout by reference. ERR_NOMEM. */
-int agg_new(const struct layout *layout, const float *params, struct agg **out);
+/* Copies params ([layout->total]), optimiser and state (NULL: before the first round); keeps layout by reference.
+ * ERR_NOMEM. */
+int agg_new(const struct layout *layout, const float *params, const struct optimiser *optimiser, const float *state,
+            struct agg **out);
 void agg_free(struct agg *agg);
 
 struct bytes *agg_model(const struct agg *agg); /* borrowed */
@@ -30,12 +34,14 @@ uint64_t agg_weight(const struct agg *agg);     /* of all that was added */
 enum fixed_verdict agg_check(const struct agg *agg, const float *update, uint32_t *tensor);
 void agg_add(struct agg *agg, const float *update, uint64_t weight);
 
-/* The weighted mean added to the global model: *next, with one reference. The sum stays as it is, so that this may be
- * tried again. The weight must not be 0. ERR_NOMEM. */
-int agg_finish(const struct agg *agg, struct bytes **next);
+/* What the optimiser makes of global model and weighted mean: *next, with one reference, and its state then,
+ * *next_state (NULL: it has none). Sum and state stay as they are until agg_adopt, so that this may be tried again and
+ * counts once. The weight must not be 0. ERR_NOMEM. */
+int agg_finish(const struct agg *agg, struct bytes **next, struct bytes **next_state);
 /* Empties the sum, and gives it the resolution that `next` asks for. */
 void agg_restart(struct agg *agg, const struct bytes *next);
-/* `next`, for which the sum was restarted, becomes the global model; its reference moves. */
-void agg_adopt(struct agg *agg, struct bytes *next);
+/* `next`, for which the sum was restarted, becomes the global model, and next_state the optimiser's state; their
+ * references move. */
+void agg_adopt(struct agg *agg, struct bytes *next, struct bytes *next_state);
 
 #endif

@@ -27,6 +27,27 @@ static int take_bank(struct coordinator *c, const struct checkpoint *from, struc
     return rc ? rc : bank_intake_new(capacity, dimension, &c->intake);
 }
 
+static int take_model(struct coordinator *c, const struct checkpoint *from, struct err *err)
+{
+    const struct optimiser optimiser = {
+        .kind = (enum optimiser_kind)c->plan->aggregation.optimizer, /* in the same order */
+        .learning_rate = c->plan->aggregation.learning_rate,
+        .momentum = c->plan->aggregation.momentum,
+        .beta2 = c->plan->aggregation.beta2,
+        .epsilon = c->plan->aggregation.epsilon,
+    };
+    uint64_t bytes = optimiser_floats(&optimiser, c->layout) * sizeof(float);
+    bool begins = from->round == 0 && from->optimiser_len == 0;
+    if (!begins && from->optimiser_len != bytes) {
+        return err_set(err, ERR_DATA,
+                       "the checkpoint of round %u has %llu bytes of the state of the plan's aggregation.optimizer, "
+                       "which has %llu; begin a new run with --new-run",
+                       from->round, (unsigned long long)from->optimiser_len, (unsigned long long)bytes);
+    }
+    return agg_new(c->layout, from->params, &optimiser, begins ? NULL : (const float *)(const void *)from->optimiser,
+                   &c->agg);
+}
+
 static int take_history(struct coordinator *c, const struct round_summary *history, uint32_t count)
 {
     c->history = mem_new(count, sizeof *c->history);
@@ -68,7 +89,7 @@ static int take_state(struct coordinator *c, const struct checkpoint *from, stru
     c->run = from->run;
     c->accepted = from->summary.accepted;
     c->model_hash = hash_of(from->params, (size_t)c->layout->total * sizeof *from->params);
-    int rc = agg_new(c->layout, from->params, &c->agg);
+    int rc = take_model(c, from, err);
     rc = rc ? rc : take_bank(c, from, err);
     return rc ? rc : take_members(c, from);
 }
@@ -120,6 +141,7 @@ void coordinator_free(struct coordinator *c)
         transfer_reset(&c->slots[i].features);
     }
     bytes_unref(c->aggregate.next);
+    bytes_unref(c->aggregate.next_state);
     bank_free(c->aggregate.next_bank);
     mem_free(c->aggregate.bank_bytes);
     mem_free(c->counted);

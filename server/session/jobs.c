@@ -108,16 +108,18 @@ static void absorb_done(struct coordinator *c, struct slot *slot)
 static void aggregate_drop(struct aggregate *work)
 {
     bytes_unref(work->next);
+    bytes_unref(work->next_state);
     bank_free(work->next_bank);
     mem_free(work->bank_bytes);
     work->next = NULL;
+    work->next_state = NULL;
     work->next_bank = NULL;
     work->bank_bytes = NULL;
 }
 
 static void aggregate_run(struct aggregate *work)
 {
-    work->result = agg_finish(work->agg, &work->next);
+    work->result = agg_finish(work->agg, &work->next, &work->next_state);
     if (work->result == 0) {
         work->result = bank_merge(work->bank, work->intake, &work->next_bank);
     }
@@ -200,6 +202,8 @@ static int prepare_save(struct coordinator *c)
         .params = (float *)(void *)c->aggregate.next->data,
         .bank = c->aggregate.bank_bytes,
         .bank_len = c->aggregate.bank_len,
+        .optimiser = c->aggregate.next_state ? c->aggregate.next_state->data : NULL,
+        .optimiser_len = c->aggregate.next_state ? c->aggregate.next_state->len : 0,
         .counted = c->counted,
         .counted_count = count,
         .summary = c->summary,
@@ -252,9 +256,9 @@ static void adopt(struct coordinator *c)
             c->members[i].counted_round = round_current(c);
         }
     }
-    agg_adopt(c->agg, c->aggregate.next);
+    agg_adopt(c->agg, c->aggregate.next, c->aggregate.next_state);
     c->model_hash = c->aggregate.next_hash;
-    c->aggregate.next = NULL;
+    c->aggregate.next = c->aggregate.next_state = NULL;
     bank_free(c->bank);
     c->bank = c->aggregate.next_bank;
     c->aggregate.next_bank = NULL;

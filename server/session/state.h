@@ -104,7 +104,8 @@ struct aggregate {
     struct bank_intake *intake;
     const struct bank *bank;
     int result;
-    struct bytes *next; /* what follows exists from AGGREGATED to SAVED */
+    struct bytes *next;       /* what follows exists from AGGREGATED to SAVED */
+    struct bytes *next_state; /* the optimiser's; NULL: it has none */
     struct hash128 next_hash;
     struct bank *next_bank;
     uint8_t *bank_bytes;

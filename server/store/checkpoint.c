@@ -3,7 +3,7 @@
  *
  *   offset  bytes
  *        0      8  "STARLNGC"
- *        8      4  version, 1
+ *        8      4  version: 1; 2 when there is an optimiser's state
  *       12      4  round
  *       16     16  run id
  *       32     16  layout fingerprint of the model
@@ -13,13 +13,16 @@
  *       72      8  bank: bytes of the feature bank
  *       80     88  summary of the round: round, accepted, declined, zero (4 each); closed at (wall clock, ms), seconds,
  *                  images, loss, its contrastive and its matching term, remote share, bytes up, bytes down (8 each)
- *      168   plan  the plan's canonical bytes
+ *      168      8  in version 2 alone, state: bytes of the state of aggregation.optimizer
+ *            plan  the plan's canonical bytes
  *              68 * counted  last counted round (4), name (64, zeros behind it)
  *            bank  the bank's bytes
+ *           state  in version 2 alone, the optimiser's state, f32
  *              16  XXH3-128 of everything before, canonical (big-endian)
  *
- * Valid if and only if (1) magic and version are these, (2) the length is 168 + plan + 68 * counted + bank + 16, (3)
- * the last 16 bytes are the hash of all others, (4) every name is a name followed by zeros. That the model file holds
+ * Valid if and only if (1) magic and version are these, (2) the length is 168 + plan + 68 * counted + bank + 16, in
+ * version 2 8 + state more, and state is not 0, (3) the last 16 bytes are the hash of all others, (4) every name is a
+ * name followed by zeros. That the model file holds
  * the announced floats is for the store to check. */
 #include "server/store/checkpoint.h"
 
@@ -29,7 +32,9 @@
 #include <string.h>
 
 #define VERSION       1
+#define VERSION_STATE 2
 #define FIXED_BYTES   168
+#define STATE_BYTES   8 /* in version 2, behind the fixed ones */
 #define COUNTED_BYTES 68
 #define NAME_BYTES    64
 #define HASH_BYTES    16
@@ -75,9 +80,10 @@ static void load_summary(const uint8_t *p, struct round_summary *summary)
 int checkpoint_encode(const struct checkpoint *checkpoint, const struct checkpoint_model *model, struct buf *head,
                       struct hash128 *tail)
 {
-    uint8_t fixed[FIXED_BYTES];
+    uint8_t fixed[FIXED_BYTES + STATE_BYTES];
+    bool has_state = checkpoint->optimiser_len > 0;
     memcpy(fixed, magic, sizeof magic);
-    store_u32(fixed + 8, VERSION);
+    store_u32(fixed + 8, has_state ? VERSION_STATE : VERSION);
     store_u32(fixed + 12, checkpoint->round);
     memcpy(fixed + 16, checkpoint->run.bytes, 16);
     memcpy(fixed + 32, model->layout.bytes, 16);
@@ -86,10 +92,11 @@ int checkpoint_encode(const struct checkpoint *checkpoint, const struct checkpoi
     store_u32(fixed + 68, checkpoint->counted_count);
     store_u64(fixed + 72, checkpoint->bank_len);
     store_summary(fixed + 80, &checkpoint->summary);
+    store_u64(fixed + FIXED_BYTES, checkpoint->optimiser_len);
 
     head->len = 0;
     head->max = HEAD_MAX;
-    int rc = buf_append(head, fixed, sizeof fixed);
+    int rc = buf_append(head, fixed, has_state ? sizeof fixed : FIXED_BYTES);
     rc = rc ? rc : buf_append(head, checkpoint->plan, checkpoint->plan_len);
     for (uint32_t i = 0; i < checkpoint->counted_count && rc == 0; i++) {
         uint8_t entry[COUNTED_BYTES] = {0};
@@ -105,6 +112,9 @@ int checkpoint_encode(const struct checkpoint *checkpoint, const struct checkpoi
     if (checkpoint->bank_len > 0) {
         hash_stream_add(stream, checkpoint->bank, (size_t)checkpoint->bank_len);
     }
+    if (has_state) {
+        hash_stream_add(stream, checkpoint->optimiser, (size_t)checkpoint->optimiser_len);
+    }
     *tail = hash_stream_end(stream);
     hash_stream_free(stream);
     return 0;
@@ -119,12 +129,19 @@ static int check_frame(const uint8_t *data, size_t len, struct err *err)
     if (memcmp(data, magic, sizeof magic) != 0) {
         return err_set(err, ERR_DATA, "no checkpoint: the first bytes are wrong");
     }
-    if (load_u32(data + 8) != VERSION) {
-        return err_set(err, ERR_DATA, "version %u, this program reads version %d", load_u32(data + 8), VERSION);
+    uint32_t version = load_u32(data + 8);
+    if (version != VERSION && version != VERSION_STATE) {
+        return err_set(err, ERR_DATA, "version %u, this program reads versions %d and %d", version, VERSION,
+                       VERSION_STATE);
     }
-    uint64_t rest = len - FIXED_BYTES - HASH_BYTES, bank = load_u64(data + 72);
+    uint64_t rest = len - FIXED_BYTES - HASH_BYTES, bank = load_u64(data + 72), state = 0;
     uint64_t tables = load_u32(data + 64) + (uint64_t)load_u32(data + 68) * COUNTED_BYTES;
-    if (tables > rest || bank != rest - tables) {
+    if (version == VERSION_STATE) {
+        tables += STATE_BYTES;
+        state = rest >= STATE_BYTES ? load_u64(data + FIXED_BYTES) : 0;
+    }
+    if (tables > rest || bank > rest - tables || state != rest - tables - bank ||
+        (state == 0) != (version == VERSION)) {
         return err_set(err, ERR_DATA, "%zu bytes do not agree with the sizes in the header", len);
     }
     struct hash128 hash = hash_of(data, len - HASH_BYTES);
@@ -175,13 +192,19 @@ int checkpoint_decode(const uint8_t *data, size_t len, struct checkpoint *out, s
     out->counted_count = load_u32(data + 68);
     out->bank_len = load_u64(data + 72);
     load_summary(data + 80, &out->summary);
+    const uint8_t *plan = data + FIXED_BYTES;
+    if (load_u32(data + 8) == VERSION_STATE) {
+        out->optimiser_len = load_u64(plan);
+        plan += STATE_BYTES;
+    }
 
-    const uint8_t *counted = data + FIXED_BYTES + out->plan_len;
+    const uint8_t *counted = plan + out->plan_len;
     const uint8_t *bank = counted + (size_t)out->counted_count * COUNTED_BYTES;
-    out->plan = copy(data + FIXED_BYTES, out->plan_len);
+    out->plan = copy(plan, out->plan_len);
     out->bank = copy(bank, (size_t)out->bank_len);
+    out->optimiser = copy(bank + out->bank_len, (size_t)out->optimiser_len);
     out->counted = mem_new(out->counted_count, sizeof *out->counted);
-    if (!out->plan || !out->bank || !out->counted) {
+    if (!out->plan || !out->bank || !out->optimiser || !out->counted) {
         rc = err_set(err, ERR_NOMEM, "out of memory for a checkpoint of %zu bytes", len);
     }
     for (uint32_t i = 0; i < out->counted_count && rc == 0; i++) {
@@ -198,6 +221,7 @@ void checkpoint_fini(struct checkpoint *checkpoint)
     mem_free(checkpoint->plan);
     mem_free(checkpoint->params);
     mem_free(checkpoint->bank);
+    mem_free(checkpoint->optimiser);
     mem_free(checkpoint->counted);
     *checkpoint = (struct checkpoint){0};
 }

@@ -10,8 +10,8 @@ struct checkpoint_model {
     struct hash128 hash;   /* XXH3-128 of the floats */
 };
 
-/* `head` receives everything before the bank, whose bytes follow it in the file; `tail` is the hash at the end. The
- * bank, which may be large, is not copied. ERR_NOMEM, ERR_LIMIT. */
+/* `head` receives everything before the bank, whose bytes follow it in the file, and those of the optimiser's state
+ * them; `tail` is the hash at the end. Bank and state, which may be large, are not copied. ERR_NOMEM, ERR_LIMIT. */
 int checkpoint_encode(const struct checkpoint *checkpoint, const struct checkpoint_model *model, struct buf *head,
                       struct hash128 *tail);
 /* Everything but params, which stays NULL. ERR_DATA and the check that failed; ERR_NOMEM. */

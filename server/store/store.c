@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CHECKPOINT_MAX ((size_t)8 << 30)
+#define CHECKPOINT_MAX ((size_t)32 << 30) /* an optimiser's state has up to two models */
 
 int store_open(const struct disk *disk, const char *folder, uint32_t keep_every, const struct log *log,
                struct store **out, struct err *err)
@@ -266,8 +266,10 @@ static int save_checkpoint(const struct store *store, const struct layout *layou
     if (rc) {
         (void)err_set(err, rc, "%s: checkpoint of round %u: %s", store->folder, checkpoint->round, err_meaning(rc));
     } else {
-        const struct span parts[] = {
-            {head.data, head.len}, {checkpoint->bank, (size_t)checkpoint->bank_len}, {tail.bytes, sizeof tail.bytes}};
+        const struct span parts[] = {{head.data, head.len},
+                                     {checkpoint->bank, (size_t)checkpoint->bank_len},
+                                     {checkpoint->optimiser, (size_t)checkpoint->optimiser_len},
+                                     {tail.bytes, sizeof tail.bytes}};
         rc = disk_save(store->disk, path, parts, sizeof parts / sizeof parts[0], err);
     }
     buf_fini(&head);

@@ -37,6 +37,8 @@ struct checkpoint {
     float *params; /* [layout->total] */
     uint8_t *bank; /* bank_encode's bytes */
     uint64_t bank_len;
+    uint8_t *optimiser;     /* the state of aggregation.optimizer, f32 (server/agg/optimiser.h) */
+    uint64_t optimiser_len; /* bytes; 0: it has none, or round 0 */
     struct counted *counted;
     uint32_t counted_count;
     struct round_summary summary; /* of `round`; zero for round 0 */

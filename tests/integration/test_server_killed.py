@@ -1,5 +1,6 @@
 """The server killed with -9 in each state of a round and started again: it comes back at its round, the clients come back
-by themselves, and the final model has the bits of an undisturbed run.
+by themselves, and the final model has the bits of an undisturbed run. The server's optimiser has a state, which must come
+back too.
 
 A save is caught in the middle by a FIFO in the place of the temporary file that is about to be written: opening it for
 writing blocks until somebody reads, for as long as the test wants."""
@@ -9,7 +10,7 @@ import unittest
 import harness
 
 NAMES = ["a", "b", "c"]
-PLAN = {"rounds": 7}
+PLAN = {"rounds": 7, "aggregation.optimizer": "adam", "aggregation.learning_rate": 0.01}
 
 
 class ServerKilled(harness.Federation):

@@ -110,12 +110,27 @@ static uint64_t weight_of(const struct world *world, uint32_t client)
     return images < world->plan.weight_cap ? images : world->plan.weight_cap;
 }
 
+/* What the optimiser makes of the mean update d of a trained parameter. */
+static double expect_step(const struct plan *plan, double d, const float *was, float *is, uint64_t total)
+{
+    double rate = plan->aggregation.learning_rate, m = plan->aggregation.momentum, b = plan->aggregation.beta2;
+    if (plan->aggregation.optimizer == AGGREGATION_NONE) {
+        return rate * d;
+    }
+    bool adam = plan->aggregation.optimizer == AGGREGATION_ADAM;
+    double first = m * (double)was[0] + (adam ? 1 - m : 1) * d, second = b * (double)was[total] + (1 - b) * (d * d);
+    is[0] = (float)first;
+    is[total] = (float)second;
+    return adam ? rate * first / (sqrt(second) + plan->aggregation.epsilon) : rate * first;
+}
+
 /* The next model, from the last client to the first: the order must not matter. */
-static void expect_params(const struct world *world, uint32_t round, float *out)
+static void expect_params(struct world *world, uint32_t round, float *out)
 {
     const struct layout *layout = world->layout;
-    const struct truth *truth = &world->truth;
-    const float *from = truth->params[round - 1];
+    struct truth *truth = &world->truth;
+    const float *from = truth->params[round - 1], *was = truth->moments[round - 1];
+    float *is = truth->moments[round] = mem_new_aligned(2 * layout->total, sizeof *is);
     int32_t *shifts = mem_new(layout->count, sizeof *shifts);
     fixed_shifts(layout, from, shifts);
     for (uint32_t t = 0; t < layout->count; t++) {
@@ -130,7 +145,10 @@ static void expect_params(const struct world *world, uint32_t round, float *out)
                     weight += weight_of(world, c);
                 }
             }
-            out[i] = (float)((double)from[i] + (double)sum / ldexp((double)weight, shifts[t]));
+            double d = (double)sum / ldexp((double)weight, shifts[t]);
+            bool trained = i < layout->trainable_end;
+            out[i] =
+                (float)((double)from[i] + (trained ? expect_step(&world->plan, d, was + i, is + i, layout->total) : d));
         }
     }
     mem_free(shifts);
@@ -201,7 +219,13 @@ void check_durable(struct world *world, const struct checkpoint *checkpoint)
     }
     float *expected = mem_new_aligned(bytes, 1);
     if (round == 0) {
+        uint64_t total = world->layout->total;
+        double epsilon = world->plan.aggregation.epsilon;
         params_init(world->layout, world->plan.seed, expected);
+        truth->moments[0] = mem_new_aligned(2 * total, sizeof *expected);
+        for (uint64_t i = total; i < 2 * total; i++) {
+            truth->moments[0][i] = (float)(epsilon * epsilon);
+        }
     } else {
         note_counted(world, checkpoint);
         if (!world->violation[0]) {
@@ -314,6 +338,7 @@ void check_free(struct world *world)
 {
     for (uint32_t r = 0; r <= ROUNDS_MAX; r++) {
         mem_free(world->truth.params[r]);
+        mem_free(world->truth.moments[r]);
         for (uint32_t c = 0; c < CLIENTS_MAX; c++) {
             bytes_unref(world->truth.update[r][c]);
         }

@@ -44,8 +44,8 @@ static bool run(const struct scenario *scenario, struct hash128 *result, struct 
 /* The undisturbed run of the same plan, once for each plan. Its seed, hence its timing, is another one. */
 static bool calm_result(const struct scenario *disturbed, struct hash128 *out)
 {
-    static struct outcome known[CLIENTS_MAX + 1][2];
-    struct outcome *outcome = &known[disturbed->clients][disturbed->features];
+    static struct outcome known[CLIENTS_MAX + 1][2][AGGREGATION_ADAM + 1];
+    struct outcome *outcome = &known[disturbed->clients][disturbed->features][disturbed->optimizer];
     struct scenario scenario = *disturbed;
     scenario.seed = 0;
     scenario.calm = true;
@@ -90,6 +90,7 @@ static const char *const bugs[BUG_COUNT] = {
     [BUG_STALE_UPDATE] = "a stale update is mixed in",
     [BUG_FORGETFUL_WELCOME] = "WELCOME forgets what counted",
     [BUG_EARLY_COMMIT] = "ACCEPTED is taken for durable",
+    [BUG_LOST_MOMENTUM] = "a restart forgets the optimiser's state",
 };
 
 /* A planted mistake must be found within this many seeds. */

@@ -34,6 +34,9 @@ void server_start(struct world *world)
     }
     if (rc == 0) {
         check_durable(world, &state);
+        if (world->scenario.bug == BUG_LOST_MOMENTUM && state.optimiser_len > 0) {
+            memset(state.optimiser, 0, (size_t)state.optimiser_len);
+        }
         struct coordinator_options options = {
             .plan = &world->plan,
             .plan_bytes = world->plan_bytes.data,

@@ -136,6 +136,7 @@ struct scenario scenario_of(uint64_t seed)
     s.features = rng_below(&rng, 4) != 0;
     s.straggler = s.min_clients < s.clients && rng_below(&rng, 2);
     s.one_dies = s.min_clients < s.clients && rng_below(&rng, 2);
+    s.optimizer = rng_below(&rng, AGGREGATION_ADAM + 1);
     return s;
 }
 
@@ -158,6 +159,8 @@ static void set_plan(struct world *world)
     plan->fusion.upload = UPLOAD_ROWS;
     plan->fusion.remote = REMOTE_ROWS;
     plan->weight_cap = 40;
+    plan->aggregation.optimizer = world->scenario.optimizer;
+    plan->aggregation.learning_rate = world->scenario.optimizer == AGGREGATION_ADAM ? 0.01 : 1;
     buf_init(&world->plan_bytes, MSG_PLAN_MAX);
     struct err err = {0};
     if (plan_check(plan, &err) != 0 || plan_encode(plan, &world->plan_bytes) != 0 ||

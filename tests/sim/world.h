@@ -38,6 +38,7 @@ enum bug {
     BUG_STALE_UPDATE,      /* a client offers the update of the round before as this round's */
     BUG_FORGETFUL_WELCOME, /* the server forgets whom it counted when it greets */
     BUG_EARLY_COMMIT,      /* a client takes ACCEPTED for the end of the round */
+    BUG_LOST_MOMENTUM,     /* a restarted server begins with a state of the optimiser that is all zero */
     BUG_COUNT
 };
 
@@ -47,9 +48,10 @@ struct scenario {
     bool verbose;
     bool calm; /* no faults */
     uint32_t clients, rounds, min_clients, upload_slots, deadline_ms;
-    bool one_dies;  /* one client goes away for good early on */
-    bool straggler; /* the last client needs about as long as a round may take */
-    bool features;  /* the plan exchanges features */
+    bool one_dies;      /* one client goes away for good early on */
+    bool straggler;     /* the last client needs about as long as a round may take */
+    bool features;      /* the plan exchanges features */
+    uint32_t optimizer; /* of the plan */
 };
 /* What a seed stands for. */
 struct scenario scenario_of(uint64_t seed);
@@ -159,6 +161,7 @@ struct truth {
     uint32_t durable; /* newest checkpoint that survives any crash */
     bool started;
     float *params[ROUNDS_MAX + 1];                     /* after each durable round */
+    float *moments[ROUNDS_MAX + 1];                    /* [2, total]: of the optimiser, likewise */
     struct bytes *update[ROUNDS_MAX + 1][CLIENTS_MAX]; /* what training that round yields, whenever it is done */
     bool counted[ROUNDS_MAX + 1][CLIENTS_MAX];
     bool committed[ROUNDS_MAX + 1][CLIENTS_MAX];

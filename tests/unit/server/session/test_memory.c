@@ -152,6 +152,7 @@ static void run(uint64_t at, uint64_t from)
 {
     world_init(&w);
     w.plan.rounds = 2;
+    w.plan.aggregation.optimizer = AGGREGATION_MOMENTUM;
     w.options.upload_slots = 2;
     memset(minds, 0, sizeof minds);
     world_start(&w);
@@ -199,6 +200,7 @@ static void every_allocation_may_fail_once(void **state)
             assert_memory_equal(w.disk.params, undisturbed.params, (size_t)w.layout->total * sizeof(float));
             assert_int_equal(w.disk.bank_len, undisturbed.bank_len);
             assert_memory_equal(w.disk.bank, undisturbed.bank, (size_t)undisturbed.bank_len);
+            assert_memory_equal(w.disk.optimiser, undisturbed.optimiser, (size_t)undisturbed.optimiser_len);
             world_fini(&w);
         }
     }
@@ -213,6 +215,7 @@ static void a_start_without_memory_says_so(void **state)
 {
     (void)state;
     world_init(&w);
+    w.plan.aggregation.optimizer = AGGREGATION_ADAM;
     world_start(&w);
     struct coordinator *c = NULL;
     struct err err;

@@ -357,6 +357,93 @@ static void remote_rows_are_cut_anywhere(void **state)
 
 /* ---- Crash and restart ---- */
 
+enum disturbance { CALM, SAVE_FAILS, KILLED, MOMENTUM_FORGOTTEN, DISTURBANCES };
+
+/* Three rounds with momentum. The third has a save that fails three times, or the server is killed before it; planted
+ * is a restart that does not find the momentum. */
+static void three_rounds_with_momentum(enum disturbance disturbance)
+{
+    w.plan.aggregation.optimizer = AGGREGATION_MOMENTUM;
+    world_start(&w);
+    for (uint32_t s = 0; s < 3; s++) {
+        join(&w, &sites[s]);
+    }
+    for (uint32_t round = 1; round <= 3; round++) {
+        size_t bytes = (size_t)w.layout->trainable_end * sizeof(float);
+        struct checkpoint before = w.disk;
+        before.params = copy_of(w.disk.params, (size_t)w.layout->total * sizeof(float));
+        if (round == 3 && disturbance >= KILLED) {
+            world_crash(&w);
+            assert_int_equal(w.disk.optimiser_len, bytes);
+            if (disturbance == MOMENTUM_FORGOTTEN) {
+                memset(w.disk.optimiser, 0, bytes);
+            }
+            world_start(&w);
+            for (uint32_t s = 0; s < 3; s++) {
+                join(&w, &sites[s]);
+            }
+        }
+        w.save_result = round == 3 && disturbance == SAVE_FAILS ? ERR_FULL : 0;
+        for (uint32_t s = 0; s < 3; s++) {
+            deliver(&w, &sites[s]);
+        }
+        if (w.save_result) {
+            advance(&w, 1000 + 2000);
+            assert_int_equal(w.failures, 3);
+            w.save_result = 0;
+            advance(&w, 4000);
+        }
+        if (round == 1) { /* the momentum begins at zero */
+            check_model(&before, 1);
+        }
+        mem_free(before.params);
+        for (uint32_t s = 0; s < 3; s++) {
+            hear_end(s, round, true, round == 3);
+        }
+    }
+    assert_int_equal(w.disk.round, 3);
+}
+
+static void momentum_is_durable_and_counts_once(void **state)
+{
+    (void)state;
+    struct checkpoint calm = {0};
+    for (enum disturbance disturbance = CALM; disturbance < DISTURBANCES; disturbance++) {
+        three_rounds_with_momentum(disturbance);
+        if (disturbance == CALM) {
+            calm = w.disk;
+            memset(&w.disk, 0, sizeof w.disk);
+        } else {
+            bool same = memcmp(w.disk.params, calm.params, (size_t)w.layout->total * sizeof(float)) == 0 &&
+                        memcmp(w.disk.optimiser, calm.optimiser, (size_t)calm.optimiser_len) == 0;
+            assert_int_equal(same, disturbance < MOMENTUM_FORGOTTEN);
+        }
+        world_fini(&w);
+        world_init(&w);
+    }
+    disk_forget(&calm);
+}
+
+static void a_state_of_another_optimiser_is_refused(void **state)
+{
+    (void)state;
+    world_start(&w);
+    for (uint32_t s = 0; s < 3; s++) {
+        join(&w, &sites[s]);
+    }
+    for (uint32_t s = 0; s < 3; s++) {
+        deliver(&w, &sites[s]);
+    }
+    assert_int_equal(w.disk.optimiser_len, 0); /* none: no bytes */
+    world_crash(&w);
+    w.plan.aggregation.optimizer = AGGREGATION_ADAM;
+    struct err err;
+    assert_int_equal(coordinator_new(&w.options, &w.disk, NULL, 0, w.now, &w.c, &err), ERR_DATA);
+    assert_non_null(strstr(err.text, "aggregation.optimizer"));
+    assert_null(w.c);
+    w.plan.aggregation.optimizer = AGGREGATION_NONE;
+}
+
 /* Killed while round 2 is open and half delivered: nothing of it is left, the sites offer again what they have, and the
  * end is the same as without the crash. */
 static void a_restart_changes_nothing(void **state)
@@ -506,6 +593,8 @@ int main(void)
         TEST(a_large_model_comes_in_chunks_and_can_be_resumed),
         TEST(remote_rows_are_cut_anywhere),
         TEST(a_restart_changes_nothing),
+        TEST(momentum_is_durable_and_counts_once),
+        TEST(a_state_of_another_optimiser_is_refused),
         TEST(an_offer_may_come_before_its_round),
         TEST(a_late_one_with_its_work_done_joins),
         TEST(clients_per_round_holds_for_offers_too),

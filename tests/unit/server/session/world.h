@@ -86,6 +86,7 @@ static inline void disk_forget(struct checkpoint *disk)
     mem_free(disk->plan);
     mem_free(disk->params);
     mem_free(disk->bank);
+    mem_free(disk->optimiser);
     mem_free(disk->counted);
     memset(disk, 0, sizeof *disk);
 }
@@ -97,6 +98,7 @@ static inline void disk_keep(struct world *w, const struct checkpoint *from)
     w->disk.plan = copy_of(from->plan, from->plan_len);
     w->disk.params = copy_of(from->params, (size_t)w->layout->total * sizeof *from->params);
     w->disk.bank = copy_of(from->bank, (size_t)from->bank_len);
+    w->disk.optimiser = copy_of(from->optimiser, (size_t)from->optimiser_len);
     w->disk.counted = copy_of(from->counted, from->counted_count * sizeof *from->counted);
 }
 

@@ -63,6 +63,8 @@ static struct checkpoint state_of(struct room *room, uint32_t round)
                                     .params = room->params,
                                     .bank = bank,
                                     .bank_len = sizeof bank,
+                                    .optimiser = (uint8_t *)(void *)room->params,
+                                    .optimiser_len = 600,
                                     .summary.round = round};
     memset(checkpoint.run.bytes, 7, 16);
     return checkpoint;

@@ -1,8 +1,9 @@
 /* The state folder on a real disk: what a start finds after saves, damage, a changed plan and a new run, and that a
  * disk which fails at any one step of a save leaves a state that loads. */
+#include "common/base/byteorder.h"
 #include "common/base/mem.h"
 #include "common/config/plan.h"
-#include "server/store/store.h"
+#include "server/store/checkpoint.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -75,13 +76,15 @@ static int teardown(void **state)
     return 0;
 }
 
-/* A state of a round that differs from that of every other round in each of its parts. */
+/* A state of a round that differs from that of every other round in each of its parts. Those of even rounds have an
+ * optimiser's state. */
 static struct checkpoint state_of(struct room *room, uint32_t round)
 {
-    static uint8_t bank[3000];
+    static uint8_t bank[3000], optimiser[2000];
     static struct counted counted[2];
     params_init(room->layout, round + 1, room->params);
     memset(bank, (int)round + 1, sizeof bank);
+    memset(optimiser, (int)round + 101, sizeof optimiser);
     (void)snprintf(counted[0].name, sizeof counted[0].name, "site-%u", round);
     memset(counted[1].name, 'n', NAME_MAX_BYTES - 1); /* the longest name */
     counted[0].round = counted[1].round = round;
@@ -92,6 +95,8 @@ static struct checkpoint state_of(struct room *room, uint32_t round)
         .params = room->params,
         .bank = bank,
         .bank_len = sizeof bank - round,
+        .optimiser = optimiser,
+        .optimiser_len = round % 2 ? 0 : sizeof optimiser - 4 * round,
         .counted = counted,
         .counted_count = 2,
         .summary =
@@ -137,6 +142,8 @@ static void check_is(struct room *room, const struct checkpoint *got, uint32_t r
     assert_memory_equal(got->params, want.params, room->layout->total * sizeof(float));
     assert_int_equal(got->bank_len, want.bank_len);
     assert_memory_equal(got->bank, want.bank, want.bank_len);
+    assert_int_equal(got->optimiser_len, want.optimiser_len);
+    assert_memory_equal(got->optimiser, want.optimiser, want.optimiser_len);
     assert_int_equal(got->counted_count, 2);
     assert_string_equal(got->counted[0].name, want.counted[0].name);
     assert_string_equal(got->counted[1].name, want.counted[1].name);
@@ -328,6 +335,60 @@ static void a_truncated_checkpoint_is_skipped_at_every_length(void **state)
     for (long len = st.st_size - 1; len >= 0; len = len > 400 ? len - 301 : len - 37) {
         assert_int_equal(truncate(path, len), 0);
         check_loads(room, 1);
+    }
+}
+
+/* What version 1 is made of, to the byte: runs that began before there were optimisers go on, and an older program
+ * reads what this one writes for them. */
+static void without_an_optimisers_state_the_file_is_as_it_was(void **state)
+{
+    struct room *room = *state;
+    struct store *store = open_store(room, &disk_posix, 0);
+    for (uint32_t round = 1; round <= 2; round++) {
+        struct checkpoint checkpoint = state_of(room, round);
+        char path[256];
+        uint8_t *data;
+        size_t len;
+        save(room, store, round);
+        (void)snprintf(path, sizeof path, "%s/checkpoint-%06u", room->folder, round);
+        assert_int_equal(disk_load(&disk_posix, path, SIZE_MAX, &data, &len, NULL), 0);
+        uint64_t old_form = 168 + checkpoint.plan_len + 2 * 68 + checkpoint.bank_len + 16;
+        assert_int_equal(data[8], round); /* the version, of 1 and of 2 */
+        assert_int_equal(len, old_form + (round == 1 ? 0 : 8 + checkpoint.optimiser_len));
+        if (round == 1) {
+            assert_memory_equal(data + 168, checkpoint.plan, checkpoint.plan_len);
+            assert_memory_equal(data + len - 16 - checkpoint.bank_len, checkpoint.bank, checkpoint.bank_len);
+        }
+        mem_free(data);
+    }
+    store_close(store);
+}
+
+/* A file whose checksum holds, and whose header lies about the state. */
+static void a_state_of_a_wrong_size_is_refused(void **state)
+{
+    struct room *room = *state;
+    struct checkpoint checkpoint = state_of(room, 2), got;
+    struct checkpoint_model model = {0}, model_got;
+    for (uint64_t wrong = 0; wrong < 6; wrong++) {
+        const uint64_t sizes[] = {
+            0, 1, checkpoint.optimiser_len - 1, checkpoint.optimiser_len + 1, UINT64_MAX, checkpoint.optimiser_len};
+        struct buf file;
+        struct hash128 tail;
+        struct err err = {0};
+        buf_init(&file, SIZE_MAX);
+        assert_int_equal(checkpoint_encode(&checkpoint, &model, &file, &tail), 0);
+        file.max = SIZE_MAX;
+        assert_int_equal(buf_append(&file, checkpoint.bank, checkpoint.bank_len), 0);
+        assert_int_equal(buf_append(&file, checkpoint.optimiser, checkpoint.optimiser_len), 0);
+        store_u64(file.data + 168, sizes[wrong]);
+        tail = hash_of(file.data, file.len);
+        assert_int_equal(buf_append(&file, tail.bytes, 16), 0);
+        int rc = checkpoint_decode(file.data, file.len, &got, &model_got, &err);
+        assert_int_equal(rc, wrong == 5 ? 0 : ERR_DATA);
+        assert_true(rc == 0 || strstr(err.text, "do not agree with the sizes") != NULL);
+        checkpoint_fini(&got);
+        buf_fini(&file);
     }
 }
 
@@ -524,6 +585,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_damaged_state_falls_back_to_its_predecessor, setup, teardown),
         cmocka_unit_test_setup_teardown(a_model_that_is_not_the_checkpoints_is_not_loaded, setup, teardown),
         cmocka_unit_test_setup_teardown(a_truncated_checkpoint_is_skipped_at_every_length, setup, teardown),
+        cmocka_unit_test_setup_teardown(without_an_optimisers_state_the_file_is_as_it_was, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_state_of_a_wrong_size_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(no_whole_state_is_an_error_and_no_fresh_start, setup, teardown),
         cmocka_unit_test_setup_teardown(two_servers_cannot_share_a_folder, setup, teardown),
         cmocka_unit_test_setup_teardown(another_plan_is_refused_and_the_changed_keys_are_named, setup, teardown),

@@ -319,22 +319,26 @@ size_t moco_carry_bytes(const struct moco *moco)
     return sizeof(float) * (queue_floats(moco) + moco->queue.rows + moco->layout->total);
 }
 
-/* The key encoder as the round began: it has followed what the aggregated query encoder did since the carry's. */
+/* The key encoder as the round began. */
 static void first_key(const struct moco *moco, float *out)
 {
     const struct moco_round *round = &moco->round;
-    if (!round->carry) {
+    if (!round->carry || moco->options.key_start == MOCO_KEY_COPY) {
         memcpy(out, round->params, moco->layout->total * sizeof *out);
         return;
     }
     const float *key = (const float *)round->carry + queue_floats(moco) + moco->queue.rows;
+    if (moco->options.key_start == MOCO_KEY_OWN) {
+        memcpy(out, key, moco->layout->total * sizeof *out);
+        return;
+    }
     double stays = pow((double)moco->options.key_momentum, (double)round->carry_steps);
     for (uint64_t i = 0; i < moco->layout->total; i++) {
         out[i] = (float)(stays * (double)key[i] + (1 - stays) * (double)round->params[i]);
     }
 }
 
-void moco_carry_save(const struct moco *moco, void *out)
+int moco_carry_save(const struct moco *moco, void *out, struct err *err)
 {
     const struct queue *queue = &moco->queue;
     float *rows = out;
@@ -343,7 +347,12 @@ void moco_carry_save(const struct moco *moco, void *out)
         memcpy(rows + (size_t)i * queue->d, queue_row(queue, i), queue->d * sizeof *rows);
         images[i] = queue_image(queue, i);
     }
-    first_key(moco, (float *)(void *)(images + queue->rows));
+    float *key = (float *)(void *)(images + queue->rows);
+    if (moco->options.key_start == MOCO_KEY_OWN) {
+        return moco_key(moco, key, err);
+    }
+    first_key(moco, key);
+    return 0;
 }
 
 int moco_carry_check(const struct moco *moco, const void *carry, size_t bytes, struct err *err)
@@ -377,7 +386,7 @@ int moco_begin(struct moco *moco, const struct moco_round *round, struct err *er
     moco->round = *round;
     moco->step = round->first_step;
     memset(moco->velocity, 0, moco->plan->trainable_end * sizeof *moco->velocity);
-    if (round->carry) {
+    if (round->carry && !round->empty_queue) {
         const float *rows = round->carry;
         const uint32_t *images = (const uint32_t *)(const void *)(rows + queue_floats(moco));
         queue_push(&moco->queue, rows, images, moco->queue.rows);
@@ -418,6 +427,20 @@ static int keys_of_group(void *ctx, uint32_t worker, uint32_t item, struct err *
                          moco->groups[item].key_stats, err);
     for (uint32_t i = 0; i < moco->size && rc == 0; i++) {
         memcpy(moco->keys + (size_t)order[i] * d, place->features + (size_t)i * d, d * sizeof(float));
+    }
+    return rc;
+}
+
+int moco_refill(struct moco *moco, const uint32_t *images, const float *view, struct err *err)
+{
+    for (uint32_t i = 0; i < moco->options.batch; i++) {
+        moco->order[i] = i; /* there are no queries to hide the groups from */
+    }
+    moco->view2 = view;
+    int rc = workers_run(moco->workers, net_weights_items(moco->key_weights), prepare_key, moco, err);
+    rc = rc ? rc : workers_run(moco->workers, moco->options.bn_groups, keys_of_group, moco, err);
+    if (rc == 0) {
+        queue_push(&moco->queue, moco->keys, images, moco->options.batch);
     }
     return rc;
 }

@@ -12,12 +12,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Where the key encoder begins a round. */
+enum moco_key_start {
+    MOCO_KEY_FOLLOW, /* it has followed the aggregates since the carry's: m^steps * begin + (1 - m^steps) * params */
+    MOCO_KEY_COPY,   /* a copy of params */
+    MOCO_KEY_OWN,    /* as the carry's round left it at this site */
+};
 enum moco_matching { MOCO_MATCHING_OFF, MOCO_MATCHING_ENTROPY, MOCO_MATCHING_POSITIVES };
 
 struct moco_options {
     uint32_t batch, bn_groups, threads;
     uint32_t queue; /* K */
     float temperature, key_momentum, sgd_momentum, weight_decay;
+    enum moco_key_start key_start;
     float fusion_share; /* part of the negatives that is remote; 0 turns fusion off */
     enum moco_matching matching;
     uint32_t neighbours;
@@ -42,18 +49,19 @@ void moco_free(struct moco *moco);
 int moco_memory(const struct layout *layout, const struct moco_options *options, uint64_t *bytes, struct err *err);
 
 /* What a site carries from one round to the next, in this order, without gaps: the rows of its queue, oldest first, f32
- * [K, d]; the images that they show, u32 [K]; the key encoder as the round began, f32 [total]. */
+ * [K, d]; the images that they show, u32 [K]; the key encoder as the round began or, with MOCO_KEY_OWN, as it is now,
+ * f32 [total]. ERR_NOMEM, ERR_FAILED. */
 size_t moco_carry_bytes(const struct moco *moco);
-void moco_carry_save(const struct moco *moco, void *out);
+int moco_carry_save(const struct moco *moco, void *out, struct err *err);
 /* ERR_DATA when these are not the bytes of such a carry: their number, rows that are not of unit length within 1e-3,
  * parameters that are not finite. */
 int moco_carry_check(const struct moco *moco, const void *carry, size_t bytes, struct err *err);
 
 /* Where the key encoder begins is ours to choose, and three choices were measured. A copy of params is no momentum
  * encoder: in rounds of a few steps it never lags, and learning fails. The site's own of the round before lags, but
- * each site's then lives in a space of its own, and remote features say little. Here it follows params from round to
- * round as it would have from step to step: begin := m^steps * begin + (1 - m^steps) * params. Sites that took part in
- * the same rounds with as many steps have the same one, and nothing is sent for it. */
+ * each site's then lives in a space of its own, and remote features say little. MOCO_KEY_FOLLOW, the default, follows
+ * params from round to round as it would have from step to step. Sites that took part in the same rounds with as many
+ * steps have the same one, and nothing is sent for it. */
 struct moco_round {
     const float *params; /* [total]: the query encoder, statistics included */
     /* Checked, and aligned as floats are. NULL: the key encoder begins as a copy of params, the queue with rows of
@@ -64,10 +72,14 @@ struct moco_round {
     uint32_t m;
     float matching_weight; /* this round's; the ramp is the caller's */
     uint64_t first_step;   /* number of the first step, for draws */
+    bool empty_queue;      /* the queue begins with rows of random direction in spite of a carry */
 };
 /* Begins a local round; velocity := 0. params and carry are kept by reference until the next one begins. ERR_DATA when
  * a remote row is not of unit length; ERR_NOMEM. */
 int moco_begin(struct moco *moco, const struct moco_round *round, struct err *err);
+/* Keys of a batch, view [batch, 3, input, input] of images [batch], by the key encoder as it is, into the queue. As in
+ * a step each group is normalised by itself; neither encoder changes, nor their statistics. */
+int moco_refill(struct moco *moco, const uint32_t *images, const float *view, struct err *err);
 /* view1, view2: [batch, 3, input, input]; images: [batch], which image of the folder each row shows, so that older keys
  * of it are no negatives; NULL: not known. In this order: keys by the key encoder, features and gradient by the query
  * encoder, SGD, the key encoder follows the new query encoder, keys into the queue. ERR_FAILED when loss, gradient

@@ -4,7 +4,8 @@
  * sites with the same images do not see the same views. Round r (counted from 1) begins at position (r - 1) * steps *
  * batch of the site's endless order of images (feeder.h) and at step (r - 1) * steps of its draws, so rounds go on
  * where the one before ended, and a repeated round repeats everything. Key encoder and queue are set from the job's
- * carry or, without one, begin afresh, so nothing of an earlier round lingers.
+ * carry or, without one, begin afresh, so nothing of an earlier round lingers. What refills a queue is drawn from
+ * another endless order, so that the round's own images are what they would be without.
  *
  * The clock is read for the report alone. */
 #include "client/train/train.h"
@@ -20,7 +21,8 @@
 #include <string.h>
 #include <time.h>
 
-#define EMBED_CHUNK 512 /* images between two looks at `cancel` */
+#define EMBED_CHUNK 512                        /* images between two looks at `cancel` */
+#define REFILL_SEED UINT64_C(0x726566696c6c21) /* tells the streams of a refill from those of training */
 
 struct trainer {
     const struct plan *plan;
@@ -74,6 +76,9 @@ static struct moco_options moco_options_of(const struct plan *plan, const struct
         .queue = plan->queue,
         .temperature = (float)plan->temperature,
         .key_momentum = (float)plan->key_momentum,
+        .key_start = plan->key_encoder == KEY_ENCODER_COPY  ? MOCO_KEY_COPY
+                     : plan->key_encoder == KEY_ENCODER_OWN ? MOCO_KEY_OWN
+                                                            : MOCO_KEY_FOLLOW,
         .sgd_momentum = (float)plan->sgd_momentum,
         .weight_decay = (float)plan->weight_decay,
         .fusion_share = plan->fusion.enabled ? (float)plan->fusion.share : 0,
@@ -179,6 +184,7 @@ static int begin(struct trainer *trainer, const struct train_job *job, uint32_t 
         .m = job->remote_rows,
         .matching_weight = (float)train_matching_weight(plan, job->round),
         .first_step = (uint64_t)(job->round - 1) * steps,
+        .empty_queue = plan->queue_start != QUEUE_START_KEEP,
     };
     if (job->carry && can_carry(trainer, job)) {
         round.carry = job->carry;
@@ -197,6 +203,35 @@ struct augment_options train_augment(const struct plan *plan)
         .blur_probability = (float)plan->augment.blur_probability,
         .flip = plan->augment.flip,
     };
+}
+
+/* As many batches as fill the queue, the second views as in a step. */
+static int refill_queue(struct trainer *trainer, const struct train_job *job, struct train_progress *progress,
+                        struct err *err)
+{
+    const struct plan *plan = trainer->plan;
+    uint32_t batches = (plan->queue + plan->batch - 1) / plan->batch;
+    struct feeder_options options = {
+        .dataset = trainer->dataset,
+        .augment = train_augment(plan),
+        .batch = plan->batch,
+        .size = plan->model.input,
+        .threads = trainer->threads,
+        .seed = rng_mix(trainer->seed ^ REFILL_SEED),
+        .position = (uint64_t)(job->round - 1) * batches * plan->batch,
+        .steps = batches,
+    };
+    struct feeder *feeder;
+    int rc = feeder_new(&options, &feeder, err);
+    for (uint32_t i = 0; rc == 0 && i < batches; i++) {
+        rc = cancelled(progress, err);
+        if (rc == 0) {
+            struct feeder_batch batch = feeder_next(feeder);
+            rc = moco_refill(trainer->moco, batch.images, batch.view2, err);
+        }
+    }
+    feeder_free(feeder);
+    return rc;
 }
 
 /* All steps; the result's losses are sums until the end. */
@@ -326,8 +361,7 @@ static int make_update(struct trainer *trainer, const struct train_job *job, str
     for (uint64_t i = 0; i < total; i++) {
         out->update[i] -= job->params[i];
     }
-    moco_carry_save(trainer->moco, out->carry);
-    return 0;
+    return moco_carry_save(trainer->moco, out->carry, err);
 }
 
 int train_round(struct trainer *trainer, const struct train_job *job, struct train_progress *progress,
@@ -340,6 +374,9 @@ int train_round(struct trainer *trainer, const struct train_job *job, struct tra
     atomic_store(&progress->step, 0);
     atomic_store(&progress->steps, out->steps);
     int rc = begin(trainer, job, out->steps, err);
+    if (rc == 0 && trainer->plan->queue_start == QUEUE_START_REFILL) {
+        rc = refill_queue(trainer, job, progress, err);
+    }
     rc = rc ? rc : run_steps(trainer, job, progress, out, err);
     rc = rc ? rc : make_update(trainer, job, out, err);
     rc = rc ? rc : make_features(trainer, job, progress, out, err);

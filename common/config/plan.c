@@ -11,6 +11,8 @@
 static const char *const blocks[] = {"basic", "bottleneck", NULL};
 static const char *const stems[] = {"small", "large", NULL};
 static const char *const encoders[] = {"momentum", "aggregated", NULL};
+static const char *const key_encoders[] = {"follow", "copy", "own", NULL};
+static const char *const queue_starts[] = {"keep", "refill", "empty", NULL};
 static const char *const optimizers[] = {"none", "momentum", "adam", NULL};
 static const char *const forms[] = {"entropy", "positives", NULL};
 
@@ -51,8 +53,17 @@ const struct option plan_options[] = {
      .help = "Of the contrastive loss."},
     {"key_momentum", OPTION_F64, AT(key_momentum), .least = 0, .most = 1, .standard = "0.99",
      .help = "Share of the momentum encoder that a step keeps."},
+    {"key_encoder", OPTION_CHOICE, AT(key_encoder), .choices = key_encoders, .standard = "follow",
+     .help = "Where the momentum encoder of a round begins. follow: it has followed the aggregated encoders from round "
+             "to round as it follows the trained one from step to step; copy: at the aggregated encoder; own: as the "
+             "client's last round left it.",
+     .added = true},
     {"queue", OPTION_U32, AT(queue), .least = 1, .most = ROWS_MOST, .standard = "4096",
      .help = "Key features of its own that a client keeps as negatives."},
+    {"queue_start", OPTION_CHOICE, AT(queue_start), .choices = queue_starts, .standard = "keep",
+     .help = "What the queue of a round begins with. keep: the keys of the client's last round; refill: new keys, by "
+             "the momentum encoder as the round begins, of images drawn for it; empty: rows of random direction.",
+     .added = true},
     {"weight_cap", OPTION_U32, AT(weight_cap), .least = 1, .most = FIXED_WEIGHT_MAX, .standard = "1000000",
      .help = "Most images that a client's contribution counts for."},
 

@@ -331,7 +331,7 @@ static void check_steps(const char *name, enum test_way way)
         assert_int_equal(moco_step(moco, NULL, view1, view1 + view, rates[0], &out, NULL), 0);
         check_figures(step, &out, figures + (size_t)step * 4, most->loss);
     }
-    moco_carry_save(moco, carry);
+    assert_int_equal(moco_carry_save(moco, carry, NULL), 0);
     assert_int_equal(moco_query(moco, query, NULL), 0);
     assert_int_equal(moco_key(moco, key, NULL), 0);
     near("query", query, floats(&golden, "query", layout->total), layout->total, most->steps);

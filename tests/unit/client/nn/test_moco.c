@@ -82,7 +82,7 @@ static struct moco *moco_of(const struct fixture *f)
 static int begin(struct moco *moco, const struct fixture *f, const void *carry, uint32_t m, float matching_weight,
                  uint64_t first_step)
 {
-    const struct moco_round round = {f->params, carry, 2, f->remote, m, matching_weight, first_step};
+    const struct moco_round round = {f->params, carry, 2, f->remote, m, matching_weight, first_step, false};
     return moco_begin(moco, &round, NULL);
 }
 
@@ -102,7 +102,7 @@ static const float *encoder(const struct moco *moco, const struct fixture *f,
 static float *carry_of(const struct moco *moco)
 {
     float *carry = test_floats(moco_carry_bytes(moco) / sizeof *carry);
-    moco_carry_save(moco, carry);
+    assert_int_equal(moco_carry_save(moco, carry, NULL), 0);
     return carry;
 }
 
@@ -117,7 +117,7 @@ static struct result train(const struct fixture *f, uint32_t m, float matching_w
     result.state = test_floats(result.count);
     assert_int_equal(moco_query(moco, result.state, NULL), 0);
     assert_int_equal(moco_key(moco, result.state + f->layout->total, NULL), 0);
-    moco_carry_save(moco, result.state + 2 * f->layout->total);
+    assert_int_equal(moco_carry_save(moco, result.state + 2 * f->layout->total, NULL), 0);
     moco_free(moco);
     return result;
 }
@@ -379,6 +379,88 @@ static void the_key_encoder_lags_over_rounds(void **state)
     moco_free(moco);
 }
 
+/* The two other beginnings: the aggregated encoder itself, and the site's own as its last round left it. */
+static void the_key_encoder_begins_where_it_is_told(void **state)
+{
+    struct fixture *f = *state;
+    size_t total = f->layout->total, skip = (size_t)QUEUE * (D + 1);
+    for (int own = 0; own <= 1; own++) {
+        struct moco_step out;
+        f->options.key_start = own ? MOCO_KEY_OWN : MOCO_KEY_COPY;
+        struct moco *moco = moco_of(f);
+        assert_int_equal(begin(moco, f, NULL, 0, 0, 0), 0);
+        assert_memory_equal(encoder(moco, f, moco_key), f->params, total * sizeof(float));
+        assert_int_equal(step(moco, f, NULL, &out), 0);
+        float *carry = carry_of(moco), *left = test_floats(total);
+        memcpy(left, encoder(moco, f, moco_key), total * sizeof *left);
+        assert_memory_equal(carry + skip, own ? left : f->params, total * sizeof *left);
+        f->params[0] += 1;
+        assert_int_equal(begin(moco, f, carry, 0, 0, 1), 0);
+        assert_memory_equal(encoder(moco, f, moco_key), own ? left : f->params, total * sizeof *left);
+        assert_memory_equal(encoder(moco, f, moco_query), f->params, total * sizeof *left);
+        float *again = carry_of(moco); /* before a step, which is as the round began */
+        assert_memory_equal(again, carry, (size_t)QUEUE * D * sizeof *again);
+        assert_memory_equal(again + skip, own ? left : f->params, total * sizeof *left);
+        mem_free(again);
+        mem_free(carry);
+        mem_free(left);
+        moco_free(moco);
+    }
+}
+
+/* A refill makes the keys that a step makes, and changes nothing else; images are noted, so that they mask. */
+static void a_refill_makes_the_keys_of_a_step(void **state)
+{
+    struct fixture *f = *state;
+    struct moco_step out;
+    uint32_t images[BATCH];
+    float made[BATCH * D], stepped[BATCH * D];
+    for (uint32_t i = 0; i < BATCH; i++) {
+        images[i] = i / 2;
+    }
+    f->options.bn_groups = 1; /* with more, a step's shuffle would put others into a group */
+    struct moco *moco = moco_of(f);
+    assert_int_equal(begin(moco, f, NULL, 0, 0, 0), 0);
+    assert_int_equal(moco_refill(moco, images, f->views + f->view, NULL), 0);
+    assert_int_equal(moco_newest_keys(moco, BATCH, made), BATCH);
+    assert_memory_equal(encoder(moco, f, moco_key), f->params, f->layout->total * sizeof(float));
+    assert_memory_equal(encoder(moco, f, moco_query), f->params, f->layout->total * sizeof(float));
+    float *carry = carry_of(moco);
+    assert_memory_equal((uint32_t *)(void *)(carry + QUEUE * D) + QUEUE - BATCH, images, sizeof images);
+
+    assert_int_equal(begin(moco, f, NULL, 0, 0, 0), 0); /* nothing of it lingers */
+    assert_int_equal(step(moco, f, images, &out), 0);
+    assert_int_equal(moco_newest_keys(moco, BATCH, stepped), BATCH);
+    for (size_t i = 0; i < BATCH * (size_t)D; i++) { /* the shuffle changes the order of sums alone */
+        assert_true(fabsf(made[i] - stepped[i]) < 1e-5f);
+    }
+    assert_true(fabsf(made[0] - made[D]) > 1e-4f);
+    mem_free(carry);
+    moco_free(moco);
+}
+
+/* An empty queue is the one of a site that carries nothing, with the key encoder that it carries. */
+static void a_queue_may_begin_empty(void **state)
+{
+    struct fixture *f = *state;
+    struct moco *moco = moco_of(f);
+    struct moco_step out;
+    assert_int_equal(begin(moco, f, NULL, 0, 0, 0), 0);
+    float *fresh = carry_of(moco);
+    assert_int_equal(step(moco, f, NULL, &out), 0);
+    float *carry = carry_of(moco);
+    f->params[0] += 1;
+    struct moco_round round = {.params = f->params, .carry = carry, .carry_steps = 1, .empty_queue = true};
+    assert_int_equal(moco_begin(moco, &round, NULL), 0);
+    float *got = carry_of(moco);
+    assert_memory_equal(got, fresh, (size_t)QUEUE * (D + 1) * sizeof *got);
+    assert_true(got[QUEUE * (D + 1)] != f->params[0]);
+    mem_free(fresh);
+    mem_free(carry);
+    mem_free(got);
+    moco_free(moco);
+}
+
 static void a_carry_is_checked(void **state)
 {
     struct fixture *f = *state;
@@ -586,15 +668,27 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(threads_change_no_bit),   TEST(no_way_depends_on_threads),
-        TEST(memory_is_said),          TEST(remote_features_reach_loss_and_gradient),
-        TEST(shares_of_negatives),     TEST(matching_needs_remote_features),
-        TEST(keys_come_back_in_order), TEST(keys_are_shuffled_between_groups),
-        TEST(the_queue_lives_on),      TEST(the_key_encoder_lags_over_rounds),
-        TEST(a_carry_is_checked),      TEST(own_keys_are_no_negatives),
-        TEST(newest_keys_come_first),  TEST(a_broken_step_changes_nothing),
-        TEST(rounds_repeat),           TEST(training_learns),
-        TEST(options_are_checked),     TEST(memory_runs_out),
+        TEST(threads_change_no_bit),
+        TEST(no_way_depends_on_threads),
+        TEST(memory_is_said),
+        TEST(remote_features_reach_loss_and_gradient),
+        TEST(shares_of_negatives),
+        TEST(matching_needs_remote_features),
+        TEST(keys_come_back_in_order),
+        TEST(keys_are_shuffled_between_groups),
+        TEST(the_queue_lives_on),
+        TEST(the_key_encoder_lags_over_rounds),
+        TEST(the_key_encoder_begins_where_it_is_told),
+        TEST(a_refill_makes_the_keys_of_a_step),
+        TEST(a_queue_may_begin_empty),
+        TEST(a_carry_is_checked),
+        TEST(own_keys_are_no_negatives),
+        TEST(newest_keys_come_first),
+        TEST(a_broken_step_changes_nothing),
+        TEST(rounds_repeat),
+        TEST(training_learns),
+        TEST(options_are_checked),
+        TEST(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

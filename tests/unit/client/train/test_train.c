@@ -112,19 +112,24 @@ static bool same_result(const struct world *w, const struct train_result *a, con
            memcmp(a->carry, b->carry, a->carry_bytes) == 0 && memcmp(&a->loss, &b->loss, sizeof a->loss) == 0;
 }
 
-static void a_round_is_a_function_of_its_job(void **state)
+/* Whatever the threads, and whatever the trainer did before. Hands out the round after the job's. */
+static void check_repeats(struct world *w, struct train_result *other)
 {
-    struct world *w = *state;
-    struct train_result first, other, again;
+    struct train_result first, again;
     struct trainer *one = trainer_of(w, "site-a", 1);
     train(one, &w->job, &first);
+    float *params = mem_new_aligned(w->layout->total, sizeof *params); /* of the next aggregate */
+    for (uint64_t i = 0; i < w->layout->total; i++) {
+        params[i] = w->params[i] * 1.01f;
+    }
     struct train_job next = w->job; /* another round in between leaves nothing behind */
+    next.params = params;
     next.round = 3;
     next.carry = first.carry;
     next.carry_bytes = first.carry_bytes;
     next.carry_round = 2;
-    train(one, &next, &other);
-    assert_false(same_result(w, &first, &other));
+    train(one, &next, other);
+    assert_false(same_result(w, &first, other));
     train(one, &w->job, &again);
     assert_true(same_result(w, &first, &again));
     train_result_fini(&again);
@@ -135,17 +140,83 @@ static void a_round_is_a_function_of_its_job(void **state)
         assert_true(same_result(w, &first, &again));
         train_result_fini(&again);
         train(many, &next, &again);
-        assert_true(same_result(w, &other, &again));
+        assert_true(same_result(w, other, &again));
         train_result_fini(&again);
         trainer_free(many);
     }
-    struct trainer *elsewhere = trainer_of(w, "site-b", 1); /* the name decides too */
-    train(elsewhere, &w->job, &again);
-    assert_false(same_result(w, &first, &again));
-    train_result_fini(&again);
-    trainer_free(elsewhere);
     train_result_fini(&first);
-    train_result_fini(&other);
+    mem_free(params);
+}
+
+static void a_round_is_a_function_of_its_job(void **state)
+{
+    struct world *w = *state;
+    struct train_result here, there;
+    check_repeats(w, &here);
+    train_result_fini(&here);
+    struct trainer *one = trainer_of(w, "site-a", 1), *elsewhere = trainer_of(w, "site-b", 1);
+    train(one, &w->job, &here);
+    train(elsewhere, &w->job, &there); /* the name decides too */
+    assert_false(same_result(w, &here, &there));
+    train_result_fini(&here);
+    train_result_fini(&there);
+    trainer_free(one);
+    trainer_free(elsewhere);
+}
+
+/* Each beginning of key encoder and queue, and no two of them make the same of a carry. */
+static void every_beginning_is_a_function_of_the_job(void **state)
+{
+    struct world *w = *state;
+    struct train_result all[5];
+    for (uint32_t i = 0; i < 5; i++) {
+        w->plan.key_encoder = i < 3 ? i : KEY_ENCODER_FOLLOW;
+        w->plan.queue_start = i < 3 ? QUEUE_START_KEEP : i - 2;
+        check_repeats(w, &all[i]);
+        for (uint32_t before = 0; before < i; before++) {
+            assert_false(same_result(w, &all[before], &all[i]));
+        }
+    }
+    for (uint32_t i = 0; i < 5; i++) {
+        train_result_fini(&all[i]);
+    }
+}
+
+/* Refilled, the queue of a round begins with keys of images that are noted, other ones in each round. */
+static void a_refilled_queue_knows_its_images(void **state)
+{
+    struct world *w = *state;
+    uint32_t images[2][16];
+    w->plan.queue = 14; /* no multiple of the batch */
+    w->plan.local_steps = 1;
+    w->plan.queue_start = QUEUE_START_REFILL;
+    struct trainer *trainer = trainer_of(w, "site-a", 2);
+    for (uint32_t r = 0; r < 2; r++) {
+        struct train_result result;
+        w->job.round = 2 + r;
+        train(trainer, &w->job, &result);
+        memcpy(images[r], (const float *)result.carry + 14 * D, 14 * sizeof(uint32_t));
+        uint32_t seen = 0;
+        for (uint32_t i = 0; i < 10; i++) { /* the last four are the step's own */
+            assert_true(images[r][i] < IMAGES);
+            seen |= UINT32_C(1) << images[r][i];
+        }
+        assert_true(__builtin_popcount(seen) >= 6); /* at most one permutation ended in between */
+        assert_int_equal(result.feature_rows, 4);   /* what refills is not offered */
+        train_result_fini(&result);
+    }
+    assert_memory_not_equal(images[0], images[1], 10 * sizeof(uint32_t));
+    trainer_free(trainer);
+    w->plan.queue_start = QUEUE_START_EMPTY;
+    trainer = trainer_of(w, "site-a", 1);
+    struct train_result result;
+    train(trainer, &w->job, &result);
+    memcpy(images[0], (const float *)result.carry + 14 * D, 14 * sizeof(uint32_t));
+    for (uint32_t i = 0; i < 10; i++) {
+        assert_int_equal(images[0][i], UINT32_MAX); /* of no image */
+    }
+    train_result_fini(&result);
+    trainer_free(trainer);
 }
 
 static void the_report_says_what_happened(void **state)
@@ -437,6 +508,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_round_is_a_function_of_its_job, setup, teardown),
+        cmocka_unit_test_setup_teardown(every_beginning_is_a_function_of_the_job, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_refilled_queue_knows_its_images, setup, teardown),
         cmocka_unit_test_setup_teardown(the_report_says_what_happened, setup, teardown),
         cmocka_unit_test_setup_teardown(features_are_by_the_chosen_encoder, setup, teardown),
         cmocka_unit_test_setup_teardown(features_are_of_this_round_alone, setup, teardown),

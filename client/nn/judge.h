@@ -14,9 +14,10 @@ int judge_knn(const float *train, const uint32_t *train_labels, uint32_t train_n
               double *top1, struct err *err);
 
 /* Linear probe: softmax regression on features standardised by the training rows, minibatch SGD with momentum and a
- * cosine schedule, settings fixed and stated in judge.c; deterministic. */
+ * cosine schedule, settings fixed and stated in judge.c; deterministic. *objective (NULL: not wanted): what it
+ * minimised, over all training rows, where it stopped. */
 int judge_linear(const float *train, const uint32_t *train_labels, uint32_t train_n, const float *test,
                  const uint32_t *test_labels, uint32_t test_n, uint32_t d, uint32_t classes, double *top1,
-                 struct err *err);
+                 double *objective, struct err *err);
 
 #endif

@@ -139,7 +139,8 @@ int evaluation_judge(const struct evaluation *evaluation, const struct layout *l
                          EVALUATE_NEIGHBOURS, EVALUATE_TEMPERATURE, knn, err);
     }
     if (!code && linear) {
-        code = judge_linear(train, e->train_labels, train_n, test, e->test_labels, test_n, d, e->classes, linear, err);
+        code = judge_linear(train, e->train_labels, train_n, test, e->test_labels, test_n, d, e->classes, linear, NULL,
+                            err);
     }
     mem_free(train);
     mem_free(test);

@@ -93,7 +93,8 @@ static void knn_at_the_edges(void **state)
     struct err err;
     assert_int_equal(judge_knn(train, train_labels, 0, test, test_labels, 2, D, CLASSES, 5, 0.1f, &top1, &err),
                      ERR_DATA);
-    assert_int_equal(judge_linear(train, train_labels, 2, test, test_labels, 0, D, CLASSES, &top1, &err), ERR_DATA);
+    assert_int_equal(judge_linear(train, train_labels, 2, test, test_labels, 0, D, CLASSES, &top1, NULL, &err),
+                     ERR_DATA);
 }
 
 /* Features that are shifted and scaled apart, and a class that no cosine tells: only the linear probe can, through
@@ -113,17 +114,17 @@ static void linear_probe(void **state)
         }
     }
     double top1, again, shuffled;
-    assert_int_equal(judge_linear(train, labels, N, test, test_labels, N, D, CLASSES, &top1, NULL), 0);
-    assert_int_equal(judge_linear(train, labels, N, test, test_labels, N, D, CLASSES, &again, NULL), 0);
+    assert_int_equal(judge_linear(train, labels, N, test, test_labels, N, D, CLASSES, &top1, NULL, NULL), 0);
+    assert_int_equal(judge_linear(train, labels, N, test, test_labels, N, D, CLASSES, &again, NULL, NULL), 0);
     assert_true(top1 > 0.93);
     assert_true(memcmp(&top1, &again, sizeof top1) == 0);
     struct rng rng;
     rng_init(&rng, 1, RNG_TEST, 0, 0, 0);
     rng_permute(&rng, labels, N);
-    assert_int_equal(judge_linear(train, labels, N, test, test_labels, N, D, CLASSES, &shuffled, NULL), 0);
+    assert_int_equal(judge_linear(train, labels, N, test, test_labels, N, D, CLASSES, &shuffled, NULL, NULL), 0);
     assert_true(shuffled < 0.4);
     /* Fewer rows than a minibatch. */
-    assert_int_equal(judge_linear(test, test_labels, 20, test, test_labels, 20, D, CLASSES, &top1, NULL), 0);
+    assert_int_equal(judge_linear(test, test_labels, 20, test, test_labels, 20, D, CLASSES, &top1, NULL, NULL), 0);
     assert_true(top1 > 0.99);
     mem_free(train);
     mem_free(test);
@@ -147,7 +148,7 @@ static void memory_runs_out(void **state)
     rc = ERR_NOMEM;
     for (uint64_t n = 1; rc != 0; n++) {
         mem_fail_after(n);
-        rc = judge_linear(rows, labels, 40, rows, labels, 40, D, CLASSES, &top1, NULL);
+        rc = judge_linear(rows, labels, 40, rows, labels, 40, D, CLASSES, &top1, NULL, NULL);
         mem_fail_after(0);
         assert_true(rc == 0 || (rc == ERR_NOMEM && n < 100));
     }

@@ -63,22 +63,37 @@ static int print_help(const struct cli_verb *verb, const struct flag *flags, siz
     return exit_code;
 }
 
-bool cli_flags(const struct cli_verb *verb, const struct flag *flags, size_t count, int argc, char **argv,
-               int *exit_code)
+static bool usage_error(const struct cli_verb *verb, const char *name, const struct err *err, int *exit_code)
+{
+    (void)fprintf(stderr, "starling %s: %s\nusage: %s\n", name, err->text, verb->usage);
+    *exit_code = err_exit_code(err->code);
+    return false;
+}
+
+bool cli_flags_word(const struct cli_verb *verb, const struct flag *flags, size_t count, int argc, char **argv,
+                    const char *what, const char **word, int *exit_code)
 {
     bool help;
+    size_t words = 0;
     struct err err;
-    int code = flags_parse(flags, count, argc, argv, NULL, 0, NULL, &help, &err);
+    int code = flags_parse(flags, count, argc, argv, word, what ? 1 : 0, &words, &help, &err);
+    if (code == 0 && !help && what && words == 0) {
+        code = err_set(&err, ERR_USAGE, "%s is missing", what);
+    }
     if (code) {
-        (void)fprintf(stderr, "starling %s: %s\nusage: %s\n", argv[0], err.text, verb->usage);
-        *exit_code = err_exit_code(code);
-        return false;
+        return usage_error(verb, argv[0], &err, exit_code);
     }
     if (help) {
         *exit_code = print_help(verb, flags, count);
         return false;
     }
     return true;
+}
+
+bool cli_flags(const struct cli_verb *verb, const struct flag *flags, size_t count, int argc, char **argv,
+               int *exit_code)
+{
+    return cli_flags_word(verb, flags, count, argc, argv, NULL, NULL, exit_code);
 }
 
 uint32_t cli_processors(void)

@@ -41,6 +41,7 @@ struct demo_scores { /* NAN: not measured */
 struct demo {
     struct demo_options options;
     struct plan plan;
+    uint32_t keep_every; /* of which rounds the models stay, beside the first and the last */
     uint64_t started_ms;
     char workdir[DISK_PATH_MAX]; /* as the user writes it */
     char train[DISK_PATH_MAX], test[DISK_PATH_MAX];
@@ -65,7 +66,7 @@ int demo_plan(struct demo *demo, struct err *err);
 /* Models kept: untrained, midway and last. */
 uint32_t demo_midway(const struct plan *plan); /* 0: there is none */
 /* The text of server.yaml. state: absolute path. */
-int demo_server_yaml(const struct plan *plan, const char *state, struct buf *out);
+int demo_server_yaml(const struct demo *demo, const char *state, struct buf *out);
 
 /* Makes or finds the images, holds a test part out, deals the rest out to sites/. */
 int demo_images(struct demo *demo, struct err *err);

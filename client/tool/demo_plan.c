@@ -74,6 +74,7 @@ int demo_plan(struct demo *demo, struct err *err)
         return err_set(err, ERR_CONFIG, "min_clients is %u, but the demo starts %u clients", plan->min_clients,
                        options->clients);
     }
+    demo->keep_every = demo_midway(plan) ? demo_midway(plan) : 1;
     return plan_check(plan, err);
 }
 
@@ -82,15 +83,14 @@ uint32_t demo_midway(const struct plan *plan)
     return plan->rounds / 2;
 }
 
-int demo_server_yaml(const struct plan *plan, const char *state, struct buf *out)
+int demo_server_yaml(const struct demo *demo, const char *state, struct buf *out)
 {
     static const char head[] =
         "# Written by `starling demo`; `starling-server --config` this file runs the same server.\n";
     const struct option_table table = {.prefix = "plan", .options = plan_options, .count = plan_options_count};
     const struct option_set nested = {.tables = &table, .count = 1};
-    uint32_t keep_every = demo_midway(plan) ? demo_midway(plan) : 1;
     int code = buf_printf(out, "%slisten: \"127.0.0.1:0\"\nstate: \"", head);
     code = code ? code : buf_json_escape(out, state);
-    code = code ? code : buf_printf(out, "\"\nkeep_every: %u\n", keep_every);
-    return code ? code : config_print(&nested, plan, false, out);
+    code = code ? code : buf_printf(out, "\"\nkeep_every: %u\n", demo->keep_every);
+    return code ? code : config_print(&nested, &demo->plan, false, out);
 }

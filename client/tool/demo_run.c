@@ -80,7 +80,7 @@ static int write_config(struct federation *fed, struct err *err)
     }
     struct buf text;
     buf_init(&text, TEXT_MAX);
-    code = demo_server_yaml(&fed->demo->plan, whole, &text);
+    code = demo_server_yaml(fed->demo, whole, &text);
     const struct span part = {text.data, text.len};
     code = code ? err_set(err, code, "%s: %s", fed->config, err_meaning(code))
                 : disk_save(&disk_posix, fed->config, &part, 1, err);

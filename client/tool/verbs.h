@@ -4,6 +4,7 @@
 #define STARLING_TOOL_VERBS_H
 
 int verb_demo(int argc, char **argv);
+int verb_experiment(int argc, char **argv);
 int verb_draw_images(int argc, char **argv);
 int verb_import_cifar(int argc, char **argv);
 int verb_split(int argc, char **argv);

@@ -69,6 +69,12 @@ int config_set(const struct option_set *set, const char *where, const char *key,
 int config_assign(const struct option_set *set, const char *where, const char *pair, void *out, struct err *err);
 /* config_parse of a file. ERR_CONFIG also when it cannot be read. */
 int config_load(const struct option_set *set, const struct disk *disk, const char *path, void *out, struct err *err);
+/* The leaves of a YAML file whose keys are not all known beforehand, in the file's order: `key` is dotted, a list of
+ * scalars is one value "[a, b]", and each map announces itself by a call with value NULL before its keys. `where` is
+ * "FILE:LINE:COLUMN", for messages. What visit returns, if it is not 0, is returned. The same is refused as by
+ * config_parse, and more than 4,096 keys. */
+typedef int config_visit(void *arg, const char *where, const char *key, const char *value, struct err *err);
+int config_leaves(const char *name, const uint8_t *text, size_t len, config_visit *visit, void *arg, struct err *err);
 /* The whole set as YAML; with comments: each option's help and bounds above it (the sample file). */
 int config_print(const struct option_set *set, const void *in, bool comments, struct buf *out);
 /* The same without comments, and without keys that were added later and have their default. */

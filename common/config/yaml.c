@@ -204,8 +204,13 @@ static int read_map(struct reader *reader, const char *section, unsigned depth)
     return rc;
 }
 
-/* Stream, document, map or nothing, end, end. */
-static int read_stream(struct reader *reader)
+static int read_options(void *arg)
+{
+    return read_map(arg, "", 0);
+}
+
+/* Stream, document, map (read by `body`) or nothing, end, end. */
+static int read_stream(struct reader *reader, int (*body)(void *arg), void *arg)
 {
     int rc = next(reader); /* the stream's start */
     rc = rc ? rc : next(reader);
@@ -214,7 +219,7 @@ static int read_stream(struct reader *reader)
     }
     rc = next(reader);
     if (rc == 0 && reader->event.type == YAML_MAPPING_START_EVENT) {
-        rc = read_map(reader, "", 0);
+        rc = body(arg);
     } else if (rc == 0 && (reader->event.type != YAML_SCALAR_EVENT || reader->event.data.scalar.length > 0)) {
         rc = refuse(reader, "lines of the form \"key: value\" are expected");
     }
@@ -255,13 +260,145 @@ static int parse(const struct option_set *set, const char *name, const uint8_t *
     }
     yaml_parser_set_input_string(&reader.parser, text, len);
     yaml_parser_set_encoding(&reader.parser, YAML_UTF8_ENCODING);
-    int rc = read_stream(&reader);
+    int rc = read_stream(&reader, read_options, &reader);
     if (rc == 0 && complete) {
         rc = check_complete(&reader);
     }
     yaml_event_delete(&reader.event);
     yaml_parser_delete(&reader.parser);
     mem_free(reader.seen);
+    return rc;
+}
+
+/* ---- Files without a set ---- */
+
+#define LEAVES_MAX 4096
+#define VALUE_MAX  8192
+
+struct leaves {
+    struct reader reader;
+    config_visit *visit;
+    void *arg;
+    struct buf seen; /* all keys, each with its zero */
+    uint32_t count;
+};
+
+static int leaf_once(struct leaves *leaves, const char *key)
+{
+    const char *seen = (const char *)leaves->seen.data;
+    for (size_t at = 0; at < leaves->seen.len; at += strlen(seen + at) + 1) {
+        if (strcmp(seen + at, key) == 0) {
+            return err_set(leaves->reader.err, ERR_CONFIG, "%s: key \"%s\" is given twice",
+                           where(&leaves->reader, leaves->reader.event.start_mark), key);
+        }
+    }
+    if (++leaves->count > LEAVES_MAX) {
+        return refuse(&leaves->reader, "more keys than a file of this kind may have");
+    }
+    return buf_append(&leaves->seen, key, strlen(key) + 1)
+               ? err_set(leaves->reader.err, ERR_NOMEM, "%s: %s", leaves->reader.name, err_meaning(ERR_NOMEM))
+               : 0;
+}
+
+static int tell_leaf(struct leaves *leaves, yaml_mark_t mark, const char *key, const char *value)
+{
+    return leaves->visit(leaves->arg, where(&leaves->reader, mark), key, value, leaves->reader.err);
+}
+
+/* A value is one line of text without a zero. */
+static int leaf_text(struct leaves *leaves, struct buf *out)
+{
+    const yaml_event_t *event = &leaves->reader.event;
+    if (event->type != YAML_SCALAR_EVENT ||
+        strlen((const char *)event->data.scalar.value) != event->data.scalar.length ||
+        strchr((const char *)event->data.scalar.value, '\n')) {
+        return refuse(&leaves->reader, "a single value is expected");
+    }
+    return buf_append(out, event->data.scalar.value, event->data.scalar.length)
+               ? refuse(&leaves->reader, "the value is too long")
+               : 0;
+}
+
+static int leaf_list(struct leaves *leaves, struct buf *out)
+{
+    struct reader *reader = &leaves->reader;
+    (void)buf_append(out, "[", 1);
+    int rc = next(reader);
+    for (uint32_t i = 0; rc == 0 && reader->event.type != YAML_SEQUENCE_END_EVENT; i++) {
+        rc = i > 0 && buf_append(out, ", ", 2) ? refuse(reader, "the list is too long") : leaf_text(leaves, out);
+        rc = rc ? rc : next(reader);
+    }
+    return rc == 0 && buf_append(out, "]", 1) ? refuse(reader, "the list is too long") : rc;
+}
+
+static int leaf_map(struct leaves *leaves, const char *section, unsigned depth);
+
+static int leaf_pair(struct leaves *leaves, const char *section, unsigned depth)
+{
+    struct reader *reader = &leaves->reader;
+    char key[2 * KEY_MAX];
+    const char *name = (const char *)reader->event.data.scalar.value;
+    if (reader->event.type != YAML_SCALAR_EVENT || strlen(name) != reader->event.data.scalar.length || !*name) {
+        return refuse(reader, "a key is expected");
+    }
+    if ((size_t)snprintf(key, sizeof key, "%s%s%s", section, *section ? "." : "", name) >= KEY_MAX) {
+        return refuse(reader, "the key is too long");
+    }
+    int rc = leaf_once(leaves, key);
+    rc = rc ? rc : next(reader);
+    if (rc) {
+        return rc;
+    }
+    yaml_mark_t mark = reader->event.start_mark;
+    if (reader->event.type == YAML_MAPPING_START_EVENT) {
+        if (depth >= SECTION_MAX) {
+            return refuse(reader, "sections lie too deep in each other");
+        }
+        rc = tell_leaf(leaves, mark, key, NULL);
+        return rc ? rc : leaf_map(leaves, key, depth + 1);
+    }
+    struct buf value;
+    buf_init(&value, VALUE_MAX);
+    rc = reader->event.type == YAML_SEQUENCE_START_EVENT ? leaf_list(leaves, &value) : leaf_text(leaves, &value);
+    if (rc == 0 && buf_append(&value, "", 1)) {
+        rc = refuse(reader, "the value is too long");
+    }
+    rc = rc ? rc : tell_leaf(leaves, mark, key, (const char *)value.data);
+    buf_fini(&value);
+    return rc;
+}
+
+static int leaf_map(struct leaves *leaves, const char *section, unsigned depth)
+{
+    int rc = next(&leaves->reader);
+    while (rc == 0 && leaves->reader.event.type != YAML_MAPPING_END_EVENT) {
+        rc = leaf_pair(leaves, section, depth);
+        rc = rc ? rc : next(&leaves->reader);
+    }
+    return rc;
+}
+
+static int read_leaves(void *arg)
+{
+    return leaf_map(arg, "", 0);
+}
+
+int config_leaves(const char *name, const uint8_t *text, size_t len, config_visit *visit, void *arg, struct err *err)
+{
+    if (len > CONFIG_FILE_MAX) {
+        return err_set(err, ERR_CONFIG, "%s: larger than 1 MiB", name);
+    }
+    struct leaves leaves = {.reader = {.name = name, .err = err}, .visit = visit, .arg = arg};
+    buf_init(&leaves.seen, CONFIG_FILE_MAX);
+    if (!yaml_parser_initialize(&leaves.reader.parser)) {
+        return err_set(err, ERR_NOMEM, "%s: %s", name, err_meaning(ERR_NOMEM));
+    }
+    yaml_parser_set_input_string(&leaves.reader.parser, text, len);
+    yaml_parser_set_encoding(&leaves.reader.parser, YAML_UTF8_ENCODING);
+    int rc = read_stream(&leaves.reader, read_leaves, &leaves);
+    yaml_event_delete(&leaves.reader.event);
+    yaml_parser_delete(&leaves.reader.parser);
+    buf_fini(&leaves.seen);
     return rc;
 }
 

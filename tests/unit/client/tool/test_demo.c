@@ -83,7 +83,7 @@ static void server_yaml_keeps_the_midway_model(void **state)
     assert_int_equal(demo_plan(demo, &err), 0);
     struct buf text;
     buf_init(&text, 1 << 16);
-    assert_int_equal(demo_server_yaml(&demo->plan, "/tmp/a \"b\"/server", &text), 0);
+    assert_int_equal(demo_server_yaml(demo, "/tmp/a \"b\"/server", &text), 0);
     assert_int_equal(buf_append(&text, "", 1), 0);
     const char *yaml = (const char *)text.data;
     assert_int_equal(demo_midway(&demo->plan), 4);

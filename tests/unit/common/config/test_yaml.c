@@ -300,13 +300,54 @@ static void test_print_form(void **state)
     tables[1].count = plan_options_count;
 }
 
+static int tell(void *arg, const char *where, const char *key, const char *value, struct err *err)
+{
+    (void)err;
+    return buf_printf(arg, "%s %s=%s\n", where, key, value ? value : "(map)");
+}
+
+static void test_leaves(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *leaves, *refusal;
+    } cases[] = {
+        {"a: 1\nb:\n  c: [x, 'y z']\n  d: {}\n  e: {f.g: \"\"}\n",
+         "f:1:4 a=1\nf:3:3 b=(map)\nf:3:6 b.c=[x, y z]\nf:4:6 b.d=(map)\nf:5:6 b.e=(map)\nf:5:12 b.e.f.g=\n", NULL},
+        {"# nothing\n", "", NULL},
+        {"a: 1\nb: {c: 1}\na: 2\n", NULL, "f:3:1: key \"a\" is given twice"},
+        {"b: {c: 1}\nb.c: 2\n", NULL, "f:2:1: key \"b.c\" is given twice"},
+        {"a: &x 1\n", NULL, "f:1:4: anchors and aliases"},
+        {"a: [[1]]\n", NULL, "f:1:5: a single value"},
+        {"a: {b: {c: {d: {e: {f: {g: {h: {i: {j: 1}}}}}}}}}\n", NULL, "too deep"},
+        {"[1]: 2\n", NULL, "f:1:1: a key is expected"},
+        {"- 1\n", NULL, "key: value"},
+        {"a: \"x\\ny\"\n", NULL, "a single value"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct buf out;
+        struct err err = {0};
+        buf_init(&out, 4096);
+        int rc = config_leaves("f", (const uint8_t *)cases[i].text, strlen(cases[i].text), tell, &out, &err);
+        if (cases[i].refusal) {
+            assert_int_equal(rc, ERR_CONFIG);
+            assert_non_null(strstr(err.text, cases[i].refusal));
+        } else {
+            assert_int_equal(rc, 0);
+            assert_int_equal(buf_append(&out, "", 1), 0);
+            assert_string_equal((const char *)out.data, cases[i].leaves);
+        }
+        buf_fini(&out);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_accepted),      cmocka_unit_test(test_nothing),
         cmocka_unit_test(test_refused),       cmocka_unit_test(test_sections_by_flag),
         cmocka_unit_test(test_hostile_files), cmocka_unit_test(test_print_reads_back),
-        cmocka_unit_test(test_print_form),
+        cmocka_unit_test(test_print_form),    cmocka_unit_test(test_leaves),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }

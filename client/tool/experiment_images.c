@@ -1,0 +1,143 @@
+/* The images of an experiment: of each class, a drawn part to train on and, when asked for, another that is judged.
+ * They are the same for every method, split and seed, so that cells differ by what they compare. */
+#include "client/tool/experiment.h"
+#include "client/tool/folder.h"
+#include "client/tool/listing.h"
+#include "common/base/mem.h"
+#include "common/base/rng.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DRAW_SEED UINT64_C(0xe4be41) /* names the draw; any number would do */
+
+struct parts {
+    const struct listing *listing;
+    uint8_t *part; /* [count] 0: not used, 1: trained on, 2: judged */
+};
+
+static int draw_class(const struct experiment *experiment, const struct parts *parts, uint32_t class, uint32_t *members,
+                      struct err *err)
+{
+    uint32_t n = 0, judged = experiment->validation_per_class, trained = experiment->train_per_class;
+    for (uint32_t i = 0; i < parts->listing->count; i++) {
+        if (parts->listing->classes.labels[i] == class) {
+            members[n++] = i;
+        }
+    }
+    if ((uint64_t)judged + (trained ? trained : 1) > n) {
+        return err_set(err, ERR_DATA, "%s: class %s has %u images, of which %u are to be judged and %u trained on",
+                       experiment->images, parts->listing->classes.names[class], n, judged, trained);
+    }
+    struct rng rng;
+    rng_init(&rng, DRAW_SEED, RNG_SPLIT, class, 0, 0);
+    rng_permute(&rng, members, n);
+    for (uint32_t i = 0; i < n; i++) {
+        parts->part[members[i]] = i < judged ? 2 : !trained || i - judged < trained ? 1 : 0;
+    }
+    return 0;
+}
+
+static int link_one(const char *from, const char *to, const char *path, struct err *err)
+{
+    char parent[DISK_PATH_MAX], made[DISK_PATH_MAX], source[DISK_PATH_MAX], target[DISK_PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    if (disk_join(source, from, path) || disk_join(target, to, path)) {
+        return err_set(err, ERR_CANTCREATE, "%s/%s: the path is too long", to, path);
+    }
+    (void)snprintf(parent, sizeof parent, "%.*s", (int)(slash - path), path);
+    int rc = folder_make(to, parent, made, err);
+    if (rc == 0 && symlink(source, target) && errno != EEXIST) {
+        rc = err_set(err, ERR_CANTCREATE, "cannot link %s: %s", target, strerror(errno));
+    }
+    return rc;
+}
+
+static int link_parts(const struct experiment *experiment, const struct parts *parts,
+                      const struct experiment_images *images, struct err *err)
+{
+    char from[DISK_PATH_MAX];
+    if (!realpath(experiment->images, from)) {
+        return err_set(err, ERR_DATA, "%s: %s", experiment->images, strerror(errno));
+    }
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < parts->listing->count; i++) {
+        if (parts->part[i]) {
+            rc = link_one(from, parts->part[i] == 1 ? images->train : images->judge, parts->listing->paths[i], err);
+        }
+    }
+    return rc;
+}
+
+/* The paths of what is used; contents are taken to be the same where names and sizes are. */
+static int hash_parts(const struct listing *train, const uint8_t *part, const char *judge, struct hash128 *out,
+                      struct err *err)
+{
+    struct hash_stream *stream = hash_stream_new();
+    struct listing listing = {0};
+    int rc = stream ? 0 : err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
+    for (uint32_t i = 0; rc == 0 && i < train->count; i++) {
+        if (part[i]) {
+            hash_stream_add(stream, &part[i], 1);
+            hash_stream_add(stream, train->paths[i], strlen(train->paths[i]) + 1);
+        }
+    }
+    rc = rc || !judge ? rc : listing_find(judge, &listing, err);
+    for (uint32_t i = 0; rc == 0 && i < listing.count; i++) {
+        hash_stream_add(stream, listing.paths[i], strlen(listing.paths[i]) + 1);
+    }
+    if (rc == 0) {
+        *out = hash_stream_end(stream);
+    }
+    listing_fini(&listing);
+    hash_stream_free(stream);
+    return rc;
+}
+
+/* A folder for each choice of images, so that a changed file finds no links of the one before. */
+static int make_folders(bool validates, struct experiment_images *images, const char *out, const char *test,
+                        struct err *err)
+{
+    char hex[HASH_HEX], name[64];
+    (void)hash_hex(&images->hash, hex);
+    (void)snprintf(name, sizeof name, "images/%.8s/train", hex);
+    int rc = folder_make(out, name, images->train, err);
+    (void)snprintf(name, sizeof name, "images/%.8s/validation", hex);
+    if (!validates) {
+        (void)snprintf(images->judge, sizeof images->judge, "%s", test);
+        return rc;
+    }
+    return rc ? rc : folder_make(out, name, images->judge, err);
+}
+
+int experiment_images(const struct experiment *experiment, const char *out, struct experiment_images *images,
+                      struct err *err)
+{
+    bool validates = experiment->validation_per_class > 0;
+    struct listing listing;
+    uint32_t *members = NULL;
+    struct parts parts = {.listing = &listing};
+    int rc = listing_find(experiment->images, &listing, err);
+    if (rc == 0 && listing.classes.count < 2) {
+        rc = err_set(err, ERR_DATA, "%s: at least two class folders are needed, or nothing can be scored",
+                     experiment->images);
+    }
+    members = rc ? NULL : mem_new(listing.count, sizeof *members);
+    parts.part = rc ? NULL : mem_new(listing.count, sizeof *parts.part);
+    if (rc == 0 && (!members || !parts.part)) {
+        rc = err_set(err, ERR_NOMEM, "no memory for %u files", listing.count);
+    }
+    for (uint32_t class = 0; rc == 0 && class < listing.classes.count; class ++) {
+        rc = draw_class(experiment, &parts, class, members, err);
+    }
+    rc = rc ? rc : hash_parts(&listing, parts.part, validates ? NULL : experiment->test, &images->hash, err);
+    rc = rc ? rc : make_folders(validates, images, out, experiment->test, err);
+    rc = rc ? rc : link_parts(experiment, &parts, images, err);
+    mem_free(members);
+    mem_free(parts.part);
+    listing_fini(&listing);
+    return rc;
+}

@@ -21,6 +21,7 @@ struct fixture {
     struct moco_options options;
     float *params, *views, *remote, *encoder;
     size_t view;
+    bool shared; /* statistics */
 };
 
 static int setup(void **state)
@@ -82,7 +83,14 @@ static struct moco *moco_of(const struct fixture *f)
 static int begin(struct moco *moco, const struct fixture *f, const void *carry, uint32_t m, float matching_weight,
                  uint64_t first_step)
 {
-    const struct moco_round round = {f->params, carry, 2, f->remote, m, matching_weight, first_step, false};
+    const struct moco_round round = {.params = f->params,
+                                     .carry = carry,
+                                     .carry_steps = 2,
+                                     .remote = f->remote,
+                                     .m = m,
+                                     .matching_weight = matching_weight,
+                                     .first_step = first_step,
+                                     .shared_statistics = f->shared};
     return moco_begin(moco, &round, NULL);
 }
 
@@ -145,6 +153,33 @@ static void threads_change_no_bit(void **state)
     assert_false(same(&one, &other));
     mem_free(other.state);
     mem_free(one.state);
+}
+
+/* A round with shared statistics tells the mean of its batches' own; of the first layer they are those that the running
+ * ones of an ordinary round take a tenth of. */
+static void shared_statistics_are_told_as_means(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t first = f->layout->trainable_end;
+    uint64_t count = 0; /* of the first layer's mean */
+    for (uint32_t i = 0; count == 0 && i < f->layout->count; i++) {
+        count = f->layout->tensors[i].offset == first ? f->layout->tensors[i].count : 0;
+    }
+    assert_int_not_equal(count, 0);
+    struct result running = train(f, 0, 0, 1);
+    f->shared = true;
+    struct result shared = train(f, 0, 0, 1), more = train(f, 7, 0.3f, 3);
+    for (uint64_t i = first; i < first + count; i++) {
+        double before = (double)f->params[i], batch = before + ((double)running.state[i] - before) / 0.1;
+        assert_true(fabs((double)shared.state[i] - batch) < 1e-4 * (1 + fabs(batch)));
+    }
+    f->options.threads = 3;
+    struct result again = train(f, 7, 0.3f, 3);
+    assert_true(same(&more, &again));
+    mem_free(running.state);
+    mem_free(shared.state);
+    mem_free(more.state);
+    mem_free(again.state);
 }
 
 /* The same of whole vectors, by every way to compute: lent memory, prepared weights, Winograd's scratch. */
@@ -669,6 +704,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(threads_change_no_bit),
+        TEST(shared_statistics_are_told_as_means),
         TEST(no_way_depends_on_threads),
         TEST(memory_is_said),
         TEST(remote_features_reach_loss_and_gradient),

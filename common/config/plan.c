@@ -11,6 +11,7 @@ static const char *const blocks[] = {"basic", "bottleneck", NULL};
 static const char *const stems[] = {"small", "large", NULL};
 static const char *const encoders[] = {"momentum", "aggregated", NULL};
 static const char *const forms[] = {"entropy", "positives", NULL};
+static const char *const numbers[] = {"f32", "f16", "int8", NULL};
 
 #define AT(field)    .offset = offsetof(struct plan, field)
 #define HOUR         3600000.0
@@ -110,6 +111,12 @@ const struct option plan_options[] = {
      .help = "Share of blurred views; helps with large images."},
     {"augment.flip", OPTION_BOOL, AT(augment.flip), .standard = "true",
      .help = "Half of the views are mirrored left to right."},
+
+    {"wire.update", OPTION_CHOICE, AT(wire.update), .choices = numbers, .standard = "f32",
+     .help = "Numbers of the updates that clients send. What f16 or int8 leaves out of one update goes into the next. "
+             "The model is sent in f32."},
+    {"wire.features", OPTION_CHOICE, AT(wire.features), .choices = numbers, .standard = "f32",
+     .help = "Numbers of the features, those that clients send and those that they receive."},
 };
 /* clang-format on */
 const size_t plan_options_count = sizeof plan_options / sizeof plan_options[0];

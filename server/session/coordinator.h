@@ -8,7 +8,8 @@
  * Guarantees: nothing is announced that is not durable (ROUND n+1 and ROUND_END n follow JOB_SAVE n); a contribution
  * counts once; a client never receives its own features; the result of a round does not depend on the order of arrival;
  * memory does not grow with the number of clients beyond a session record each: (upload_slots + 4) models and the bank.
- */
+ * (Where updates travel as f16 or int8 a slot holds half or a quarter of a model, and one model more is there while one
+ * of them is absorbed.) */
 #ifndef STARLING_SESSION_COORDINATOR_H
 #define STARLING_SESSION_COORDINATOR_H
 

@@ -30,7 +30,8 @@ static const char canonical[] = "rounds: 50\nmin_clients: 2\nclients_per_round: 
                                 "matching:\n  enabled: true\n  form: positives\n  neighbours: 5\n  weight: 0.2\n"
                                 "  temperature: 0.1\n  start_round: 15\n  ramp_rounds: 5\n"
                                 "augment:\n  crop_least: 0.2\n  jitter: 0.4\n  jitter_probability: 0.8\n"
-                                "  grey_probability: 0.2\n  blur_probability: 0\n  flip: true\n";
+                                "  grey_probability: 0.2\n  blur_probability: 0\n  flip: true\n"
+                                "wire:\n  update: f32\n  features: f32\n";
 
 static void test_canonical(void **state)
 {

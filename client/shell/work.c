@@ -164,7 +164,7 @@ static int unpack_remote(const struct work *work, uint32_t rows, uint8_t **remot
     uint64_t bytes = quant_rows_bytes(form, rows, dimension);
     if (quant_rows_decode(form, *remote, bytes, rows, dimension, out, &at) != QUANT_OK) {
         mem_free(out);
-        return err_set(err, ERR_DATA, "remote feature %u is not of unit length", at);
+        return err_set(err, ERR_DATA, "remote feature %u is not finite, or not of unit length", at);
     }
     mem_free(*remote);
     *remote = (uint8_t *)out;

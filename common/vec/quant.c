@@ -82,21 +82,30 @@ float quant_scale(const float *x, uint64_t count)
 
 /* ---- Numbers that share a scale ---- */
 
-static void encode_run(enum quant form, const float *x, uint64_t count, uint8_t *numbers, uint8_t *scale_bytes)
+/* rest, which may be x: becomes x - x'; NULL: nobody wants it. */
+static void encode_run(enum quant form, const float *x, uint64_t count, uint8_t *numbers, uint8_t *scale_bytes,
+                       float *rest)
 {
-    if (form == QUANT_F32) {
-        memcpy(numbers, x, count * sizeof *x);
-    } else if (form == QUANT_F16) {
-        for (uint64_t i = 0; i < count; i++) {
-            store_u16(numbers + 2 * i, quant_f16(x[i]));
-        }
-    } else {
-        float scale = quant_scale(x, count);
+    float scale = form == QUANT_INT8 ? quant_scale(x, count) : 0;
+    if (form == QUANT_INT8) {
         store_u32(scale_bytes, bits_of(scale));
-        for (uint64_t i = 0; i < count; i++) {
+    }
+    for (uint64_t i = 0; i < count; i++) {
+        float sent = x[i];
+        if (form == QUANT_F32) {
+            store_u32(numbers + 4 * i, bits_of(x[i]));
+        } else if (form == QUANT_F16) {
+            uint32_t half = quant_f16(x[i]);
+            store_u16(numbers + 2 * i, half);
+            sent = quant_f16_value(half);
+        } else {
             double q = scale > 0 ? rint((double)x[i] / (double)scale) : 0;
             q = q > 127 ? 127 : q < -127 ? -127 : q; /* only beyond QUANT_SCALE_MAX */
             numbers[i] = (uint8_t)(int8_t)q;
+            sent = (float)q * scale;
+        }
+        if (rest) {
+            rest[i] = x[i] - sent;
         }
     }
 }
@@ -165,16 +174,7 @@ enum quant_verdict quant_update_encode(enum quant form, const struct layout *lay
         const struct tensor *of = &layout->tensors[t];
         uint64_t run = run_of(layout, of);
         for (uint64_t at = of->offset; at < of->offset + of->count; at += run) {
-            uint8_t *numbers = out + at * quant_number_bytes(form);
-            float sent[256];
-            encode_run(form, update + at, run, numbers, scale);
-            for (uint64_t i = 0, part; i < run; i += part) {
-                part = run - i < 256 ? run - i : 256;
-                (void)decode_run(form, numbers + i * quant_number_bytes(form), scale, part, sent);
-                for (uint64_t k = 0; k < part; k++) {
-                    update[at + i + k] -= sent[k];
-                }
-            }
+            encode_run(form, update + at, run, out + at * quant_number_bytes(form), scale, update + at);
             scale += form == QUANT_INT8 ? 4 : 0;
         }
     }
@@ -212,7 +212,7 @@ uint64_t quant_rows_bytes(enum quant form, uint64_t rows, uint32_t dimension)
 
 void quant_row_encode(enum quant form, const float *row, uint32_t dimension, uint8_t *numbers, uint8_t *scale)
 {
-    encode_run(form, row, dimension, numbers, scale);
+    encode_run(form, row, dimension, numbers, scale, NULL);
 }
 
 enum quant_verdict quant_rows_encode(enum quant form, const float *rows, uint32_t count, uint32_t dimension,
@@ -226,7 +226,7 @@ enum quant_verdict quant_rows_encode(enum quant form, const float *rows, uint32_
             *row = r;
             return QUANT_NOT_FINITE;
         }
-        encode_run(form, from, dimension, out + r * row_bytes, form == QUANT_INT8 ? scales + 4ull * r : NULL);
+        encode_run(form, from, dimension, out + r * row_bytes, form == QUANT_INT8 ? scales + 4ull * r : NULL, NULL);
     }
     return QUANT_OK;
 }

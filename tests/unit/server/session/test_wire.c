@@ -191,6 +191,27 @@ static void what_is_packed_otherwise_is_declined(void **state)
     end();
 }
 
+/* Of the same length, so that nothing but the element tells. */
+static void bf16_is_not_f16(void **state)
+{
+    (void)state;
+    begin(QUANT_F16, QUANT_F16);
+    for (uint32_t i = 0; i < 3; i++) {
+        join(&w, &sites[i]);
+    }
+    (void)hear(&w, 0, MSG_ROUND);
+    train(&w, &sites[0], 1);
+    struct msg offer = sites[0].offer;
+    offer.offer.update.element = ELEMENT_BF16;
+    say(&w, 0, offer);
+    (void)hear_declined(&w, 0, DECLINE_LENGTH);
+    offer = sites[0].offer;
+    offer.offer.features.element = ELEMENT_BF16;
+    say(&w, 0, offer);
+    (void)hear_declined(&w, 0, DECLINE_FEATURES);
+    end();
+}
+
 static void a_client_must_be_able_to(void **state)
 {
     (void)state;
@@ -212,8 +233,11 @@ static void a_client_must_be_able_to(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_sum_is_of_what_travelled), cmocka_unit_test(the_status_counts_fewer_bytes),
-        cmocka_unit_test(remote_rows_are_packed),       cmocka_unit_test(what_is_packed_otherwise_is_declined),
+        cmocka_unit_test(the_sum_is_of_what_travelled),
+        cmocka_unit_test(the_status_counts_fewer_bytes),
+        cmocka_unit_test(remote_rows_are_packed),
+        cmocka_unit_test(what_is_packed_otherwise_is_declined),
+        cmocka_unit_test(bf16_is_not_f16),
         cmocka_unit_test(a_client_must_be_able_to),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

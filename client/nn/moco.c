@@ -19,7 +19,11 @@
 #include <string.h>
 
 #define BN_MOMENTUM 0.1f /* PyTorch's: how much of a batch enters the running statistics */
-#define STRETCH     65536u
+/* How much of a round's enters shared statistics. They must move slowly: a layer's are measured behind layers that the
+ * last round's normalised, so whatever moves at once is passed on as a difference from layer to layer, and with all of
+ * it taken in (1) differences of differences grew by two a layer until runs broke. Of a tenth 1.05 a layer is left. */
+#define SHARED_MOMENTUM 0.1
+#define STRETCH         65536u
 
 struct group {
     double contrast, matching, accuracy;
@@ -612,7 +616,8 @@ int moco_query(const struct moco *moco, float *out, struct err *err)
     uint64_t first = moco->layout->trainable_end, count = moco->layout->total - first;
     double steps = (double)(moco->step - moco->round.first_step);
     for (uint64_t i = 0; rc == 0 && moco->round.shared_statistics && steps > 0 && i < count; i++) {
-        out[first + i] = (float)(moco->stats[i] / steps);
+        double before = (double)moco->round.params[first + i];
+        out[first + i] = (float)(before + SHARED_MOMENTUM * (moco->stats[i] / steps - before));
     }
     return rc;
 }

@@ -74,7 +74,7 @@ struct moco_round {
     uint64_t first_step;   /* number of the first step, for draws */
     bool empty_queue;      /* the queue begins with rows of random direction in spite of a carry */
     /* BN normalises by params' statistics, the same at every site, and not by the batch's. Those of the batches still
-     * become the site's: moco_query then has their mean over the round. */
+     * enter the site's, slowly. */
     bool shared_statistics;
 };
 /* Begins a local round; velocity := 0. params and carry are kept by reference until the next one begins. ERR_DATA when

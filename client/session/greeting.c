@@ -15,6 +15,7 @@ void session_greet(struct session *session)
     hello->major = FRAME_VERSION;
     hello->minor_least = PROTOCOL_MINOR_LEAST;
     hello->minor_most = PROTOCOL_MINOR_MOST;
+    hello->capabilities = CAPABILITIES_OURS;
     hello->role = session->role;
     (void)snprintf(hello->name, sizeof hello->name, "%s", session->name);
     hello->instance = session->instance;

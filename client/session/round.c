@@ -19,16 +19,22 @@ static int check_model(const struct session *session, const struct msg_round *ro
 static int check_remote(const struct session *session, const struct msg_round *round, struct err *err)
 {
     const struct blob *blob = &round->remote;
+    uint32_t form = session->plan.wire.features;
     if (!round->has_remote) {
         return 0;
     }
-    if (blob->kind != BLOB_REMOTE || blob->round != round->round || blob->element != ELEMENT_F32 ||
+    if (blob->kind != BLOB_REMOTE || blob->round != round->round ||
         !hash_equal(&blob->layout, &session->layout->fingerprint) || blob->dimension != session->plan.model.features ||
-        blob->count % blob->dimension != 0 || blob->bytes != blob->count * sizeof(float)) {
+        blob->count % blob->dimension != 0) {
         return err_set(err, ERR_PROTOCOL, "round %u announces remote features that are none of this round or layout",
                        round->round);
     }
     uint64_t rows = blob->count / blob->dimension;
+    if (blob->element != element_of(form) || blob->bytes != quant_rows_bytes(form, rows, blob->dimension)) {
+        return err_set(err, ERR_PROTOCOL, "round %u announces remote features as %s in %llu bytes; the plan's are %s",
+                       round->round, element_name(blob->element), (unsigned long long)blob->bytes,
+                       element_name(element_of(form)));
+    }
     uint32_t most = plan_shares_features(&session->plan) ? session->plan.fusion.remote : 0;
     if (rows == 0 || rows > most) {
         return err_set(err, ERR_PROTOCOL, "round %u announces %llu remote features; the plan allows %u", round->round,

@@ -34,12 +34,11 @@ struct contribution {
     uint32_t round;
     struct report report;
     struct blob update_blob, features_blob;
-    struct bytes *update;   /* f32 [total] */
-    struct bytes *features; /* f32 [rows, d]; NULL when there are none */
+    struct bytes *update;   /* [total], as the plan's wire.update has it */
+    struct bytes *features; /* [rows, d], as wire.features has it; NULL when there are none */
 };
 /* Computes the blobs' hashes and lengths from the bytes; `round` is set already. */
-void contribution_describe(struct contribution *contribution, const struct layout *layout, uint32_t features_dimension,
-                           uint32_t features_encoder);
+void contribution_describe(struct contribution *contribution, const struct plan *plan, const struct layout *layout);
 void contribution_fini(struct contribution *contribution);
 void contribution_free(struct contribution *contribution); /* NULL is allowed */
 

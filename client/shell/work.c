@@ -102,11 +102,24 @@ int work_prepare(struct work *work, const struct hash128 *run, const struct hash
     return rc;
 }
 
+static int pack_features(const struct work *work, const struct train_result *result, struct bytes **out,
+                         struct err *err)
+{
+    uint32_t form = work->plan->wire.features, dimension = work->layout->spec.features, at;
+    *out = bytes_new((size_t)quant_rows_bytes(form, result->feature_rows, dimension));
+    if (!*out) {
+        return err_set(err, ERR_NOMEM, "no memory for %u features", result->feature_rows);
+    }
+    if (quant_rows_encode(form, result->features, result->feature_rows, dimension, (*out)->data, &at) != QUANT_OK) {
+        return err_set(err, ERR_DATA, "feature %u holds a number that is not finite", at);
+    }
+    return 0;
+}
+
 /* Packs a result for the wire. */
 static int contribution_of(const struct work *work, uint32_t round, const struct train_result *result,
                            struct contribution **out, struct err *err)
 {
-    uint32_t dimension = work->layout->spec.features;
     struct contribution *contribution = mem_new(1, sizeof *contribution);
     *out = contribution;
     if (!contribution) {
@@ -125,15 +138,36 @@ static int contribution_of(const struct work *work, uint32_t round, const struct
         .images_per_second = result->images_per_second,
         .train_ms = result->train_ms,
     };
-    contribution->update = bytes_copy(result->update, (size_t)work->layout->total * sizeof(float));
-    if (result->features) {
-        contribution->features = bytes_copy(result->features, (size_t)result->feature_rows * dimension * sizeof(float));
-    }
-    if (!contribution->update || (result->features && !contribution->features)) {
+    contribution->update = bytes_copy(result->update, result->update_bytes);
+    if (!contribution->update) {
         return err_set(err, ERR_NOMEM, "no memory for a contribution of %llu parameters",
                        (unsigned long long)work->layout->total);
     }
-    contribution_describe(contribution, work->layout, dimension, work->plan->fusion.encoder);
+    int rc = result->features ? pack_features(work, result, &contribution->features, err) : 0;
+    if (rc == 0) {
+        contribution_describe(contribution, work->plan, work->layout);
+    }
+    return rc;
+}
+
+/* The rows of `remote` as floats, in its place. Rows that travel as f32 are what they were. */
+static int unpack_remote(const struct work *work, uint32_t rows, uint8_t **remote, struct err *err)
+{
+    uint32_t form = work->plan->wire.features, dimension = work->layout->spec.features, at;
+    if (form == QUANT_F32 || !*remote) {
+        return 0;
+    }
+    float *out = mem_new_aligned((size_t)rows * dimension, sizeof *out);
+    if (!out) {
+        return err_set(err, ERR_NOMEM, "no memory for %u remote features", rows);
+    }
+    uint64_t bytes = quant_rows_bytes(form, rows, dimension);
+    if (quant_rows_decode(form, *remote, bytes, rows, dimension, out, &at) != QUANT_OK) {
+        mem_free(out);
+        return err_set(err, ERR_DATA, "remote feature %u is not finite, or not of unit length", at);
+    }
+    mem_free(*remote);
+    *remote = (uint8_t *)out;
     return 0;
 }
 
@@ -153,22 +187,26 @@ static int keep(struct work *work, const struct contribution *contribution, stru
     return rc;
 }
 
-int work_train(struct work *work, uint32_t round, const uint8_t *model, const uint8_t *remote, uint32_t remote_rows,
+int work_train(struct work *work, uint32_t round, const uint8_t *model, uint8_t **remote, uint32_t remote_rows,
                struct contribution **out, struct err *err)
 {
     const struct kept_carry *kept = &work->state->kept.carry;
+    *out = NULL;
+    int rc = unpack_remote(work, remote_rows, remote, err);
+    if (rc) {
+        return rc;
+    }
     const struct train_job job = {
         .round = round,
         .params = (const float *)(const void *)model,
-        .remote = (const float *)(const void *)remote,
+        .remote = (const float *)(const void *)*remote,
         .remote_rows = remote_rows,
         .carry = kept->data,
         .carry_bytes = kept->bytes,
         .carry_round = kept->round,
     };
     struct train_result result = {0};
-    *out = NULL;
-    int rc = train_round(work->trainer, &job, &work->progress, &result, err);
+    rc = train_round(work->trainer, &job, &work->progress, &result, err);
     rc = rc ? rc : contribution_of(work, round, &result, out, err);
     struct kept_carry carry = {.round = round, .data = result.carry, .bytes = result.carry_bytes};
     result.carry = NULL;

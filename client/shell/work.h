@@ -26,8 +26,9 @@ struct work {
 /* Opens the images and builds the trainer. ERR_DATA for a folder without readable images, ERR_CANCELLED, ... */
 int work_prepare(struct work *work, const struct hash128 *run, const struct hash128 *plan_hash, uint64_t *images,
                  struct err *err);
-/* One local round; *out is durable when it returns 0. ERR_CANCELLED, or what train_round says. */
-int work_train(struct work *work, uint32_t round, const uint8_t *model, const uint8_t *remote, uint32_t remote_rows,
+/* One local round; *out is durable when it returns 0. *remote, from mem_new_aligned or NULL, is replaced when it came
+ * packed. ERR_CANCELLED, or what train_round says. */
+int work_train(struct work *work, uint32_t round, const uint8_t *model, uint8_t **remote, uint32_t remote_rows,
                struct contribution **out, struct err *err);
 /* The files that follow a decision of the server. A failure is logged, and repaired by what comes later (state.h). */
 void work_commit(struct work *work, uint32_t round);

@@ -132,7 +132,7 @@ static void *run(void *arg)
             deliver(worker, task);
             break;
         case TASK_TRAIN:
-            task->rc = work_train(work, task->round, task->model, task->remote, task->remote_rows, &task->contribution,
+            task->rc = work_train(work, task->round, task->model, &task->remote, task->remote_rows, &task->contribution,
                                   &task->err);
             deliver(worker, task);
             break;

@@ -32,6 +32,7 @@ struct trainer {
     uint32_t threads;
     uint64_t seed; /* of the site */
     struct moco *moco;
+    const float *rest; /* of the job's carry; NULL: none */
 };
 
 uint32_t train_steps(const struct plan *plan, uint32_t images)
@@ -67,6 +68,11 @@ static uint64_t site_seed(const struct plan *plan, const char *name)
     return rng_mix(rng_mix(plan->seed) ^ load_u64(hash.bytes));
 }
 
+static size_t rest_bytes(const struct plan *plan, const struct layout *layout)
+{
+    return plan->wire.update == QUANT_F32 ? 0 : (size_t)layout->total * sizeof(float);
+}
+
 static struct moco_options moco_options_of(const struct plan *plan, const struct trainer_options *options)
 {
     return (struct moco_options){
@@ -97,7 +103,7 @@ int trainer_memory(const struct plan *plan, const struct layout *layout, const s
 {
     const struct moco_options moco = moco_options_of(plan, options);
     int rc = moco_memory(layout, &moco, bytes, err);
-    *bytes += feeder_memory(plan->batch, plan->model.input);
+    *bytes += feeder_memory(plan->batch, plan->model.input) + rest_bytes(plan, layout);
     return rc;
 }
 
@@ -159,15 +165,39 @@ static int cancelled(struct train_progress *progress, struct err *err)
     return atomic_load(&progress->cancel) ? err_set(err, ERR_CANCELLED, "the local round was cancelled") : 0;
 }
 
-static bool can_carry(const struct trainer *trainer, const struct train_job *job)
+/* The rest that a carry ends with, NULL where the plan has none. ERR_DATA when it is not numbers. */
+static int rest_of(const struct trainer *trainer, const struct train_job *job, const float **rest, struct err *err)
+{
+    size_t bytes = rest_bytes(trainer->plan, trainer->layout);
+    *rest = NULL;
+    if (bytes == 0) {
+        return 0;
+    }
+    if (job->carry_bytes < bytes) {
+        return err_set(err, ERR_DATA, "it is too short, %zu bytes", job->carry_bytes);
+    }
+    const float *numbers = (const float *)(const void *)((const uint8_t *)job->carry + job->carry_bytes - bytes);
+    for (uint64_t i = 0; i < trainer->layout->total; i++) {
+        if (!isfinite(numbers[i])) {
+            return err_set(err, ERR_DATA, "number %llu of its rest is not finite", (unsigned long long)i);
+        }
+    }
+    *rest = numbers;
+    return 0;
+}
+
+static bool can_carry(const struct trainer *trainer, const struct train_job *job, const float **rest)
 {
     struct err why;
-    int rc = moco_carry_check(trainer->moco, job->carry, job->carry_bytes, &why);
+    int rc = rest_of(trainer, job, rest, &why);
+    size_t bytes = job->carry_bytes - (*rest ? rest_bytes(trainer->plan, trainer->layout) : 0);
+    rc = rc ? rc : moco_carry_check(trainer->moco, job->carry, bytes, &why);
     if (rc == 0 && job->carry_round >= job->round) {
         rc = err_set(&why, ERR_DATA, "it is of round %u", job->carry_round);
     }
     if (rc) {
         log_event(trainer->log, LOG_LEVEL_WARN, "carry_dropped", "round=%u reason=\"%s\"", job->round, why.text);
+        *rest = NULL;
     }
     return rc == 0;
 }
@@ -187,7 +217,8 @@ static int begin(struct trainer *trainer, const struct train_job *job, uint32_t 
         .first_step = (uint64_t)(job->round - 1) * steps,
         .empty_queue = plan->queue_start != QUEUE_START_KEEP,
     };
-    if (job->carry && can_carry(trainer, job)) {
+    trainer->rest = NULL;
+    if (job->carry && can_carry(trainer, job, &trainer->rest)) {
         round.carry = job->carry;
         round.carry_steps = (uint64_t)(job->round - job->carry_round) * steps;
     }
@@ -345,24 +376,52 @@ static int make_features(struct trainer *trainer, const struct train_job *job, s
     return embed_plain(trainer, job, progress, rows, out->features, err);
 }
 
-/* What leaves the trainer besides features: the update, and what the next round takes over. */
+/* Packs what is to be sent; `update` becomes the rest. */
+static int pack(const struct trainer *trainer, float *update, struct train_result *out, struct err *err)
+{
+    const struct layout *layout = trainer->layout;
+    uint32_t at = 0;
+    for (uint64_t i = 0; trainer->rest && i < layout->total; i++) {
+        update[i] += trainer->rest[i];
+    }
+    out->update_bytes = (size_t)quant_update_bytes(trainer->plan->wire.update, layout);
+    out->update = mem_new_aligned(out->update_bytes, 1);
+    if (!out->update) {
+        return err_set(err, ERR_NOMEM, "no memory for an update of %zu bytes", out->update_bytes);
+    }
+    if (quant_update_encode(trainer->plan->wire.update, layout, update, out->update, &at) != QUANT_OK) {
+        return err_set(err, ERR_DATA,
+                       "the update of %s holds a number that is not finite; is the learning rate too high?",
+                       layout->tensors[at].name);
+    }
+    return 0;
+}
+
+/* What leaves the trainer besides features: the update, and what the next round takes over. Where there is a rest it
+ * lies at the carry's end, and the update is made there. */
 static int make_update(struct trainer *trainer, const struct train_job *job, struct train_result *out, struct err *err)
 {
     uint64_t total = trainer->layout->total;
-    out->carry_bytes = moco_carry_bytes(trainer->moco);
-    out->update = mem_new_aligned(total, sizeof(float));
+    size_t carry = moco_carry_bytes(trainer->moco), rest = rest_bytes(trainer->plan, trainer->layout);
+    out->carry_bytes = carry + rest;
     out->carry = mem_new_aligned(out->carry_bytes, 1);
-    if (!out->update || !out->carry) {
+    if (rest == 0) {
+        out->update_bytes = (size_t)total * sizeof(float);
+        out->update = mem_new_aligned(total, sizeof(float));
+    }
+    if (!out->carry || (rest == 0 && !out->update)) {
         return err_set(err, ERR_NOMEM, "no memory for an update of %llu parameters", (unsigned long long)total);
     }
-    int rc = moco_query(trainer->moco, out->update, err);
+    float *update = rest == 0 ? out->update : (float *)(void *)((uint8_t *)out->carry + carry);
+    int rc = moco_query(trainer->moco, update, err);
     if (rc != 0) {
         return rc;
     }
     for (uint64_t i = 0; i < total; i++) {
-        out->update[i] -= job->params[i];
+        update[i] -= job->params[i];
     }
-    return moco_carry_save(trainer->moco, out->carry, err);
+    rc = moco_carry_save(trainer->moco, out->carry, err);
+    return rc || rest == 0 ? rc : pack(trainer, update, out, err);
 }
 
 int train_round(struct trainer *trainer, const struct train_job *job, struct train_progress *progress,

@@ -1,6 +1,12 @@
 /* One local round: parameters and remote features in; update, features and report out. Everything else that a site
- * takes from one round to the next is the carry: key encoder and queue (nn/moco.h). The result is a function of the
- * job, the folder and the seed: training the same round again after a crash yields the same bytes. */
+ * takes from one round to the next is the carry: key encoder and queue (nn/moco.h), and behind them, unless wire.update
+ * is f32, the rest: what packing left out of the updates so far, f32 [total]. The result is a function of the job, the
+ * folder and the seed: training the same round again after a crash yields the same bytes.
+ *
+ * Error feedback (Seide et al., Interspeech 2014; Karimireddy et al., ICML 2019): a round sends Q(update + rest), and
+ * what Q left out is the next round's rest. So what was sent differs from what was learned by the last rest alone,
+ * however many rounds there were. A contribution that did not count takes its carry with it, and so its rest: the next
+ * one begins with the rest of the last that counted. */
 #ifndef STARLING_TRAIN_TRAIN_H
 #define STARLING_TRAIN_TRAIN_H
 
@@ -28,8 +34,9 @@ struct train_job {
 };
 
 struct train_result { /* all memory owned; train_result_fini */
-    float *update;    /* [total]: local minus aggregated, statistics included */
-    float *features;  /* [feature_rows, d] unit rows, made by fusion.encoder; NULL when no features travel */
+    void *update;     /* [total]: local minus aggregated, statistics included; packed as wire.update says */
+    size_t update_bytes;
+    float *features; /* [feature_rows, d] unit rows, made by fusion.encoder; NULL when no features travel */
     uint32_t feature_rows;
     void *carry; /* for the next round */
     size_t carry_bytes;

@@ -15,6 +15,7 @@ static const char *const key_encoders[] = {"follow", "copy", "own", NULL};
 static const char *const queue_starts[] = {"keep", "refill", "empty", NULL};
 static const char *const optimizers[] = {"none", "momentum", "adam", NULL};
 static const char *const forms[] = {"entropy", "positives", NULL};
+static const char *const numbers[] = {"f32", "f16", "int8", NULL};
 
 #define AT(field)    .offset = offsetof(struct plan, field)
 #define HOUR         3600000.0
@@ -142,6 +143,12 @@ const struct option plan_options[] = {
      .help = "Share of blurred views; helps with large images."},
     {"augment.flip", OPTION_BOOL, AT(augment.flip), .standard = "true",
      .help = "Half of the views are mirrored left to right."},
+
+    {"wire.update", OPTION_CHOICE, AT(wire.update), .choices = numbers, .standard = "f32",
+     .help = "Numbers of the updates that clients send. What f16 or int8 leaves out of one update goes into the next. "
+             "The model is sent in f32.", .added = true},
+    {"wire.features", OPTION_CHOICE, AT(wire.features), .choices = numbers, .standard = "f32",
+     .help = "Numbers of the features, those that clients send and those that they receive.", .added = true},
 };
 /* clang-format on */
 const size_t plan_options_count = sizeof plan_options / sizeof plan_options[0];

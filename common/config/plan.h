@@ -6,6 +6,7 @@
 #include "common/base/hash.h"
 #include "common/config/config.h"
 #include "common/vec/layout.h"
+#include "common/vec/quant.h"
 
 enum fusion_encoder {
     FUSION_ENCODER_MOMENTUM,   /* the site's own momentum encoder, as in the paper; of its newest keys, which is ours */
@@ -58,6 +59,9 @@ struct plan {
         double jitter_probability, grey_probability, blur_probability;
         bool flip;
     } augment;
+    struct { /* enum quant; the model is always f32 */
+        uint32_t update, features;
+    } wire;
 };
 
 extern const struct option plan_options[];

@@ -2,6 +2,16 @@
  * business. */
 #include "common/wire/msg.h"
 
+uint32_t element_of(uint32_t form)
+{
+    return form == QUANT_F32 ? ELEMENT_F32 : form == QUANT_F16 ? ELEMENT_F16 : ELEMENT_I8;
+}
+
+uint64_t element_capabilities(uint32_t form)
+{
+    return form == QUANT_F32 ? 0 : form == QUANT_F16 ? CAPABILITY_F16 : CAPABILITY_I8;
+}
+
 /* 0: unknown. */
 static uint32_t element_bytes(uint32_t element)
 {

@@ -10,6 +10,7 @@
 #include "common/base/bytes.h"
 #include "common/base/hash.h"
 #include "common/base/name.h"
+#include "common/vec/quant.h"
 #include "common/wire/frame.h"
 
 #include <stdbool.h>
@@ -52,8 +53,12 @@ enum capability {
     CAPABILITY_TLS = 1 << 3,
     CAPABILITY_EARLY_FEATURES = 1 << 4, /* a feature batch may be offered before the update */
 };
+#define CAPABILITIES_OURS (CAPABILITY_F16 | CAPABILITY_I8)
 
 enum element { ELEMENT_F32 = 1, ELEMENT_F16, ELEMENT_BF16, ELEMENT_I8 };
+const char *element_name(uint32_t element);   /* "int8" */
+uint32_t element_of(uint32_t form);           /* what the numbers of a form (enum quant) are on the wire */
+uint64_t element_capabilities(uint32_t form); /* what a peer that sends or reads them must have set */
 enum blob_kind { BLOB_MODEL = 1, BLOB_REMOTE, BLOB_UPDATE, BLOB_FEATURES };
 const char *blob_kind_name(uint32_t kind);
 

@@ -38,6 +38,13 @@ const char *blob_kind_name(uint32_t kind)
     return NAME_AT(names, kind);
 }
 
+const char *element_name(uint32_t element)
+{
+    static const char *const names[] = {
+        [ELEMENT_F32] = "f32", [ELEMENT_F16] = "f16", [ELEMENT_BF16] = "bf16", [ELEMENT_I8] = "int8"};
+    return NAME_AT(names, element);
+}
+
 const char *decline_reason_name(uint32_t reason)
 {
     static const char *const names[] = {

@@ -1,5 +1,5 @@
-/* What clients download: the global model, broadcast by reference, and for each client its sample of the bank, which is
- * drawn again for each use, so that nothing of it is kept. */
+/* What clients download: the global model, always f32 and broadcast by reference, and for each client its sample of the
+ * bank, which is drawn again, and packed as wire.features says, for each use, so that nothing of it is kept. */
 #include "common/base/mem.h"
 #include "server/session/state.h"
 
@@ -8,21 +8,21 @@
 /* All who fetch the model share its memory; a piece of a sample is a copy for its reader alone. */
 #define REMOTE_CHUNK_BYTES (256u << 10)
 
-static struct blob describe(const struct coordinator *c, uint32_t kind, uint64_t count)
+static struct blob describe(const struct coordinator *c, uint32_t kind, uint32_t form, uint64_t count, uint64_t bytes)
 {
     return (struct blob){
         .kind = kind,
         .round = round_current(c),
-        .element = ELEMENT_F32,
+        .element = element_of(form),
         .count = count,
-        .bytes = count * sizeof(float),
+        .bytes = bytes,
         .layout = c->layout->fingerprint,
     };
 }
 
 void model_describe(struct coordinator *c)
 {
-    c->model_blob = describe(c, BLOB_MODEL, c->layout->total);
+    c->model_blob = describe(c, BLOB_MODEL, QUANT_F32, c->layout->total, c->layout->total * sizeof(float));
     c->model_blob.hash = c->model_hash;
 }
 
@@ -35,9 +35,24 @@ static uint32_t draw_sample(struct coordinator *c, uint32_t member)
                        c->sample);
 }
 
-static const float *row_at(const struct coordinator *c, uint32_t i)
+/* The sample's bytes are the numbers of its rows, then, for int8, their scales. A piece is either; it ends before the
+ * next one begins. */
+struct piece {
+    const uint8_t *data;
+    size_t len;
+};
+
+/* The piece that holds byte `offset`, from there on. */
+static struct piece piece_at(const struct coordinator *c, uint32_t rows, uint64_t offset)
 {
-    return c->bank->features + (size_t)c->sample[i] * c->bank->dimension;
+    uint32_t form = c->plan->wire.features, dimension = c->bank->dimension;
+    uint64_t row_bytes = dimension * quant_number_bytes(form), numbers = rows * row_bytes;
+    uint64_t within = offset < numbers ? offset % row_bytes : (offset - numbers) % 4;
+    uint64_t row = offset < numbers ? offset / row_bytes : (offset - numbers) / 4;
+    uint8_t *scale = c->packed_row + row_bytes;
+    quant_row_encode(form, c->bank->features + (size_t)c->sample[row] * dimension, dimension, c->packed_row, scale);
+    return offset < numbers ? (struct piece){c->packed_row + within, (size_t)(row_bytes - within)}
+                            : (struct piece){scale + within, (size_t)(4 - within)};
 }
 
 int remote_describe(struct coordinator *c, uint32_t member, struct blob *out, bool *exists)
@@ -51,10 +66,14 @@ int remote_describe(struct coordinator *c, uint32_t member, struct blob *out, bo
     if (!stream) {
         return ERR_NOMEM;
     }
-    for (uint32_t i = 0; i < rows; i++) {
-        hash_stream_add(stream, row_at(c, i), c->bank->dimension * sizeof(float));
+    uint32_t form = c->plan->wire.features;
+    uint64_t bytes = quant_rows_bytes(form, rows, c->bank->dimension);
+    for (uint64_t offset = 0; offset < bytes;) {
+        struct piece piece = piece_at(c, rows, offset);
+        hash_stream_add(stream, piece.data, piece.len);
+        offset += piece.len;
     }
-    *out = describe(c, BLOB_REMOTE, (uint64_t)rows * c->bank->dimension);
+    *out = describe(c, BLOB_REMOTE, form, (uint64_t)rows * c->bank->dimension, bytes);
     out->dimension = c->bank->dimension;
     out->encoder = c->plan->fusion.encoder;
     out->hash = hash_stream_end(stream);
@@ -62,20 +81,18 @@ int remote_describe(struct coordinator *c, uint32_t member, struct blob *out, bo
     return 0;
 }
 
-/* Bytes [offset, offset + len) of the sample's rows, one behind the other. */
+/* Bytes [offset, offset + len) of the sample. */
 static struct bytes *gather(struct coordinator *c, uint32_t member, uint64_t offset, uint32_t len)
 {
     struct bytes *bytes = bytes_new(len);
     if (!bytes) {
         return NULL;
     }
-    (void)draw_sample(c, member);
-    size_t row_bytes = c->bank->dimension * sizeof(float), done = 0;
-    while (done < len) {
-        size_t within = (size_t)((offset + done) % row_bytes), part = row_bytes - within;
-        part = part < len - done ? part : len - done;
-        const uint8_t *row = (const uint8_t *)row_at(c, (uint32_t)((offset + done) / row_bytes));
-        memcpy(bytes->data + done, row + within, part);
+    uint32_t rows = draw_sample(c, member);
+    for (size_t done = 0; done < len;) {
+        struct piece piece = piece_at(c, rows, offset + done);
+        size_t part = piece.len < len - done ? piece.len : len - done;
+        memcpy(bytes->data + done, piece.data, part);
         done += part;
     }
     return bytes;

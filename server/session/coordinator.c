@@ -78,9 +78,10 @@ static int take_state(struct coordinator *c, const struct checkpoint *from, stru
     round_init(&c->round, &options, from->round);
     c->plan_bytes = mem_new(c->options.plan_len, 1);
     c->sample = mem_new(plan->fusion.remote, sizeof *c->sample);
+    c->packed_row = mem_new(plan->model.features + 1, sizeof(float)); /* no form is longer */
     c->slots = mem_new(c->options.upload_slots, sizeof *c->slots);
     c->jobs = mem_new((size_t)c->options.upload_slots + 2, sizeof(struct job *));
-    if (!c->plan_bytes || !c->sample || !c->slots || !c->jobs) {
+    if (!c->plan_bytes || !c->sample || !c->packed_row || !c->slots || !c->jobs) {
         return ERR_NOMEM;
     }
     memcpy(c->plan_bytes, c->options.plan_bytes, c->options.plan_len);
@@ -152,6 +153,7 @@ void coordinator_free(struct coordinator *c)
     mem_free(c->queue);
     mem_free(c->history);
     mem_free(c->sample);
+    mem_free(c->packed_row);
     mem_free(c->plan_bytes);
     bank_free(c->bank);
     bank_intake_free(c->intake);

@@ -9,7 +9,8 @@
  * counts once; a client never receives its own features; the result of a round does not depend on the order of arrival;
  * memory does not grow with the number of clients beyond a session record each: (upload_slots + 4) models, the state of
  * aggregation.optimizer (a model for momentum, two for adam) and, while a round is saved, the next one; and the bank.
- */
+ * (Where updates travel as f16 or int8 a slot holds half or a quarter of a model, and one model more is there while one
+ * of them is absorbed.) */
 #ifndef STARLING_SESSION_COORDINATOR_H
 #define STARLING_SESSION_COORDINATOR_H
 

@@ -43,6 +43,22 @@ static bool is_of_our_run(struct coordinator *c, struct peer *peer, const struct
     return true;
 }
 
+/* A client that does not know the plan's key refuses the plan; this says no to one that knows it and cannot do it. */
+static bool can_do_our_plan(struct coordinator *c, struct peer *peer, const struct msg_hello *hello)
+{
+    const uint32_t forms[] = {c->plan->wire.update, c->plan->wire.features};
+    const char *const keys[] = {"wire.update", "wire.features"};
+    for (size_t i = 0; i < 2; i++) {
+        uint64_t needed = element_capabilities(forms[i]);
+        if ((hello->capabilities & needed) != needed) {
+            peer_reject(c, peer, REJECT_PLAN, 0, "the plan has %s: %s, which the client cannot do", keys[i],
+                        element_name(element_of(forms[i])));
+            return false;
+        }
+    }
+    return true;
+}
+
 static void welcome(struct coordinator *c, struct peer *peer, const struct msg_hello *hello)
 {
     struct msg msg = {.type = MSG_WELCOME};
@@ -56,7 +72,7 @@ static void welcome(struct coordinator *c, struct peer *peer, const struct msg_h
     w->plan_len = c->plan_len;
     w->plan_hash = c->plan_hash;
     w->minor = hello->minor_most < PROTOCOL_MINOR_MOST ? hello->minor_most : PROTOCOL_MINOR_MOST;
-    w->capabilities = 0; /* of this server; the base needs none */
+    w->capabilities = CAPABILITIES_OURS;
     w->run = c->run;
     w->boot = c->options.boot;
     w->round = c->round.durable;
@@ -118,7 +134,7 @@ void handle_hello(struct coordinator *c, struct peer *peer, const struct msg_hel
         peer_fault(c, peer, "a client's name is [A-Za-z0-9._-]{1,64}");
         return;
     }
-    if (!is_of_our_run(c, peer, hello)) {
+    if (!is_of_our_run(c, peer, hello) || !can_do_our_plan(c, peer, hello)) {
         return;
     }
     uint32_t index = claim_name(c, peer, hello);

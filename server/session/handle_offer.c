@@ -31,17 +31,21 @@ static struct verdict judge_update(const struct coordinator *c, const struct msg
 {
     struct verdict v = {0};
     const struct blob *update = &offer->update;
+    uint32_t element = element_of(c->plan->wire.update);
+    uint64_t bytes = quant_update_bytes(c->plan->wire.update, c->layout);
     char theirs[HASH_HEX], ours[HASH_HEX];
     if (!hash_equal(&update->layout, &c->layout->fingerprint)) {
         v.reason = DECLINE_LAYOUT;
         (void)snprintf(v.text, sizeof v.text, "the update has layout %s, the server has %s",
                        hash_hex(&update->layout, theirs), hash_hex(&c->layout->fingerprint, ours));
-    } else if (update->kind != BLOB_UPDATE || update->round != offer->round || update->element != ELEMENT_F32 ||
-               update->count != c->layout->total || update->bytes != c->layout->total * sizeof(float)) {
+    } else if (update->kind != BLOB_UPDATE || update->round != offer->round || update->element != element ||
+               update->count != c->layout->total || update->bytes != bytes) {
         v.reason = DECLINE_LENGTH;
         (void)snprintf(v.text, sizeof v.text,
-                       "an update of round %u is %llu numbers of 4 bytes, not %llu in %llu bytes", offer->round,
-                       (unsigned long long)c->layout->total, (unsigned long long)update->count,
+                       "an update of round %u is %llu numbers as %s in %llu bytes (wire.update), not %llu as %s in "
+                       "%llu bytes",
+                       offer->round, (unsigned long long)c->layout->total, element_name(element),
+                       (unsigned long long)bytes, (unsigned long long)update->count, element_name(update->element),
                        (unsigned long long)update->bytes);
     }
     return v;
@@ -51,6 +55,7 @@ static struct verdict judge_features(const struct coordinator *c, const struct m
 {
     struct verdict v = {0};
     const struct blob *features = &offer->features;
+    uint32_t form = c->plan->wire.features;
     uint64_t most = (uint64_t)c->plan->fusion.upload * c->bank->dimension;
     if (!offer->has_features) {
         return v;
@@ -58,16 +63,21 @@ static struct verdict judge_features(const struct coordinator *c, const struct m
     if (!plan_shares_features(c->plan)) {
         v.reason = DECLINE_FEATURES;
         (void)snprintf(v.text, sizeof v.text, "the plan exchanges no features");
-    } else if (features->kind != BLOB_FEATURES || features->round != offer->round || features->element != ELEMENT_F32 ||
+    } else if (features->element != element_of(form)) {
+        v.reason = DECLINE_FEATURES;
+        (void)snprintf(v.text, sizeof v.text, "the plan's features are sent as %s (wire.features), not as %s",
+                       element_name(element_of(form)), element_name(features->element));
+    } else if (features->kind != BLOB_FEATURES || features->round != offer->round ||
                features->dimension != c->bank->dimension || features->encoder != c->plan->fusion.encoder ||
                features->count == 0 || features->count > most || features->count % c->bank->dimension != 0 ||
-               features->bytes != features->count * sizeof(float)) {
+               features->bytes != quant_rows_bytes(form, features->count / c->bank->dimension, c->bank->dimension)) {
         v.reason = DECLINE_FEATURES;
         (void)snprintf(
             v.text, sizeof v.text,
-            "a batch of features is 1 to %u rows of %u numbers of 4 bytes by the plan's encoder, not %llu numbers "
-            "in rows of %u",
-            c->plan->fusion.upload, c->bank->dimension, (unsigned long long)features->count, features->dimension);
+            "a batch of features is 1 to %u rows of %u numbers as %s by the plan's encoder, not %llu numbers in rows "
+            "of %u in %llu bytes",
+            c->plan->fusion.upload, c->bank->dimension, element_name(features->element),
+            (unsigned long long)features->count, features->dimension, (unsigned long long)features->bytes);
     }
     return v;
 }

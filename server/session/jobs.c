@@ -10,16 +10,59 @@
 
 /* ---- ABSORB ---- */
 
-static void absorb_run(struct slot *slot)
+/* What was received, as floats: where it lies if it travelled as floats, else in *room, which is the caller's. NULL:
+ * refused, or no memory. */
+static const float *unpack_update(struct slot *slot, float **room)
 {
     struct absorb *absorb = &slot->absorb;
-    if (transfer_verify(&slot->update, &absorb->err) != 0 ||
-        (absorb->rows > 0 && transfer_verify(&slot->features, &absorb->err) != 0)) {
-        absorb->reason = DECLINE_HASH;
-        return;
+    const struct layout *layout = absorb->layout;
+    uint32_t at;
+    if (absorb->update_form == QUANT_F32) {
+        return (const float *)(const void *)slot->update.data;
     }
-    const float *update = (const float *)(const void *)slot->update.data;
-    const float *features = (const float *)(const void *)slot->features.data;
+    *room = mem_new_aligned((size_t)layout->total, sizeof **room);
+    if (!*room) {
+        absorb->result = ERR_NOMEM;
+        return NULL;
+    }
+    if (quant_update_decode(absorb->update_form, layout, slot->update.data, slot->update.blob.bytes, *room, &at) !=
+        QUANT_OK) {
+        (void)err_set(&absorb->err, ERR_DATA, "the update of %s holds a number or a scale that is not finite",
+                      layout->tensors[at].name);
+        absorb->reason = DECLINE_NOT_FINITE;
+        return NULL;
+    }
+    return *room;
+}
+
+static const float *unpack_features(struct slot *slot, float **room)
+{
+    struct absorb *absorb = &slot->absorb;
+    uint32_t at;
+    if (absorb->features_form == QUANT_F32) {
+        return (const float *)(const void *)slot->features.data;
+    }
+    *room = mem_new_aligned((size_t)absorb->rows * absorb->dimension, sizeof **room);
+    if (!*room) {
+        absorb->result = ERR_NOMEM;
+        return NULL;
+    }
+    enum quant_verdict verdict =
+        quant_rows_decode(absorb->features_form, slot->features.data, slot->features.blob.bytes, absorb->rows,
+                          absorb->dimension, *room, &at);
+    if (verdict != QUANT_OK) {
+        (void)err_set(&absorb->err, ERR_DATA, "feature %u %s", at,
+                      verdict == QUANT_NOT_FINITE ? "holds a number or a scale that is not finite"
+                                                  : "is not of unit length");
+        absorb->reason = verdict == QUANT_NOT_FINITE ? DECLINE_NOT_FINITE : DECLINE_FEATURES;
+        return NULL;
+    }
+    return *room;
+}
+
+/* Looks at all of a contribution, then adds all of it. */
+static void absorb_floats(struct absorb *absorb, const float *update, const float *features)
+{
     uint32_t at = 0;
     enum fixed_verdict verdict = agg_check(absorb->agg, update, &at);
     if (verdict != FIXED_OK) {
@@ -44,6 +87,27 @@ static void absorb_run(struct slot *slot)
     }
 }
 
+/* What travelled packed is unpacked here, for as long as this one job runs, so that it is never more than one. */
+static void absorb_run(struct slot *slot)
+{
+    struct absorb *absorb = &slot->absorb;
+    if (transfer_verify(&slot->update, &absorb->err) != 0 ||
+        (absorb->rows > 0 && transfer_verify(&slot->features, &absorb->err) != 0)) {
+        absorb->reason = DECLINE_HASH;
+        return;
+    }
+    float *update_room = NULL, *features_room = NULL;
+    const float *update = unpack_update(slot, &update_room), *features = NULL;
+    if (update && absorb->rows > 0) {
+        features = unpack_features(slot, &features_room);
+    }
+    if (update && (features || absorb->rows == 0)) {
+        absorb_floats(absorb, update, features);
+    }
+    mem_free(update_room);
+    mem_free(features_room);
+}
+
 void absorb_submit(struct coordinator *c, struct slot *slot)
 {
     const struct member *member = &c->members[slot->member];
@@ -56,6 +120,8 @@ void absorb_submit(struct coordinator *c, struct slot *slot)
         .round = round_current(c),
         .dimension = c->bank->dimension,
         .rows = member->offer.has_features ? (uint32_t)(member->offer.features.count / c->bank->dimension) : 0,
+        .update_form = c->plan->wire.update,
+        .features_form = c->plan->wire.features,
         .weight = member_weight(c, slot->member),
     };
     memcpy(slot->absorb.owner, member->name, sizeof slot->absorb.owner);

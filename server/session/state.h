@@ -91,6 +91,7 @@ struct slot {
         const struct layout *layout;
         char owner[NAME_MAX_BYTES];
         uint32_t round, rows, dimension;
+        uint32_t update_form, features_form; /* enum quant */
         uint64_t weight;
         int result;      /* 0 or ERR_NOMEM */
         uint32_t reason; /* 0: it is in the sum; else enum decline_reason */
@@ -129,6 +130,7 @@ struct coordinator {
     struct bank_intake *intake;
     struct blob model_blob; /* of the open round */
     uint32_t *sample;       /* [fusion.remote] scratch */
+    uint8_t *packed_row;    /* scratch: a row of the sample as it travels */
 
     struct peer **peers; /* by number; NULL: none */
     uint32_t peers_room, peers_open, peers_live, peers_new, trainers, doomed, closes_due;

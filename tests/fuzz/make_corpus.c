@@ -3,6 +3,7 @@
  *     make_corpus tests/fuzz/corpus */
 #include "common/config/plan.h"
 #include "common/vec/modelfile.h"
+#include "common/vec/quant.h"
 #include "tests/support/msg_samples.h"
 
 #include <stdio.h>
@@ -139,6 +140,33 @@ static int make_modelfile(const char *corpus)
     return rc;
 }
 
+/* Two rows and an update of fuzz_quant.c's layout in each packed form. */
+static int make_quant(const char *corpus)
+{
+    static const float rows[2][8] = {{0.6f, -0.8f}, {0.5f, 0.5f, -0.5f, 0.5f}};
+    const struct model_spec spec = {.stages = 1, .blocks = {1}, .width = 4, .input = 8, .features = 8};
+    struct layout *layout = NULL;
+    uint32_t at;
+    int rc = layout_new(&spec, &layout, NULL);
+    float *update = rc ? NULL : mem_new((size_t)layout->total, sizeof *update);
+    rc = update ? 0 : ERR_NOMEM;
+    for (uint8_t form = QUANT_F16; form <= QUANT_INT8 && rc == 0; form++) {
+        uint8_t bytes[1 << 14] = {form | 4};
+        const char *rows_name = form == QUANT_F16 ? "quant/rows_f16" : "quant/rows_int8";
+        const char *update_name = form == QUANT_F16 ? "quant/update_f16" : "quant/update_int8";
+        (void)quant_rows_encode(form, rows[0], 2, 8, bytes + 1, &at);
+        rc = make_text(corpus, rows_name, (const char *)bytes, 1 + (size_t)quant_rows_bytes(form, 2, 8));
+        bytes[0] = form;
+        params_init(layout, 1, update);
+        (void)quant_update_encode(form, layout, update, bytes + 1, &at);
+        rc =
+            rc ? rc : make_text(corpus, update_name, (const char *)bytes, 1 + (size_t)quant_update_bytes(form, layout));
+    }
+    mem_free(update);
+    layout_free(layout);
+    return rc;
+}
+
 static int make_config(const char *corpus)
 {
     struct plan plan;
@@ -164,7 +192,7 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, "usage: make_corpus tests/fuzz/corpus\n");
         return 64;
     }
-    static const char *const folders[] = {"msg", "frame", "modelfile", "config"};
+    static const char *const folders[] = {"msg", "frame", "modelfile", "quant", "config"};
     for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
         char path[4096];
         (void)snprintf(path, sizeof path, "%s/%s", argv[1], folders[i]);
@@ -172,7 +200,8 @@ int main(int argc, char **argv)
             return 73;
         }
     }
-    if (make_messages(argv[1]) || make_streams(argv[1]) || make_modelfile(argv[1]) || make_config(argv[1])) {
+    if (make_messages(argv[1]) || make_streams(argv[1]) || make_modelfile(argv[1]) || make_quant(argv[1]) ||
+        make_config(argv[1])) {
         (void)fprintf(stderr, "a seed could not be made\n");
         return 1;
     }

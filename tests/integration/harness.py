@@ -217,7 +217,8 @@ class Federation(unittest.TestCase):
     def client(self, name, address, images=None, state=None, flags=()):
         args = [os.path.join(BIN, "starling-client"), "--server", address, "--name", name, "--threads", "1"]
         args += ["--images", images or self.images(name), "--state", self.path(state or "client-" + name)]
-        args += ["--log-format", "json", *flags]
+        # Kernels that each client measures for itself may differ, on a busy machine above all, and with them the bits.
+        args += ["--set", "compute.kernels=" + self.path("kernels"), "--log-format", "json", *flags]
         daemon = Daemon(f"client({name})", args)
         self.daemons.append(daemon)
         return daemon

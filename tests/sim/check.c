@@ -58,7 +58,7 @@ struct contribution *train(struct world *world, uint32_t client, uint32_t round,
             features_row((float *)(void *)c->features->data + i * FEATURES, client, round, i);
         }
     }
-    contribution_describe(c, layout, FEATURES, world->plan.fusion.encoder);
+    contribution_describe(c, &world->plan, layout);
 
     struct bytes **known = &world->truth.update[round][client];
     if (!*known) {

@@ -152,7 +152,7 @@ static inline struct contribution *contribution_of(const struct fixture *f, uint
     c->update = bytes_new(f->layout->total * sizeof(float));
     c->features = bytes_new(3 * 8 * sizeof(float));
     memset(c->update->data, (int)round, c->update->len);
-    contribution_describe(c, f->layout, 8, FUSION_ENCODER_MOMENTUM);
+    contribution_describe(c, &f->plan, f->layout);
     return c;
 }
 

@@ -104,10 +104,10 @@ static void train(struct trainer *trainer, const struct train_job *job, struct t
     assert_true(fabs((double)atomic_load(&progress.loss) - out->loss) < 1e-5);
 }
 
-static bool same_result(const struct world *w, const struct train_result *a, const struct train_result *b)
+static bool same_result(const struct train_result *a, const struct train_result *b)
 {
     return a->feature_rows == b->feature_rows && a->carry_bytes == b->carry_bytes &&
-           memcmp(a->update, b->update, w->layout->total * sizeof(float)) == 0 &&
+           a->update_bytes == b->update_bytes && memcmp(a->update, b->update, a->update_bytes) == 0 &&
            memcmp(a->features, b->features, (size_t)a->feature_rows * D * sizeof(float)) == 0 &&
            memcmp(a->carry, b->carry, a->carry_bytes) == 0 && memcmp(&a->loss, &b->loss, sizeof a->loss) == 0;
 }
@@ -129,18 +129,18 @@ static void check_repeats(struct world *w, struct train_result *other)
     next.carry_bytes = first.carry_bytes;
     next.carry_round = 2;
     train(one, &next, other);
-    assert_false(same_result(w, &first, other));
+    assert_false(same_result(&first, other));
     train(one, &w->job, &again);
-    assert_true(same_result(w, &first, &again));
+    assert_true(same_result(&first, &again));
     train_result_fini(&again);
     trainer_free(one);
     for (uint32_t threads = 2; threads <= 3; threads++) {
         struct trainer *many = trainer_of(w, "site-a", threads);
         train(many, &w->job, &again);
-        assert_true(same_result(w, &first, &again));
+        assert_true(same_result(&first, &again));
         train_result_fini(&again);
         train(many, &next, &again);
-        assert_true(same_result(w, other, &again));
+        assert_true(same_result(other, &again));
         train_result_fini(&again);
         trainer_free(many);
     }
@@ -157,7 +157,7 @@ static void a_round_is_a_function_of_its_job(void **state)
     struct trainer *one = trainer_of(w, "site-a", 1), *elsewhere = trainer_of(w, "site-b", 1);
     train(one, &w->job, &here);
     train(elsewhere, &w->job, &there); /* the name decides too */
-    assert_false(same_result(w, &here, &there));
+    assert_false(same_result(&here, &there));
     train_result_fini(&here);
     train_result_fini(&there);
     trainer_free(one);
@@ -174,7 +174,7 @@ static void every_beginning_is_a_function_of_the_job(void **state)
         w->plan.queue_start = i < 3 ? QUEUE_START_KEEP : i - 2;
         check_repeats(w, &all[i]);
         for (uint32_t before = 0; before < i; before++) {
-            assert_false(same_result(w, &all[before], &all[i]));
+            assert_false(same_result(&all[before], &all[i]));
         }
     }
     for (uint32_t i = 0; i < 5; i++) {
@@ -234,9 +234,11 @@ static void the_report_says_what_happened(void **state)
     assert_true(result.remote_share > 0.3 && result.remote_share < 0.7);
     assert_true(result.images_per_second > 0);
     double moved[2] = {0, 0};
+    const float *update = result.update;
+    assert_int_equal(result.update_bytes, w->layout->total * sizeof *update);
     for (uint64_t i = 0; i < w->layout->total; i++) {
-        assert_true(isfinite(result.update[i]));
-        moved[i >= w->layout->trainable_end] += fabs((double)result.update[i]);
+        assert_true(isfinite(update[i]));
+        moved[i >= w->layout->trainable_end] += fabs((double)update[i]);
     }
     assert_true(moved[0] > 0); /* weights */
     assert_true(moved[1] > 0); /* statistics */
@@ -434,15 +436,15 @@ static void an_impossible_carry_is_dropped(void **state)
     job.carry_bytes = fresh.carry_bytes - sizeof(float);
     job.carry_round = 1;
     train(trainer, &job, &dropped);
-    assert_true(same_result(w, &fresh, &dropped));
+    assert_true(same_result(&fresh, &dropped));
     job.carry_bytes = fresh.carry_bytes;
     job.carry_round = job.round; /* of this very round: what is trained again must not begin at its own end */
     train_result_fini(&dropped);
     train(trainer, &job, &dropped);
-    assert_true(same_result(w, &fresh, &dropped));
+    assert_true(same_result(&fresh, &dropped));
     job.carry_round = 1;
     train(trainer, &job, &carried);
-    assert_false(same_result(w, &fresh, &carried));
+    assert_false(same_result(&fresh, &carried));
     job.round = 3; /* how long ago it was made counts: the key encoder has followed the aggregates for so many steps */
     w->params[0] += 1;
     train_result_fini(&carried);
@@ -450,7 +452,7 @@ static void an_impossible_carry_is_dropped(void **state)
     job.carry_round = 2;
     train_result_fini(&dropped);
     train(trainer, &job, &dropped);
-    assert_false(same_result(w, &dropped, &carried));
+    assert_false(same_result(&dropped, &carried));
     train_result_fini(&fresh);
     train_result_fini(&dropped);
     train_result_fini(&carried);
@@ -504,6 +506,85 @@ static void the_matching_weight_ramps_up(void **state)
     assert_true(train_matching_weight(&plan, 9) == 0.0);
 }
 
+/* The update of a job in f32: what a packed one was made of, since the packing changes nothing that is trained. */
+static void learned(struct world *w, const struct train_job *job, struct train_result *out)
+{
+    uint32_t form = w->plan.wire.update;
+    size_t rest = (size_t)w->layout->total * sizeof(float);
+    struct train_job plain = *job;
+    plain.carry_bytes -= plain.carry ? rest : 0;
+    w->plan.wire.update = QUANT_F32;
+    struct trainer *trainer = trainer_of(w, "site-a", 1);
+    train(trainer, &plain, out);
+    trainer_free(trainer);
+    w->plan.wire.update = form;
+}
+
+/* What is sent is the update and the rest before it, and what it lacks is the rest after it. A round trained again from
+ * the same carry, after a crash or a refusal, sends the same. */
+static void what_packing_leaves_out_is_carried(void **state)
+{
+    struct world *w = *state;
+    uint64_t total = w->layout->total;
+    float *sent = mem_new_aligned(total, sizeof *sent);
+    for (uint32_t form = QUANT_F16; form <= QUANT_INT8; form++) {
+        struct train_result result[2], again, plain;
+        struct train_job job = w->job;
+        w->plan.wire.update = form;
+        struct trainer *trainer = trainer_of(w, "site-a", 2);
+        uint32_t rests = 0, at;
+        for (uint32_t r = 0; r < 2; r++) {
+            train(trainer, &job, &result[r]);
+            train(trainer, &job, &again);
+            assert_true(same_result(&result[r], &again));
+            train_result_fini(&again);
+            learned(w, &job, &plain);
+            assert_int_equal(result[r].carry_bytes, plain.carry_bytes + total * sizeof(float));
+            assert_memory_equal(result[r].carry, plain.carry, plain.carry_bytes);
+            assert_int_equal(result[r].update_bytes, quant_update_bytes(form, w->layout));
+            assert_int_equal(quant_update_decode(form, w->layout, result[r].update, result[r].update_bytes, sent, &at),
+                             QUANT_OK);
+            const float *update = plain.update,
+                        *old = r ? (const float *)result[0].carry + plain.carry_bytes / 4 : NULL;
+            const float *rest = (const float *)result[r].carry + plain.carry_bytes / 4;
+            for (uint64_t i = 0; i < total; i++) {
+                float wanted = old ? update[i] + old[i] : update[i];
+                assert_true((double)sent[i] + (double)rest[i] == (double)wanted);
+                rests += rest[i] != 0;
+            }
+            train_result_fini(&plain);
+            job.round++;
+            job.carry = result[r].carry;
+            job.carry_bytes = result[r].carry_bytes;
+            job.carry_round = job.round - 1;
+        }
+        assert_true(rests > total);
+
+        /* A rest that is no number is dropped with its carry, and so is a carry that has none. */
+        struct train_result dropped, fresh;
+        struct train_job bad = job;
+        bad.round = 3;
+        bad.carry = NULL;
+        train(trainer, &bad, &fresh);
+        bad.carry = result[0].carry;
+        bad.carry_bytes = result[0].carry_bytes - total * sizeof(float);
+        bad.carry_round = 2;
+        train(trainer, &bad, &dropped);
+        assert_true(same_result(&fresh, &dropped));
+        train_result_fini(&dropped);
+        bad.carry_bytes = result[0].carry_bytes;
+        ((float *)result[0].carry)[bad.carry_bytes / 4 - 1] = NAN;
+        train(trainer, &bad, &dropped);
+        assert_true(same_result(&fresh, &dropped));
+        train_result_fini(&dropped);
+        train_result_fini(&fresh);
+        train_result_fini(&result[0]);
+        train_result_fini(&result[1]);
+        trainer_free(trainer);
+    }
+    mem_free(sent);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -518,6 +599,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(cancelling_ends_a_round, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_jobs_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(an_impossible_carry_is_dropped, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_packing_leaves_out_is_carried, setup, teardown),
         cmocka_unit_test(the_number_of_steps_follows_the_plan),
         cmocka_unit_test(the_learning_rate_falls_along_a_cosine),
         cmocka_unit_test(the_matching_weight_ramps_up),

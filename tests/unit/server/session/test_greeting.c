@@ -56,7 +56,7 @@ static void versions_must_overlap(void **state)
     say(&w, 9, hello);
     struct msg welcome = hear(&w, 9, MSG_WELCOME);
     assert_int_equal(welcome.welcome.minor, PROTOCOL_MINOR_MOST);
-    assert_int_equal(welcome.welcome.capabilities, 0);
+    assert_int_equal(welcome.welcome.capabilities, CAPABILITIES_OURS);
     msg_fini(&welcome);
 }
 

@@ -79,7 +79,7 @@ static void react(uint32_t s)
         mind->ended = msg.round_end.finished;
         break;
     case MSG_GRANT: {
-        const uint8_t *data = (const uint8_t *)(msg.grant.kind == BLOB_UPDATE ? sites[s].update : sites[s].features);
+        const uint8_t *data = travels(&sites[s], msg.grant.kind);
         const struct blob *blob =
             msg.grant.kind == BLOB_UPDATE ? &sites[s].offer.offer.update : &sites[s].offer.offer.features;
         reply.type = MSG_CHUNK;
@@ -148,9 +148,10 @@ static bool happen(void)
 }
 
 /* A run of two rounds. */
-static void run(uint64_t at, uint64_t from)
+static void run(uint32_t form, uint64_t at, uint64_t from)
 {
     world_init(&w);
+    w.plan.wire.update = w.plan.wire.features = form;
     w.plan.rounds = 2;
     w.plan.aggregation.optimizer = AGGREGATION_MOMENTUM;
     w.options.upload_slots = 2;
@@ -182,20 +183,19 @@ static void run(uint64_t at, uint64_t from)
     assert_int_equal(w.disk.counted_count, 3);
 }
 
-static void every_allocation_may_fail_once(void **state)
+static void fail_each_allocation_once(uint32_t form)
 {
-    (void)state;
     for (uint32_t s = 0; s < 3; s++) {
         site_init(&sites[s], s);
     }
-    run(0, 0);
+    run(form, 0, 0);
     struct checkpoint undisturbed = w.disk;
     memset(&w.disk, 0, sizeof w.disk);
     world_fini(&w);
     uint32_t hit = 0;
     for (uint64_t from = 1; from < 90; from += from < 30 ? 1 : 3) {
         for (uint64_t at = 1; at <= 5; at++) {
-            run(at, from);
+            run(form, at, from);
             hit += struck;
             assert_memory_equal(w.disk.params, undisturbed.params, (size_t)w.layout->total * sizeof(float));
             assert_int_equal(w.disk.bank_len, undisturbed.bank_len);
@@ -209,6 +209,13 @@ static void every_allocation_may_fail_once(void **state)
     for (uint32_t s = 0; s < 3; s++) {
         site_fini(&sites[s]);
     }
+}
+
+static void every_allocation_may_fail_once(void **state)
+{
+    (void)state;
+    fail_each_allocation_once(QUANT_F32);
+    fail_each_allocation_once(QUANT_INT8);
 }
 
 static void a_start_without_memory_says_so(void **state)

@@ -401,6 +401,7 @@ struct site {
     struct msg offer;
     float *update, *features;
     uint32_t rows;
+    uint8_t *packed_update, *packed_features; /* as they travel; NULL: as they lie above */
 };
 
 static inline void site_init(struct site *site, uint32_t number)
@@ -415,7 +416,10 @@ static inline void site_fini(struct site *site)
 {
     mem_free(site->update);
     mem_free(site->features);
+    mem_free(site->packed_update);
+    mem_free(site->packed_features);
     site->update = site->features = NULL;
+    site->packed_update = site->packed_features = NULL;
 }
 
 static inline struct msg hello_of(const struct site *site)
@@ -424,6 +428,7 @@ static inline struct msg hello_of(const struct site *site)
     msg.hello.major = FRAME_VERSION;
     msg.hello.minor_least = PROTOCOL_MINOR_LEAST;
     msg.hello.minor_most = PROTOCOL_MINOR_MOST;
+    msg.hello.capabilities = CAPABILITIES_OURS;
     msg.hello.role = ROLE_TRAINER;
     (void)snprintf(msg.hello.name, sizeof msg.hello.name, "%s", site->name);
     msg.hello.instance = hash_of(site->name, strlen(site->name));
@@ -457,27 +462,67 @@ static inline void join(struct world *w, const struct site *site)
     say(w, site->peer, ready_of(w));
 }
 
-static inline struct blob describe_blob(const struct world *w, uint32_t kind, uint32_t round, const float *data,
-                                        uint64_t count)
+static inline const uint8_t *travels(const struct site *site, uint32_t kind)
+{
+    if (kind == BLOB_UPDATE) {
+        return site->packed_update ? site->packed_update : (const uint8_t *)site->update;
+    }
+    return site->packed_features ? site->packed_features : (const uint8_t *)site->features;
+}
+
+/* Packs as the plan says; the floats become what the packed ones mean. */
+static inline void pack_site(const struct world *w, struct site *site)
+{
+    const struct plan *plan = &w->plan;
+    uint32_t at;
+    mem_free(site->packed_update);
+    mem_free(site->packed_features);
+    site->packed_update = site->packed_features = NULL;
+    if (plan->wire.update != QUANT_F32) {
+        uint64_t bytes = quant_update_bytes(plan->wire.update, w->layout);
+        site->packed_update = mem_new((size_t)bytes, 1);
+        assert_int_equal(quant_update_encode(plan->wire.update, w->layout, site->update, site->packed_update, &at),
+                         QUANT_OK);
+        assert_int_equal(
+            quant_update_decode(plan->wire.update, w->layout, site->packed_update, bytes, site->update, &at), QUANT_OK);
+    }
+    if (plan->wire.features != QUANT_F32 && site->rows > 0) {
+        uint64_t bytes = quant_rows_bytes(plan->wire.features, site->rows, D);
+        site->packed_features = mem_new((size_t)bytes, 1);
+        assert_int_equal(
+            quant_rows_encode(plan->wire.features, site->features, site->rows, D, site->packed_features, &at),
+            QUANT_OK);
+        assert_int_equal(
+            quant_rows_decode(plan->wire.features, site->packed_features, bytes, site->rows, D, site->features, &at),
+            QUANT_OK);
+    }
+}
+
+static inline struct blob describe_blob(const struct world *w, const struct site *site, uint32_t kind, uint32_t round,
+                                        uint32_t form, uint64_t count, uint64_t bytes)
 {
     return (struct blob){.kind = kind,
                          .round = round,
-                         .element = ELEMENT_F32,
+                         .element = element_of(form),
                          .count = count,
-                         .bytes = count * sizeof(float),
+                         .bytes = bytes,
                          .layout = w->layout->fingerprint,
-                         .hash = hash_of(data, (size_t)count * sizeof(float))};
+                         .hash = hash_of(travels(site, kind), (size_t)bytes)};
 }
 
 static inline void describe_offer(const struct world *w, struct site *site, uint32_t round)
 {
     struct msg_offer *offer = &site->offer.offer;
+    uint32_t update = w->plan.wire.update, features = w->plan.wire.features;
+    pack_site(w, site);
     site->offer.type = MSG_OFFER;
     offer->round = round;
-    offer->update = describe_blob(w, BLOB_UPDATE, round, site->update, w->layout->total);
+    offer->update =
+        describe_blob(w, site, BLOB_UPDATE, round, update, w->layout->total, quant_update_bytes(update, w->layout));
     offer->has_features = site->rows > 0;
     if (site->rows > 0) {
-        offer->features = describe_blob(w, BLOB_FEATURES, round, site->features, (uint64_t)site->rows * D);
+        offer->features = describe_blob(w, site, BLOB_FEATURES, round, features, (uint64_t)site->rows * D,
+                                        quant_rows_bytes(features, site->rows, D));
         offer->features.dimension = D;
         offer->features.encoder = w->plan.fusion.encoder;
     }
@@ -517,7 +562,7 @@ static inline void train(const struct world *w, struct site *site, uint32_t roun
 static inline void upload_part(struct world *w, const struct site *site, uint32_t kind, uint64_t offset, uint64_t end,
                                uint32_t size)
 {
-    const uint8_t *data = (const uint8_t *)(kind == BLOB_UPDATE ? site->update : site->features);
+    const uint8_t *data = travels(site, kind);
     while (offset < end) {
         uint32_t len = end - offset < size ? (uint32_t)(end - offset) : size;
         struct msg msg = {.type = MSG_CHUNK, .raw = data + offset, .raw_len = len};

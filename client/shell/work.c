@@ -124,6 +124,8 @@ static int contribution_of(const struct work *work, uint32_t round, const struct
         .remote_share = result->remote_share,
         .images_per_second = result->images_per_second,
         .train_ms = result->train_ms,
+        .aggregate = result->aggregate,
+        .own = result->own,
     };
     contribution->update = bytes_copy(result->update, (size_t)work->layout->total * sizeof(float));
     if (result->features) {

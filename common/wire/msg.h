@@ -10,6 +10,7 @@
 #include "common/base/bytes.h"
 #include "common/base/hash.h"
 #include "common/base/name.h"
+#include "common/base/watch.h"
 #include "common/wire/frame.h"
 
 #include <stdbool.h>
@@ -80,6 +81,7 @@ struct report {      /* of one local round */
     double remote_share; /* share of the negatives that were remote, as it was */
     double images_per_second;
     uint64_t train_ms;
+    struct watch aggregate, own; /* of the encoder that came with the round; of the client's, after training it */
 };
 
 /* Bounds; msg_encode and msg_decode refuse what exceeds them. */
@@ -219,7 +221,8 @@ struct status_client {
     uint32_t step, steps;
     double loss, images_per_second;
     uint64_t bytes_up, bytes_down;
-    uint64_t bytes_by_kind[5]; /* indexed by enum blob_kind; payload of chunks over the run of this server process */
+    uint64_t bytes_by_kind[5];   /* indexed by enum blob_kind; payload of chunks over the run of this server process */
+    struct watch aggregate, own; /* of its latest contribution that was accepted */
 };
 struct status_round {
     uint32_t round;
@@ -227,6 +230,7 @@ struct status_round {
     uint32_t accepted, declined;
     double loss, loss_contrast, loss_matching, remote_share;
     uint64_t bytes_up, bytes_down;
+    struct watch aggregate, own;
 };
 struct msg_status {
     uint32_t history; /* most recent rounds wanted, at most 4096 */
@@ -242,6 +246,7 @@ struct msg_status_reply {
     uint64_t bank_rows, bank_capacity;
     uint32_t bank_contributors;
     uint64_t peak_rss_bytes;
+    char alarm[MSG_TEXT_MAX]; /* empty: none */
     uint32_t clients_count, history_count;
     struct status_client *clients; /* owned by the msg */
     struct status_round *history;  /* oldest first; owned by the msg */

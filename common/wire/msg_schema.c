@@ -73,6 +73,19 @@ static const struct field blob_fields[] = {
 };
 SCHEMA(blob, blob, blob, check_blob);
 
+static int check_watch(const void *in, struct err *err)
+{
+    return watch_is_sane(in) ? 0 : err_set(err, ERR_PROTOCOL, "Watch: no measures of unit features");
+}
+
+static const struct field watch_fields[] = {
+    AMOUNT(1, watch, alignment),
+    F64(2, watch, uniformity),
+    AMOUNT(3, watch, deviation),
+    AMOUNT(4, watch, rank),
+};
+SCHEMA(watch, watch, watch, check_watch);
+
 static const struct field report_fields[] = {
     U64(1, report, images),
     U64(2, report, seen),
@@ -83,6 +96,8 @@ static const struct field report_fields[] = {
     AMOUNT(7, report, remote_share),
     AMOUNT(8, report, images_per_second),
     MS(9, report, train_ms),
+    MESSAGE_IF(10, report, aggregate, aggregate.measured, watch),
+    MESSAGE_IF(11, report, own, own.measured, watch),
 };
 SCHEMA(report, report, report, NULL);
 
@@ -277,6 +292,8 @@ static const struct field status_client_fields[] = {
     U64(13, status_client, bytes_by_kind[BLOB_REMOTE]),
     U64(14, status_client, bytes_by_kind[BLOB_UPDATE]),
     U64(15, status_client, bytes_by_kind[BLOB_FEATURES]),
+    MESSAGE_IF(16, status_client, aggregate, aggregate.measured, watch),
+    MESSAGE_IF(17, status_client, own, own.measured, watch),
 };
 SCHEMA(status_client, status_client, status_client, NULL);
 
@@ -291,6 +308,8 @@ static const struct field status_round_fields[] = {
     AMOUNT(8, status_round, remote_share),
     U64(9, status_round, bytes_up),
     U64(10, status_round, bytes_down),
+    MESSAGE_IF(11, status_round, aggregate, aggregate.measured, watch),
+    MESSAGE_IF(12, status_round, own, own.measured, watch),
 };
 SCHEMA(status_round, status_round, status_round, NULL);
 
@@ -310,6 +329,7 @@ static const struct field status_reply_fields[] = {
     U64(13, msg_status_reply, peak_rss_bytes),
     MESSAGES(14, msg_status_reply, clients, clients_count, MSG_CLIENTS_MAX, status_client),
     MESSAGES(15, msg_status_reply, history, history_count, MSG_HISTORY_MAX, status_round),
+    TEXT(16, msg_status_reply, alarm),
 };
 SCHEMA(status_reply, msg_status_reply, status_reply, NULL);
 

@@ -40,6 +40,15 @@ static int take_history(struct coordinator *c, const struct round_summary *histo
     return 0;
 }
 
+/* Whether the run stands in an episode of collapse. The checkpoint's round may be missing from the history. */
+static void take_alarm(struct coordinator *c, const struct checkpoint *from)
+{
+    for (uint32_t i = 0; i < c->history_count; i++) {
+        (void)alarm_follow(c, &c->history[i]);
+    }
+    (void)alarm_follow(c, &from->summary);
+}
+
 static int take_state(struct coordinator *c, const struct checkpoint *from, struct err *err)
 {
     const struct plan *plan = c->plan;
@@ -99,6 +108,7 @@ int coordinator_new(const struct coordinator_options *options, const struct chec
         coordinator_free(c);
         return rc;
     }
+    take_alarm(c, from);
     char run[HASH_HEX], text[MSG_TEXT_MAX];
     waits_for(c, text);
     log_event(c->log, LOG_LEVEL_INFO, "coordinator_started", "run=%s round=%u of=%u bank_rows=%u waits_for=\"%s\"",

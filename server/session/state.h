@@ -71,6 +71,7 @@ struct member {
     uint64_t images; /* as READY said */
     uint32_t step, steps;
     double loss, images_per_second;
+    struct watch aggregate, own; /* of the latest contribution that was accepted */
     uint64_t bytes_up, bytes_down, bytes_by_kind[BLOB_FEATURES + 1];
 };
 
@@ -145,8 +146,9 @@ struct coordinator {
     int result;                   /* of ACTION_EXIT */
     struct round_summary *history;
     uint32_t history_count, history_room;
-    uint32_t accepted; /* in round `durable` */
-    uint32_t declined; /* in the open round */
+    struct round_summary collapsed; /* the latest round of an episode of collapse; round 0: there is none */
+    uint32_t accepted;              /* in round `durable` */
+    uint32_t declined;              /* in the open round */
     uint64_t bytes_up, bytes_down;
 
     uint64_t alive_ms; /* next heartbeat */
@@ -225,6 +227,8 @@ uint64_t member_weight(const struct coordinator *c, uint32_t member); /* what it
 void absorb_submit(struct coordinator *c, struct slot *slot);
 void aggregate_submit(struct coordinator *c);
 void save_submit(struct coordinator *c);
+/* Follows a closed round's measures into and out of an episode of collapse. True when either begins. */
+bool alarm_follow(struct coordinator *c, const struct round_summary *summary);
 void job_done(struct coordinator *c, struct job *job, int result, const struct err *reason);
 
 /* ---- blobs.c ---- */
@@ -239,6 +243,11 @@ void download_continue(struct coordinator *c, struct peer *peer);
 
 void waits_for(const struct coordinator *c, char out[MSG_TEXT_MAX]);
 uint64_t remaining_ms(const struct coordinator *c);
+/* Fields for the log: " PREFIXalignment=..." and so on; nothing when not measured. Returns `out`. */
+#define WATCH_FIELDS_MAX 160
+const char *watch_fields(const struct watch *watch, const char *prefix, char out[WATCH_FIELDS_MAX]);
+/* Why the representation counts as collapsed, and what to do; empty: it does not. */
+void alarm_text(const struct coordinator *c, char out[MSG_TEXT_MAX]);
 
 /* ---- dispatch.c, handle_*.c ---- */
 

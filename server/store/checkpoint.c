@@ -3,7 +3,7 @@
  *
  *   offset  bytes
  *        0      8  "STARLNGC"
- *        8      4  version, 1
+ *        8      4  version, 2
  *       12      4  round
  *       16     16  run id
  *       32     16  layout fingerprint of the model
@@ -13,14 +13,17 @@
  *       72      8  bank: bytes of the feature bank
  *       80     88  summary of the round: round, accepted, declined, zero (4 each); closed at (wall clock, ms), seconds,
  *                  images, loss, its contrastive and its matching term, remote share, bytes up, bytes down (8 each)
- *      168   plan  the plan's canonical bytes
+ *      168     64  measures of the round's features: of the aggregated encoder with which it began, of the clients'
+ *                  own, as watch_store has them
+ *      232   plan  the plan's canonical bytes
  *              68 * counted  last counted round (4), name (64, zeros behind it)
  *            bank  the bank's bytes
  *              16  XXH3-128 of everything before, canonical (big-endian)
  *
- * Valid if and only if (1) magic and version are these, (2) the length is 168 + plan + 68 * counted + bank + 16, (3)
+ * Valid if and only if (1) magic and version are these, (2) the length is 232 + plan + 68 * counted + bank + 16, (3)
  * the last 16 bytes are the hash of all others, (4) every name is a name followed by zeros. That the model file holds
- * the announced floats is for the store to check. */
+ * the announced floats is for the store to check. A checkpoint of version 1 has no measures, and is 64 bytes shorter.
+ */
 #include "server/store/checkpoint.h"
 
 #include "common/base/byteorder.h"
@@ -28,8 +31,9 @@
 
 #include <string.h>
 
-#define VERSION       1
-#define FIXED_BYTES   168
+#define VERSION       2
+#define FIXED_BYTES   232
+#define WATCH_AT      168
 #define COUNTED_BYTES 68
 #define NAME_BYTES    64
 #define HASH_BYTES    16
@@ -52,9 +56,11 @@ static void store_summary(uint8_t *p, const struct round_summary *summary)
     store_f64(p + 64, summary->remote_share);
     store_u64(p + 72, summary->bytes_up);
     store_u64(p + 80, summary->bytes_down);
+    watch_store(p + 88, &summary->aggregate);
+    watch_store(p + 88 + WATCH_BYTES, &summary->own);
 }
 
-static void load_summary(const uint8_t *p, struct round_summary *summary)
+static void load_summary(const uint8_t *p, bool measures, struct round_summary *summary)
 {
     *summary = (struct round_summary){
         .round = load_u32(p),
@@ -70,6 +76,10 @@ static void load_summary(const uint8_t *p, struct round_summary *summary)
         .bytes_up = load_u64(p + 72),
         .bytes_down = load_u64(p + 80),
     };
+    if (measures) {
+        summary->aggregate = watch_load(p + 88);
+        summary->own = watch_load(p + 88 + WATCH_BYTES);
+    }
 }
 
 int checkpoint_encode(const struct checkpoint *checkpoint, const struct checkpoint_model *model, struct buf *head,
@@ -110,19 +120,28 @@ int checkpoint_encode(const struct checkpoint *checkpoint, const struct checkpoi
     return 0;
 }
 
+/* Of what stands before the plan. */
+static size_t fixed_bytes(const uint8_t *data)
+{
+    return load_u32(data + 8) == 1 ? WATCH_AT : FIXED_BYTES;
+}
+
 /* Conditions (1) to (3). */
 static int check_frame(const uint8_t *data, size_t len, struct err *err)
 {
-    if (len < FIXED_BYTES + HASH_BYTES) {
+    if (len < WATCH_AT + HASH_BYTES) {
         return err_set(err, ERR_DATA, "truncated: %zu bytes", len);
     }
     if (memcmp(data, magic, sizeof magic) != 0) {
         return err_set(err, ERR_DATA, "no checkpoint: the first bytes are wrong");
     }
-    if (load_u32(data + 8) != VERSION) {
-        return err_set(err, ERR_DATA, "version %u, this program reads version %d", load_u32(data + 8), VERSION);
+    if (load_u32(data + 8) < 1 || load_u32(data + 8) > VERSION) {
+        return err_set(err, ERR_DATA, "version %u, this program reads versions up to %d", load_u32(data + 8), VERSION);
     }
-    uint64_t rest = len - FIXED_BYTES - HASH_BYTES, bank = load_u64(data + 72);
+    if (len < fixed_bytes(data) + HASH_BYTES) {
+        return err_set(err, ERR_DATA, "truncated: %zu bytes", len);
+    }
+    uint64_t rest = len - fixed_bytes(data) - HASH_BYTES, bank = load_u64(data + 72);
     uint64_t tables = load_u32(data + 64) + (uint64_t)load_u32(data + 68) * COUNTED_BYTES;
     if (tables > rest || bank != rest - tables) {
         return err_set(err, ERR_DATA, "%zu bytes do not agree with the sizes in the header", len);
@@ -174,11 +193,11 @@ int checkpoint_decode(const uint8_t *data, size_t len, struct checkpoint *out, s
     out->plan_len = load_u32(data + 64);
     out->counted_count = load_u32(data + 68);
     out->bank_len = load_u64(data + 72);
-    load_summary(data + 80, &out->summary);
+    load_summary(data + 80, fixed_bytes(data) == FIXED_BYTES, &out->summary);
 
-    const uint8_t *counted = data + FIXED_BYTES + out->plan_len;
+    const uint8_t *plan = data + fixed_bytes(data), *counted = plan + out->plan_len;
     const uint8_t *bank = counted + (size_t)out->counted_count * COUNTED_BYTES;
-    out->plan = copy(data + FIXED_BYTES, out->plan_len);
+    out->plan = copy(plan, out->plan_len);
     out->bank = copy(bank, (size_t)out->bank_len);
     out->counted = mem_new(out->counted_count, sizeof *out->counted);
     if (!out->plan || !out->bank || !out->counted) {

@@ -534,7 +534,8 @@ static void make_biggest(uint8_t type, struct msg *msg)
         msg->round.remote.encoder = 255;
         break;
     case MSG_OFFER:
-        msg->offer.report = (struct report){UINT64_MAX, UINT64_MAX, UINT32_MAX, 1, 1, 1, 1, 1, UINT64_MAX};
+        msg->offer.report = (struct report){UINT64_MAX, UINT64_MAX,          UINT32_MAX,         1, 1, 1, 1, 1,
+                                            UINT64_MAX, {true, 1, -1, 1, 1}, {true, 1, -1, 1, 1}};
         msg->offer.update = msg->offer.features = biggest;
         msg->offer.update.kind = BLOB_UPDATE;
         msg->offer.features.kind = BLOB_FEATURES;
@@ -564,12 +565,14 @@ static void make_biggest(uint8_t type, struct msg *msg)
 
 static void make_biggest_status(struct msg_status_reply *reply)
 {
+    memset(reply->alarm, 'x', sizeof reply->alarm - 1);
     mem_free(reply->clients);
     mem_free(reply->history);
     reply->clients_count = MSG_CLIENTS_MAX;
     reply->history_count = MSG_HISTORY_MAX;
     reply->clients = mem_new(reply->clients_count, sizeof *reply->clients);
     reply->history = mem_new(reply->history_count, sizeof *reply->history);
+    const struct watch measures = {true, 1, -1, 1, 1};
     for (size_t i = 0; i < reply->clients_count; i++) {
         struct status_client *client = &reply->clients[i];
         *client = (struct status_client){.role = ROLE_TRAINER,
@@ -580,13 +583,15 @@ static void make_biggest_status(struct msg_status_reply *reply)
                                          .images_per_second = 1,
                                          .bytes_up = UINT64_MAX,
                                          .bytes_down = UINT64_MAX,
-                                         .bytes_by_kind = {0, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX}};
+                                         .bytes_by_kind = {0, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX},
+                                         .aggregate = measures,
+                                         .own = measures};
         memset(client->name, 'n', sizeof client->name - 1);
         memset(client->state, 's', sizeof client->state - 1);
     }
     for (size_t i = 0; i < reply->history_count; i++) {
-        reply->history[i] =
-            (struct status_round){UINT32_MAX, 1, UINT32_MAX, UINT32_MAX, 1, 1, 1, 1, UINT64_MAX, UINT64_MAX};
+        reply->history[i] = (struct status_round){UINT32_MAX, 1, UINT32_MAX, UINT32_MAX, 1,        1,
+                                                  1,          1, UINT64_MAX, UINT64_MAX, measures, measures};
     }
 }
 

@@ -94,8 +94,13 @@ static struct checkpoint state_of(struct room *room, uint32_t round)
         .bank_len = sizeof bank - round,
         .counted = counted,
         .counted_count = 2,
-        .summary =
-            {.round = round, .accepted = 3, .closed_unix_ms = -5, .seconds = 0.25, .images = 1ull << 40, .loss = -1.5},
+        .summary = {.round = round,
+                    .accepted = 3,
+                    .closed_unix_ms = -5,
+                    .seconds = 0.25,
+                    .images = 1ull << 40,
+                    .loss = -1.5,
+                    .own = {true, 0.5, -2, 0.75, 12}},
     };
     memset(checkpoint.run.bytes, 0xab, 16);
     return checkpoint;
@@ -144,6 +149,7 @@ static void check_is(struct room *room, const struct checkpoint *got, uint32_t r
     assert_int_equal(got->summary.accepted, 3);
     assert_int_equal(got->summary.closed_unix_ms, -5);
     assert_true(got->summary.seconds == 0.25 && got->summary.loss == -1.5 && got->summary.images == 1ull << 40);
+    assert_true(!got->summary.aggregate.measured && got->summary.own.measured && got->summary.own.rank == 12);
 }
 
 /* Opens the folder anew and expects the state of `round`. */
@@ -329,6 +335,37 @@ static void a_truncated_checkpoint_is_skipped_at_every_length(void **state)
         assert_int_equal(truncate(path, len), 0);
         check_loads(room, 1);
     }
+}
+
+/* What a version without measures saved, which is 64 bytes shorter, goes on. */
+static void a_checkpoint_of_version_1_loads(void **state)
+{
+    struct room *room = *state;
+    struct store *store = open_store(room, &disk_posix, 0);
+    save(room, store, 1);
+    char path[256];
+    uint8_t *data;
+    size_t len;
+    (void)snprintf(path, sizeof path, "%s/checkpoint-000001", room->folder);
+    assert_int_equal(disk_load(&disk_posix, path, 1 << 20, &data, &len, NULL), 0);
+    data[8] = 1;
+    memmove(data + 168, data + 232, len - 232);
+    len -= 64;
+    struct hash128 hash = hash_of(data, len - 16);
+    memcpy(data + len - 16, hash.bytes, 16);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(data, 1, len, file), len);
+    assert_int_equal(fclose(file), 0);
+    mem_free(data);
+    struct checkpoint checkpoint;
+    bool found;
+    assert_int_equal(load(room, store, false, &checkpoint, &found, NULL), 0);
+    assert_true(found && !checkpoint.summary.own.measured);
+    checkpoint.summary.own = state_of(room, 1).summary.own;
+    check_is(room, &checkpoint, 1);
+    checkpoint_fini(&checkpoint);
+    store_close(store);
 }
 
 static void no_whole_state_is_an_error_and_no_fresh_start(void **state)
@@ -524,6 +561,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_damaged_state_falls_back_to_its_predecessor, setup, teardown),
         cmocka_unit_test_setup_teardown(a_model_that_is_not_the_checkpoints_is_not_loaded, setup, teardown),
         cmocka_unit_test_setup_teardown(a_truncated_checkpoint_is_skipped_at_every_length, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_checkpoint_of_version_1_loads, setup, teardown),
         cmocka_unit_test_setup_teardown(no_whole_state_is_an_error_and_no_fresh_start, setup, teardown),
         cmocka_unit_test_setup_teardown(two_servers_cannot_share_a_folder, setup, teardown),
         cmocka_unit_test_setup_teardown(another_plan_is_refused_and_the_changed_keys_are_named, setup, teardown),

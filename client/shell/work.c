@@ -96,6 +96,13 @@ int work_prepare(struct work *work, const struct hash128 *run, const struct hash
         .cancel = &work->cancel_prepare,
     };
     int rc = state_begin(work->state, run, plan_hash, err);
+    if (work->options->role == CLIENT_OBSERVER) {
+        rc = rc ? rc
+                : evaluation_open(work->options->train, work->options->test, work->plan->model.input,
+                                  work->options->threads, &work->cancel_prepare, work->log, &work->evaluation, err);
+        *images = rc ? 0 : dataset_count(work->evaluation.test);
+        return rc;
+    }
     rc = rc ? rc : dataset_open(&options, &work->dataset, err);
     rc = rc ? rc : build_trainer(work, err);
     *images = rc ? 0 : dataset_count(work->dataset);
@@ -184,6 +191,11 @@ int work_train(struct work *work, uint32_t round, const uint8_t *model, const ui
     return rc;
 }
 
+int work_evaluate(struct work *work, const uint8_t *model, double *knn_top1, struct err *err)
+{
+    return evaluation_judge(&work->evaluation, work->layout, (const float *)(const void *)model, knn_top1, NULL, err);
+}
+
 static void settled(const struct work *work, uint32_t round, int rc, const struct err *err)
 {
     if (rc) {
@@ -205,6 +217,7 @@ void work_drop(struct work *work, uint32_t round)
 
 void work_fini(struct work *work)
 {
+    evaluation_close(&work->evaluation);
     trainer_free(work->trainer);
     dataset_close(work->dataset);
 }

@@ -37,13 +37,14 @@ static json_t *client_json(const struct status_client *client)
 
 json_t *status_round_json(const struct status_round *round)
 {
-    return json_pack("{s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o}", "round", (json_int_t)round->round,
-                     "seconds", cli_number(round->seconds), "accepted", (json_int_t)round->accepted, "declined",
-                     (json_int_t)round->declined, "loss", cli_number(round->loss), "loss_contrast",
-                     cli_number(round->loss_contrast), "loss_matching", cli_number(round->loss_matching),
-                     "remote_share", cli_number(round->remote_share), "bytes_up", (json_int_t)round->bytes_up,
-                     "bytes_down", (json_int_t)round->bytes_down, "aggregate", watch_json(&round->aggregate), "own",
-                     watch_json(&round->own));
+    return json_pack("{s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o}", "round",
+                     (json_int_t)round->round, "seconds", cli_number(round->seconds), "accepted",
+                     (json_int_t)round->accepted, "declined", (json_int_t)round->declined, "loss",
+                     cli_number(round->loss), "loss_contrast", cli_number(round->loss_contrast), "loss_matching",
+                     cli_number(round->loss_matching), "remote_share", cli_number(round->remote_share), "bytes_up",
+                     (json_int_t)round->bytes_up, "bytes_down", (json_int_t)round->bytes_down, "aggregate",
+                     watch_json(&round->aggregate), "own", watch_json(&round->own), "knn_top1",
+                     round->has_knn ? cli_number(round->knn_top1) : json_null());
 }
 
 json_t *status_json(const struct msg_status_reply *reply)
@@ -118,11 +119,14 @@ static int text_client(const struct status_client *client, struct buf *out)
 
 static int text_round(const struct status_round *round, struct buf *out)
 {
-    char aggregate[32], up[HUMAN_MAX], down[HUMAN_MAX];
-    return buf_printf(out, "  %5u %9.1f %8u %8u %8.3f %9.3f %9.3f %7.0f %% %8s %8s %s\n", round->round, round->seconds,
-                      round->accepted, round->declined, round->loss, round->loss_contrast, round->loss_matching,
-                      100 * round->remote_share, human_bytes(round->bytes_up, up), human_bytes(round->bytes_down, down),
-                      watch_text(&round->aggregate, aggregate));
+    char aggregate[32], knn[16] = "-", up[HUMAN_MAX], down[HUMAN_MAX];
+    if (round->has_knn) {
+        (void)snprintf(knn, sizeof knn, "%.3f", round->knn_top1);
+    }
+    return buf_printf(out, "  %5u %9.1f %8u %8u %8.3f %9.3f %9.3f %7.0f %% %8s %8s %s %6s\n", round->round,
+                      round->seconds, round->accepted, round->declined, round->loss, round->loss_contrast,
+                      round->loss_matching, 100 * round->remote_share, human_bytes(round->bytes_up, up),
+                      human_bytes(round->bytes_down, down), watch_text(&round->aggregate, aggregate), knn);
 }
 
 int status_text(const struct msg_status_reply *reply, struct buf *out)
@@ -138,8 +142,9 @@ int status_text(const struct msg_status_reply *reply, struct buf *out)
         code = text_client(&reply->clients[i], out);
     }
     if (!code && reply->history_count) {
-        code = buf_printf(out, "\n  %5s %9s %8s %8s %8s %9s %9s %9s %8s %8s %6s %6s\n", "round", "seconds", "counted",
-                          "declined", "loss", "contrast", "matching", "remote", "up", "down", "std", "rank");
+        code =
+            buf_printf(out, "\n  %5s %9s %8s %8s %8s %9s %9s %9s %8s %8s %6s %6s %6s\n", "round", "seconds", "counted",
+                       "declined", "loss", "contrast", "matching", "remote", "up", "down", "std", "rank", "kNN");
     }
     for (uint32_t i = 0; !code && i < reply->history_count; i++) {
         code = text_round(&reply->history[i], out);

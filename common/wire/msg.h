@@ -38,6 +38,8 @@ enum msg_type {
     MSG_BYE,
     MSG_STATUS,
     MSG_STATUS_REPLY,
+    MSG_AGGREGATE,
+    MSG_EVALUATED,
     MSG_TYPE_END
 };
 const char *msg_type_name(uint8_t type); /* "HELLO" */
@@ -231,7 +233,19 @@ struct status_round {
     double loss, loss_contrast, loss_matching, remote_share;
     uint64_t bytes_up, bytes_down;
     struct watch aggregate, own;
+    bool has_knn;
+    double knn_top1; /* of the round's model, as an observer found it */
 };
+struct msg_aggregate { /* to observers */
+    uint32_t round;    /* the durable one */
+    struct blob model; /* as the next round begins with it, and numbered as that round's */
+};
+struct msg_evaluated { /* an observer's answer */
+    uint32_t round;
+    double knn_top1; /* share of its test images that were named right */
+    uint64_t images; /* test images, at least 1 */
+};
+
 struct msg_status {
     uint32_t history; /* most recent rounds wanted, at most 4096 */
 };
@@ -273,6 +287,8 @@ struct msg {
         struct msg_bye bye;
         struct msg_status status;
         struct msg_status_reply status_reply;
+        struct msg_aggregate aggregate;
+        struct msg_evaluated evaluated;
     };
     /* CHUNK only. Decoded: points into the frame. To send: `payload` holds a reference, raw points into it. */
     const uint8_t *raw;
@@ -290,7 +306,9 @@ void msg_fini(struct msg *msg);
 
 /* Limits by the reader's state; see PROTOCOL.md for the table. */
 extern const struct frame_limits msg_limits_server_new;      /* server, nothing said yet: HELLO, BYE */
-extern const struct frame_limits msg_limits_server_trainer;  /* server, after a trainer's or observer's HELLO */
+extern const struct frame_limits msg_limits_server_trainer;  /* server, after a trainer's HELLO */
+extern const struct frame_limits msg_limits_server_observer; /* server, after an observer's: as a trainer's, but what it
+                                                                found instead of contributions */
 extern const struct frame_limits msg_limits_server_operator; /* server, after an operator's HELLO: STATUS, BYE */
 extern const struct frame_limits msg_limits_client;          /* client, and `starling status` */
 

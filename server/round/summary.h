@@ -17,6 +17,9 @@ struct round_summary {
     /* Weighted means as well, over the contributions that say them: of the model with which the round began, and of the
      * encoders that clients trained. */
     struct watch aggregate, own;
+    bool has_knn;
+    double knn_top1; /* of the round's model, as an observer found it, maybe much later */
+    bool unrecorded; /* the coordinator's: it is not in the history file yet */
 };
 
 #endif

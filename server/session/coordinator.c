@@ -67,7 +67,7 @@ static int take_state(struct coordinator *c, const struct checkpoint *from, stru
     c->plan_bytes = mem_new(c->options.plan_len, 1);
     c->sample = mem_new(plan->fusion.remote, sizeof *c->sample);
     c->slots = mem_new(c->options.upload_slots, sizeof *c->slots);
-    c->jobs = mem_new((size_t)c->options.upload_slots + 2, sizeof(struct job *));
+    c->jobs = mem_new((size_t)c->options.upload_slots + 3, sizeof(struct job *));
     if (!c->plan_bytes || !c->sample || !c->slots || !c->jobs) {
         return ERR_NOMEM;
     }
@@ -150,7 +150,7 @@ void coordinator_free(struct coordinator *c)
 
 static void send_heartbeats(struct coordinator *c)
 {
-    if (c->trainers == 0 || c->now_ms < c->alive_ms) {
+    if (c->welcomed == 0 || c->now_ms < c->alive_ms) {
         return;
     }
     c->alive_ms = c->now_ms + c->options.idle_timeout_ms / 4;
@@ -233,7 +233,7 @@ uint64_t coordinator_next_ms(const struct coordinator *c)
     }
     uint64_t next = earlier(round_next_ms(&c->round), peers_next_ms(c));
     next = earlier(next, slots_next_ms(c));
-    return c->trainers > 0 ? earlier(next, c->alive_ms) : next;
+    return c->welcomed > 0 ? earlier(next, c->alive_ms) : next;
 }
 
 const struct frame_limits *coordinator_limits(const struct coordinator *c, uint32_t peer)

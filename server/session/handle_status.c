@@ -10,7 +10,7 @@ static void describe_client(const struct coordinator *c, const struct member *me
 {
     const struct peer *peer = member->peer == NONE ? NULL : c->peers[member->peer];
     memcpy(out->name, member->name, sizeof out->name);
-    out->role = ROLE_TRAINER;
+    out->role = member->role;
     (void)snprintf(out->state, sizeof out->state, "%s", peer ? peer_state_name(peer->state) : "AWAY");
     out->last_seen_ms = c->now_ms - member->last_seen_ms;
     out->connected = peer != NULL;
@@ -40,6 +40,8 @@ static void describe_round(const struct round_summary *summary, struct status_ro
         .bytes_down = summary->bytes_down,
         .aggregate = summary->aggregate,
         .own = summary->own,
+        .has_knn = summary->has_knn,
+        .knn_top1 = summary->knn_top1,
     };
 }
 

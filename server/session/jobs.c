@@ -355,6 +355,29 @@ static void save_done(struct coordinator *c, int result, const struct err *reaso
     round_apply(c, ROUND_FAILED, 0);
 }
 
+/* ---- RECORD ---- */
+
+/* Rows of the history whose evaluation came, one at a time, the newest first. */
+void record_submit(struct coordinator *c)
+{
+    for (uint32_t i = c->history_count; i > 0 && !c->recording; i--) {
+        struct round_summary *row = &c->history[i - 1];
+        if (row->unrecorded) {
+            row->unrecorded = false;
+            c->recording = true;
+            c->record_job.kind = JOB_RECORD;
+            c->record_job.checkpoint = (struct checkpoint){.round = row->round, .summary = *row};
+            job_submit(c, &c->record_job);
+        }
+    }
+}
+
+static void record_done(struct coordinator *c)
+{
+    c->recording = false;
+    record_submit(c);
+}
+
 /* ---- Any ---- */
 
 void job_run(struct job *job)
@@ -373,6 +396,8 @@ void job_done(struct coordinator *c, struct job *job, int result, const struct e
         absorb_done(c, job->work);
     } else if (job->kind == JOB_AGGREGATE) {
         aggregated(c);
+    } else if (job->kind == JOB_RECORD) {
+        record_done(c);
     } else {
         save_done(c, result, reason);
     }

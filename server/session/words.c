@@ -6,7 +6,7 @@
 
 const char *peer_state_name(enum peer_state state)
 {
-    static const char *const names[] = {"NEW",    "OPERATOR",  "GREETED",  "READY",     "WORKING",
+    static const char *const names[] = {"NEW",    "OPERATOR",  "GREETED",  "OBSERVING", "READY",  "WORKING",
                                         "QUEUED", "UPLOADING", "CHECKING", "DELIVERED", "CLOSING"};
     return names[state];
 }

@@ -24,6 +24,7 @@ static const char *const upgrades[] = {
     "ALTER TABLE round ADD COLUMN feature_std REAL; ALTER TABLE round ADD COLUMN effective_rank REAL;"
     "ALTER TABLE round ADD COLUMN own_alignment REAL; ALTER TABLE round ADD COLUMN own_uniformity REAL;"
     "ALTER TABLE round ADD COLUMN own_feature_std REAL; ALTER TABLE round ADD COLUMN own_effective_rank REAL;",
+    "ALTER TABLE round ADD COLUMN knn_top1 REAL;",
 };
 #define UPGRADES (int)(sizeof upgrades / sizeof upgrades[0])
 
@@ -31,7 +32,7 @@ static const char *const upgrades[] = {
 #define COLUMNS                                                                                                        \
     "round, accepted, declined, closed_unix_ms, seconds, images, loss, loss_contrast, loss_matching, remote_share,"    \
     "bytes_up, bytes_down, alignment, uniformity, feature_std, effective_rank,"                                        \
-    "own_alignment, own_uniformity, own_feature_std, own_effective_rank"
+    "own_alignment, own_uniformity, own_feature_std, own_effective_rank, knn_top1"
 
 const char *const history_files[HISTORY_FILES] = {"history.db-wal", "history.db-shm", "history.db"};
 
@@ -125,12 +126,15 @@ static int bind_watch(sqlite3_stmt *row, int first, const struct watch *watch)
     return rc;
 }
 
+/* An evaluation comes later than its round: a row that is written again without one keeps what it has. */
 static int insert(sqlite3 *db, const struct round_summary *summary)
 {
     sqlite3_stmt *row = NULL;
-    int rc = sqlite3_prepare_v2(
-        db, "INSERT OR REPLACE INTO round(" COLUMNS ") VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", -1, &row,
-        NULL);
+    int rc =
+        sqlite3_prepare_v2(db,
+                           "INSERT OR REPLACE INTO round(" COLUMNS ") VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,"
+                           "COALESCE(?, (SELECT knn_top1 FROM round WHERE round = ?1)))",
+                           -1, &row, NULL);
     const int64_t whole[] = {summary->round, summary->accepted, summary->declined, summary->closed_unix_ms};
     for (int i = 0; i < 4 && rc == SQLITE_OK; i++) {
         rc = sqlite3_bind_int64(row, i + 1, whole[i]);
@@ -145,6 +149,9 @@ static int insert(sqlite3 *db, const struct round_summary *summary)
     rc = rc ? rc : sqlite3_bind_int64(row, 12, (int64_t)summary->bytes_down);
     rc = rc ? rc : bind_watch(row, 13, &summary->aggregate);
     rc = rc ? rc : bind_watch(row, 17, &summary->own);
+    if (rc == SQLITE_OK && summary->has_knn) {
+        rc = sqlite3_bind_double(row, 21, summary->knn_top1);
+    }
     if (rc == SQLITE_OK) {
         rc = sqlite3_step(row);
         rc = rc == SQLITE_DONE ? SQLITE_OK : rc;
@@ -202,6 +209,9 @@ static void take_row(sqlite3_stmt *row, struct round_summary *out)
         .aggregate = take_watch(row, 12),
         .own = take_watch(row, 16),
     };
+    double knn = sqlite3_column_double(row, 20);
+    out->has_knn = sqlite3_column_type(row, 20) == SQLITE_FLOAT && knn >= 0 && knn <= 1;
+    out->knn_top1 = out->has_knn ? knn : 0;
 }
 
 /* Newest first into the end of `all`, so that they stand oldest first. */

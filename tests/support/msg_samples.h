@@ -83,6 +83,8 @@ static const struct msg sample_msgs[MSG_TYPE_END] = {
                       .declined = {.round = 7, .reason = DECLINE_NORM, .text = "the update is 40 times as long"}},
     [MSG_ROUND_END] = {.type = MSG_ROUND_END, .round_end = {7, 3, true, false}},
     [MSG_BYE] = {.type = MSG_BYE, .bye = {.code = 3, .text = "stopping"}},
+    [MSG_AGGREGATE] = {.type = MSG_AGGREGATE, .aggregate = {.round = 6, .model = SAMPLE_BLOB(BLOB_MODEL, 0, 0)}},
+    [MSG_EVALUATED] = {.type = MSG_EVALUATED, .evaluated = {6, 0.75, 10000}},
     [MSG_STATUS] = {.type = MSG_STATUS, .status = {20}},
     [MSG_STATUS_REPLY] = {.type = MSG_STATUS_REPLY,
                           .status_reply = {.run = SAMPLE_HASH(40),
@@ -119,9 +121,9 @@ static const struct status_client sample_clients[2] = {
     {"site-1", ROLE_OBSERVER, "lost", 70000, false, 0, 0, 0, 0, 9, 8, {0, 5, 6, 7, 8}, {0}, SAMPLE_WATCH(6)},
 };
 static const struct status_round sample_history[3] = {
-    {4, 1.5, 2, 0, 5, 4, 1, 0.5, 77, 78, {0}, {0}},
-    {5, 2.5, 1, 1, -1.5, 4, 1, 0.25, 79, 80, SAMPLE_WATCH(7), SAMPLE_WATCH(8)},
-    {6, 1.25, 2, 0, 4, 3, 1, 0.5, 81, 82, SAMPLE_WATCH(9), {0}},
+    {4, 1.5, 2, 0, 5, 4, 1, 0.5, 77, 78, {0}, {0}, true, 0},
+    {5, 2.5, 1, 1, -1.5, 4, 1, 0.25, 79, 80, SAMPLE_WATCH(7), SAMPLE_WATCH(8), true, 0.5},
+    {6, 1.25, 2, 0, 4, 3, 1, 0.5, 81, 82, SAMPLE_WATCH(9), {0}, false, 0},
 };
 static const char sample_plan[] = "rounds: 50\nmin_clients: 2\n";
 

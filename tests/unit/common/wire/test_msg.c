@@ -533,6 +533,13 @@ static void make_biggest(uint8_t type, struct msg *msg)
         msg->round.remote.dimension = BLOB_DIMENSION_MAX;
         msg->round.remote.encoder = 255;
         break;
+    case MSG_AGGREGATE:
+        msg->aggregate.round = UINT32_MAX;
+        msg->aggregate.model = biggest;
+        break;
+    case MSG_EVALUATED:
+        msg->evaluated = (struct msg_evaluated){UINT32_MAX, 1, UINT64_MAX};
+        break;
     case MSG_OFFER:
         msg->offer.report = (struct report){UINT64_MAX, UINT64_MAX,          UINT32_MAX,         1, 1, 1, 1, 1,
                                             UINT64_MAX, {true, 1, -1, 1, 1}, {true, 1, -1, 1, 1}};
@@ -590,8 +597,8 @@ static void make_biggest_status(struct msg_status_reply *reply)
         memset(client->state, 's', sizeof client->state - 1);
     }
     for (size_t i = 0; i < reply->history_count; i++) {
-        reply->history[i] = (struct status_round){UINT32_MAX, 1, UINT32_MAX, UINT32_MAX, 1,        1,
-                                                  1,          1, UINT64_MAX, UINT64_MAX, measures, measures};
+        reply->history[i] = (struct status_round){UINT32_MAX, 1,          UINT32_MAX, UINT32_MAX, 1,        1,    1,
+                                                  1,          UINT64_MAX, UINT64_MAX, measures,   measures, true, 1};
     }
 }
 
@@ -604,6 +611,7 @@ static void test_biggest_fit(void **state)
         size_t budget;
     } readers[] = {{&msg_limits_server_new, MSG_BUDGET_SERVER},
                    {&msg_limits_server_trainer, MSG_BUDGET_SERVER},
+                   {&msg_limits_server_observer, MSG_BUDGET_SERVER},
                    {&msg_limits_server_operator, MSG_BUDGET_SERVER},
                    {&msg_limits_client, MSG_BUDGET_CLIENT}};
     for (uint8_t type = 1; type < MSG_TYPE_END; type++) {

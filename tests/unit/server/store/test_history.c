@@ -214,6 +214,28 @@ static void impossible_measures_count_as_none(void **state)
     store_close(store);
 }
 
+/* A row that is written again, as each start does, keeps the evaluation that came meanwhile. */
+static void an_evaluation_is_not_lost(void **state)
+{
+    (void)state;
+    static const double found[] = {0, 0.5}; /* nothing right is an evaluation too */
+    struct store *store = open_store();
+    append(store, 1, 2);
+    for (size_t i = 0; i < 2; i++) {
+        struct round_summary *rows, evaluated = summary_of(1);
+        uint32_t count;
+        evaluated.has_knn = true;
+        evaluated.knn_top1 = found[i];
+        assert_int_equal(history_append(store, &evaluated, NULL), 0);
+        append(store, 1, 2);
+        assert_int_equal(history_load(store, 2, 10, &rows, &count, NULL), 0);
+        assert_true(rows[0].has_knn && same_double(rows[0].knn_top1, found[i]));
+        assert_false(rows[1].has_knn);
+        mem_free(rows);
+    }
+    store_close(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +244,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_round_that_is_written_twice_stands_once, setup, teardown),
         cmocka_unit_test_setup_teardown(a_damaged_file_is_replaced, setup, teardown),
         cmocka_unit_test_setup_teardown(a_file_of_an_older_version_goes_on, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_evaluation_is_not_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(impossible_measures_count_as_none, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -159,7 +159,8 @@ int verb_status(int argc, char **argv)
         .about =
             "Asks a running server for its round, its state and what that waits for, its clients, its feature bank "
             "and the last rounds. std and rank are the spread of the features and the directions that they span: a "
-            "client's own after it trained, a round's as it began. Exit 69 when no server answers.",
+            "client's own after it trained, a round's as it began. kNN is what an observer found of its result. Exit "
+            "69 when no server answers.",
         .examples = "  starling status --server coordinator.example:7640\n"
                     "  starling status --server localhost:7640 --json | jq .waits_for\n",
     };

@@ -236,6 +236,8 @@ static void test_numbers(void **state)
     expect_number(MSG_DECLINED, 2, 4711, 0, "");
     expect_number(MSG_DECLINED, 2, 65536, ERR_PROTOCOL, "Declined.reason");
     expect_number(MSG_BYE, 1, 65536, ERR_PROTOCOL, "Bye.code");
+    expect_number(MSG_EVALUATED, 1, 0, ERR_PROTOCOL, "Evaluated.round");
+    expect_number(MSG_EVALUATED, 3, 0, ERR_PROTOCOL, "Evaluated.images");
     expect_number(MSG_STATUS, 1, 4096, 0, "");
     expect_number(MSG_STATUS, 1, 4097, ERR_PROTOCOL, "Status.history");
     expect_number(MSG_STATUS, 999, 1, 0, ""); /* a field of the future */
@@ -255,6 +257,11 @@ static void test_doubles(void **state)
         {MSG_PROGRESS, 4, (double)NAN, ERR_PROTOCOL, "Progress.loss"},
         {MSG_PROGRESS, 4, (double)INFINITY, ERR_PROTOCOL, "Progress.loss"},
         {MSG_PROGRESS, 5, -1, ERR_PROTOCOL, "Progress.images_per_second"},
+        {MSG_EVALUATED, 2, 0, 0, ""},
+        {MSG_EVALUATED, 2, 1, 0, ""},
+        {MSG_EVALUATED, 2, 1.01, ERR_PROTOCOL, "Evaluated.knn_top1"},
+        {MSG_EVALUATED, 2, -0.01, ERR_PROTOCOL, "Evaluated.knn_top1"},
+        {MSG_EVALUATED, 2, (double)NAN, ERR_PROTOCOL, "Evaluated.knn_top1"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct buf extra;
@@ -393,6 +400,36 @@ static void test_blobs_inside(void **state)
     assert_int_equal(decode_round(0, 5, 10, &err), ERR_PROTOCOL); /* a model has no dimension */
     assert_int_equal(decode_round(0, 7, UINT64_MAX, &err), ERR_PROTOCOL);
     assert_int_equal(decode_round(3, 0, 0, &err), ERR_PROTOCOL);
+}
+
+/* Measures that no unit rows have. The last of a field counts, so the sample's are overruled one at a time. */
+static void test_measures_in_a_report(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t tag;
+        double value;
+        int want;
+    } rows[] = {{1, 2, 0},   {1, 5, ERR_PROTOCOL},   {2, 1, ERR_PROTOCOL}, {2, -9, ERR_PROTOCOL},
+                {3, 1.0, 0}, {3, 1.5, ERR_PROTOCOL}, {4, 0, ERR_PROTOCOL}, {4, 1e9, ERR_PROTOCOL}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        for (uint32_t which = 10; which <= 11; which++) {
+            struct buf watch, report, extra;
+            buf_init(&watch, 256);
+            buf_init(&report, 256);
+            buf_init(&extra, 256);
+            put_double(&watch, rows[i].tag, rows[i].value);
+            for (uint32_t tag = 1; tag <= 9; tag = tag == 3 ? 9 : tag + 1) {
+                put_number(&report, tag, 1);
+            }
+            put_bytes(&report, which, watch.data, watch.len);
+            put_bytes(&extra, 2, report.data, report.len);
+            expect(MSG_OFFER, &extra, rows[i].want, rows[i].want ? "unit features" : "");
+            buf_fini(&watch);
+            buf_fini(&report);
+            buf_fini(&extra);
+        }
+    }
 }
 
 /* Version 1 needs the update; the .proto lets later versions offer features alone. */
@@ -699,6 +736,7 @@ int main(void)
         cmocka_unit_test(test_hash_lengths),
         cmocka_unit_test(test_plan_length),
         cmocka_unit_test(test_blobs_inside),
+        cmocka_unit_test(test_measures_in_a_report),
         cmocka_unit_test(test_offer_without_update),
         cmocka_unit_test(test_raw_bytes),
         cmocka_unit_test(test_sender_refuses_and_cleans),

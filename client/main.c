@@ -13,17 +13,20 @@
 
 #define PRINT_MAX ((size_t)1 << 18)
 
-static const char usage[] = "starling-client --images DIR [flags]";
+static const char usage[] =
+    "starling-client --images DIR [flags]\n       starling-client --role observer --train DIR --test DIR [flags]";
 static const char about[] =
     "Takes part in a federation with the images of one folder, which stay where they are: what leaves this machine are "
     "model updates and features. It can be killed at any time: started again with the same state folder it goes on "
-    "where it was.";
-static const char examples[] = "  starling-client --server coordinator:7640 --images /data/images --name site-a\n"
-                               "  starling-client --print-config > client.yaml     a commented sample, all defaults\n"
-                               "  starling-client --config client.yaml\n";
+    "where it was. An observer evaluates each aggregated model on labelled images instead, and contributes nothing.";
+static const char examples[] =
+    "  starling-client --server coordinator:7640 --images /data/images --name site-a\n"
+    "  starling-client --role observer --train labelled/train --test labelled/test --server coordinator:7640\n"
+    "  starling-client --print-config > client.yaml     a commented sample, all defaults\n"
+    "  starling-client --config client.yaml\n";
 
 struct wishes {
-    const char *config, *server, *images, *name, *state, *log_format;
+    const char *config, *server, *role, *images, *train, *test, *name, *state, *log_format;
     const char *set[FLAG_LIST_MAX];
     uint32_t threads;
     bool check, print, stay, new_run, version, help;
@@ -34,8 +37,13 @@ static int read_flags(int argc, char **argv, struct wishes *wishes, struct buf *
     const struct flag flags[] = {
         {"config", FLAG_TEXT, &wishes->config, "FILE", "configuration, as --print-config writes it", 0, 0, false},
         {"server", FLAG_TEXT, &wishes->server, "HOST:PORT", "the coordinator", 0, 0, false},
+        {"role", FLAG_TEXT, &wishes->role, "trainer|observer",
+         "trains (the default), or evaluates each aggregated model", 0, 0, false},
         {"images", FLAG_TEXT, &wishes->images, "DIR", "folder of JPEG and PNG images, searched to any depth", 0, 0,
          false},
+        {"train", FLAG_TEXT, &wishes->train, "DIR", "an observer's labelled images to compare with: one folder a class",
+         0, 0, false},
+        {"test", FLAG_TEXT, &wishes->test, "DIR", "an observer's labelled images to name", 0, 0, false},
         {"name", FLAG_TEXT, &wishes->name, "NAME",
          "of this site, one of its own in the federation; default: the host's", 0, 0, false},
         {"state", FLAG_TEXT, &wishes->state, "DIR", "folder of what is kept; default: starling-client-NAME", 0, 0,
@@ -63,11 +71,10 @@ static int read_options(const struct option_set *set, const struct wishes *wishe
 {
     const struct {
         const char *flag, *key, *value;
-    } direct[] = {{"--server", "server", wishes->server},
-                  {"--images", "images", wishes->images},
-                  {"--name", "name", wishes->name},
-                  {"--state", "state", wishes->state},
-                  {"--log-format", "log.format", wishes->log_format}};
+    } direct[] = {{"--server", "server", wishes->server}, {"--role", "role", wishes->role},
+                  {"--images", "images", wishes->images}, {"--train", "train", wishes->train},
+                  {"--test", "test", wishes->test},       {"--name", "name", wishes->name},
+                  {"--state", "state", wishes->state},    {"--log-format", "log.format", wishes->log_format}};
     config_defaults(set, options);
     int rc = wishes->config ? config_load(set, &disk_posix, wishes->config, options, err) : 0;
     for (size_t i = 0; rc == 0 && i < sizeof direct / sizeof direct[0]; i++) {

@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 static const char *const formats[] = {"text", "json", NULL};
+static const char *const roles[] = {"trainer", "observer", NULL};
 static const char *const backends[] = {"auto", "onednn", "openblas", NULL};
 static const char *const precisions[] = {"auto", "f32", "bf16", NULL};
 static const char *const winograds[] = {"auto", "off", NULL};
@@ -18,14 +19,20 @@ static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
 static const struct option options[] = {
     {"server", OPTION_TEXT, TEXT(server), .standard = "127.0.0.1:7640",
      .help = "HOST:PORT of the coordinator. Nothing on the way is encrypted yet: keep it within a network that you trust."},
+    {"role", OPTION_CHOICE, AT(role), .choices = roles, .standard = "trainer",
+     .help = "trainer: trains on its images and contributes. observer: evaluates each aggregated model on labelled images and tells the server; it contributes nothing, and no round waits for it."},
     {"images", OPTION_TEXT, TEXT(images),
-     .help = "Folder of JPEG and PNG images, searched to any depth. They are read, never changed and never sent. Must be set."},
+     .help = "Folder of JPEG and PNG images, searched to any depth. They are read, never changed and never sent. A trainer's must be set."},
+    {"train", OPTION_TEXT, TEXT(train),
+     .help = "An observer's labelled images to compare with: one folder a class. They stay where they are."},
+    {"test", OPTION_TEXT, TEXT(test),
+     .help = "An observer's labelled images to name by their nearest neighbours (k = 200, temperature 0.1, as starling eval does)."},
     {"name", OPTION_TEXT, TEXT(name),
      .help = "Of this site: 1 to 64 characters of A-Z a-z 0-9 . _ -, one of its own in the federation. Empty: the host's name."},
     {"state", OPTION_TEXT, TEXT(state),
      .help = "Folder of what is kept between rounds and restarts, and of decoded images. Empty: starling-client-NAME in the working folder."},
     {"threads", OPTION_U32, AT(threads), .least = 0, .most = 256, .standard = "0",
-     .help = "To train with; 0: all processors."},
+     .help = "To train or evaluate with; 0: all processors."},
     {"nice", OPTION_U32, AT(nice), .least = 0, .most = 19, .standard = "10",
      .help = "How far to stand back behind other programs of this machine (nice); above 0 they go first at the disk too."},
     {"compute.backend", OPTION_CHOICE, AT(compute.backend), .choices = backends, .standard = "auto",

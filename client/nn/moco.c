@@ -57,6 +57,7 @@ struct moco {
     float *query, *key; /* native */
     float *velocity;    /* native, trained ones */
     double *stats;      /* [total - trainable_end], sums over the steps of a round with shared statistics */
+    float *queries;     /* [batch, d], of the latest step */
     float *keys;        /* [batch, d], in the batch's order */
     uint32_t *order;    /* [batch], the shuffle of this step */
     struct queue queue;
@@ -159,9 +160,10 @@ static int new_state(struct moco *moco, struct err *err)
     moco->query = floats(moco->plan->total, 1);
     moco->key = floats(moco->plan->total, 1);
     moco->velocity = floats(moco->plan->trainable_end, 1);
+    moco->queries = floats(moco->options.batch, d);
     moco->keys = floats(moco->options.batch, d);
     moco->order = mem_new(moco->options.batch, sizeof *moco->order);
-    if (!moco->query || !moco->key || !moco->velocity || !moco->keys || !moco->order) {
+    if (!moco->query || !moco->key || !moco->velocity || !moco->queries || !moco->keys || !moco->order) {
         return out_of_memory(err);
     }
     int rc;
@@ -231,7 +233,7 @@ int moco_memory(const struct layout *layout, const struct moco_options *options,
     if (rc == 0) {
         uint64_t places = options->threads < options->bn_groups ? options->threads : options->bn_groups;
         uint64_t vectors = 5; /* both encoders, velocity, gradient, prepared weights */
-        uint64_t rows = 2 * (uint64_t)options->queue + options->batch;
+        uint64_t rows = 2 * ((uint64_t)options->queue + options->batch);
         uint64_t logits = (uint64_t)options->batch / options->bn_groups * 3 * (options->queue + 1);
         uint64_t images = (uint64_t)plan->batch * 3 * layout->spec.input * layout->spec.input;
         *bytes = places * (net + (logits + images + net_part_floats(plan)) * sizeof(float)) +
@@ -273,6 +275,7 @@ void moco_free(struct moco *moco)
     mem_free(moco->key);
     mem_free(moco->velocity);
     mem_free(moco->stats);
+    mem_free(moco->queries);
     mem_free(moco->keys);
     mem_free(moco->order);
     queue_fini(&moco->queue);
@@ -501,6 +504,8 @@ static int gradient_of_group(void *ctx, uint32_t worker, uint32_t item, struct e
         turns_give_up(&moco->turns, item);
         return rc;
     }
+    size_t row = moco->layout->spec.features;
+    memcpy(moco->queries + item * moco->size * row, place->features, moco->size * row * sizeof(float));
     losses_of_group(moco, place, item);
     struct net_gradient gradient = {.total = moco->grad, .part = place->part, .group = item, .turns = &moco->turns};
     rc = net_backward(place->query, moco->query_weights, place->dq, &gradient, err);
@@ -630,6 +635,12 @@ int moco_key(const struct moco *moco, float *out, struct err *err)
 void moco_text(const struct moco *moco, char *out, size_t size)
 {
     net_plan_text(moco->plan, out, size);
+}
+
+void moco_pairs(const struct moco *moco, const float **queries, const float **keys)
+{
+    *queries = moco->queries;
+    *keys = moco->keys;
 }
 
 uint32_t moco_newest_keys(const struct moco *moco, uint32_t count, float *out)

@@ -90,6 +90,10 @@ int moco_refill(struct moco *moco, const uint32_t *images, const float *view, st
 int moco_step(struct moco *moco, const uint32_t *images, const float *view1, const float *view2, float learning_rate,
               struct moco_step *out, struct err *err);
 
+/* The features of the latest step's images, [batch, d] each: of view1 by the query encoder before it learnt from them,
+ * of view2 by the key encoder. They stand until the next step. */
+void moco_pairs(const struct moco *moco, const float **queries, const float **keys);
+
 /* The query encoder in the layout's order, statistics included: out [total]; the key encoder likewise. ERR_NOMEM,
  * ERR_FAILED. */
 int moco_query(const struct moco *moco, float *out, struct err *err);

@@ -45,7 +45,7 @@ static bool complete(struct session *session, struct transfer *transfer, const s
     return false;
 }
 
-/* Takes the next step: FETCH the model, FETCH the remote features, TRAIN. */
+/* Takes the next step: FETCH the model, FETCH the remote features, TRAIN; an observer: FETCH the model, EVALUATE. */
 static void advance(struct session *session)
 {
     const struct msg_round *open = &session->open;
@@ -56,7 +56,11 @@ static void advance(struct session *session)
         return;
     }
     session->bad_hashes = 0;
-    session_train(session);
+    if (session->role == ROLE_OBSERVER) {
+        session_evaluate(session);
+    } else {
+        session_train(session);
+    }
 }
 
 void session_fetch(struct session *session)

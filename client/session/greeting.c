@@ -124,7 +124,7 @@ void session_on_welcome(struct session *session, const struct msg *msg)
               (unsigned long long)session->idle_timeout_ms);
     session_settle(session, welcome->round, welcome->has_counted ? welcome->counted_round : 0);
     session->ended_round = welcome->round; /* Also when it is less than before: a server may come back from a backup. */
-    if (welcome->round >= session->plan.rounds && !session->stay) {
+    if (welcome->round >= session->plan.rounds && !session->stay && session->role != ROLE_OBSERVER) {
         session_finish(session);
         return;
     }

@@ -1,16 +1,14 @@
 /* ROUND and ROUND_END: what opens, what is over, and what becomes of work that belongs to neither. */
 #include "client/session/state.h"
 
-static int check_model(const struct session *session, const struct msg_round *round, struct err *err)
+int session_check_model(const struct session *session, uint32_t round, const struct blob *blob, struct err *err)
 {
-    const struct blob *blob = &round->model;
-    if (blob->kind != BLOB_MODEL || blob->round != round->round || blob->element != ELEMENT_F32 ||
+    if (blob->kind != BLOB_MODEL || blob->round != round || blob->element != ELEMENT_F32 ||
         !hash_equal(&blob->layout, &session->layout->fingerprint)) {
-        return err_set(err, ERR_PROTOCOL, "round %u announces a model that is none of this round or layout",
-                       round->round);
+        return err_set(err, ERR_PROTOCOL, "round %u announces a model that is none of this round or layout", round);
     }
     if (blob->count != session->layout->total || blob->bytes != session->layout->total * sizeof(float)) {
-        return err_set(err, ERR_PROTOCOL, "round %u announces a model of %llu bytes; the plan's has %llu", round->round,
+        return err_set(err, ERR_PROTOCOL, "round %u announces a model of %llu bytes; the plan's has %llu", round,
                        (unsigned long long)blob->bytes, (unsigned long long)(session->layout->total * sizeof(float)));
     }
     return 0;
@@ -45,6 +43,9 @@ static int check_remote(const struct session *session, const struct msg_round *r
 
 static int check_number(const struct session *session, uint32_t number, struct err *err)
 {
+    if (session->role != ROLE_TRAINER) {
+        return err_set(err, ERR_PROTOCOL, "ROUND for a client that does not train");
+    }
     if (number <= session->ended_round) {
         return err_set(err, ERR_PROTOCOL, "round %u opens, though round %u has ended", number, session->ended_round);
     }
@@ -73,7 +74,7 @@ void session_on_round(struct session *session, const struct msg *msg)
     const struct msg_round *round = &msg->round;
     struct err err;
     int rc = check_number(session, round->round, &err);
-    rc = rc ? rc : check_model(session, round, &err);
+    rc = rc ? rc : session_check_model(session, round->round, &round->model, &err);
     rc = rc ? rc : check_remote(session, round, &err);
     if (rc < 0) {
         session_close(session, true, &err);
@@ -145,7 +146,7 @@ void session_on_round_end(struct session *session, const struct msg *msg)
             session->state = STATE_READY;
         }
     }
-    if (end->finished && !session->stay) {
+    if (end->finished && !session->stay && session->role != ROLE_OBSERVER) { /* It has the last model to evaluate. */
         session_finish(session);
     }
 }

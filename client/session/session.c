@@ -1,5 +1,5 @@
 /* The table of the conversation, and the one dispatch. What a message does is in the file named after its part of the
- * conversation: greeting.c, round.c, fetch.c, work.c, offer.c; link.c keeps the connection. */
+ * conversation: greeting.c, round.c, fetch.c, work.c, observe.c, offer.c; link.c keeps the connection. */
 #include "client/session/state.h"
 #include "common/base/mem.h"
 
@@ -24,12 +24,13 @@ static const struct {
 
     [STATE_GREETING] = {"GREETING", BIT(MSG_WELCOME) | BIT(MSG_REJECT) | BIT(MSG_BYE)},
     [STATE_PREPARING] = {"PREPARING", ANY_TIME},
-    [STATE_READY] = {"READY", ANY_TIME | BIT(MSG_ROUND)},
-    [STATE_FETCHING] = {"FETCHING", ANY_TIME | BIT(MSG_ROUND) | BIT(MSG_CHUNK)},
+    [STATE_READY] = {"READY", ANY_TIME | BIT(MSG_ROUND) | BIT(MSG_AGGREGATE)},
+    [STATE_FETCHING] = {"FETCHING", ANY_TIME | BIT(MSG_ROUND) | BIT(MSG_CHUNK) | BIT(MSG_AGGREGATE)},
     [STATE_TRAINING] = {"TRAINING", ANY_TIME | BIT(MSG_ROUND)},
     [STATE_OFFERING] = {"OFFERING", ANY_TIME | BIT(MSG_ROUND) | ANSWERS},
     [STATE_UPLOADING] = {"UPLOADING", ANY_TIME | BIT(MSG_ROUND) | ANSWERS},
     [STATE_DELIVERED] = {"DELIVERED", ANY_TIME | BIT(MSG_ROUND)},
+    [STATE_EVALUATING] = {"EVALUATING", ANY_TIME | BIT(MSG_AGGREGATE)},
 };
 
 const char *session_state_name(enum state state)
@@ -72,6 +73,9 @@ static void handle(struct session *session, const struct msg *msg)
         break;
     case MSG_ROUND:
         session_on_round(session, msg);
+        break;
+    case MSG_AGGREGATE:
+        session_on_aggregate(session, msg);
         break;
     case MSG_CHUNK:
         session_on_chunk(session, msg);
@@ -154,6 +158,9 @@ static void dispatch(struct session *session, const struct session_event *event)
     case SESSION_TRAINED:
         session_trained(session, event->contribution);
         break;
+    case SESSION_EVALUATED:
+        session_evaluated(session, event->knn_top1);
+        break;
     case SESSION_WORK_FAILED:
         session_work_failed(session, event->reason);
         break;
@@ -213,7 +220,7 @@ int session_new(const struct session_options *options, uint64_t now_ms, struct s
     session->log = options->log;
     rng_init(&session->rng, options->seed, RNG_NETWORK, 0, 0, 0);
     session->greeting_limits = limits_of(table[STATE_GREETING].expected);
-    session->limits = limits_of(ANY_TIME | ANSWERS | BIT(MSG_ROUND) | BIT(MSG_CHUNK));
+    session->limits = limits_of(ANY_TIME | ANSWERS | BIT(MSG_ROUND) | BIT(MSG_CHUNK) | BIT(MSG_AGGREGATE));
     session->has_identity = options->has_saved;
     session->run = options->saved_run;
     session->plan_hash = options->saved_plan;

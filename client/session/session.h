@@ -11,7 +11,11 @@
  *   OFFERING    GRANT, QUEUED, ACCEPTED or DECLINED
  *   UPLOADING   its own chunks to be written, then ACCEPTED or DECLINED
  *   DELIVERED   ROUND_END
+ *   EVALUATING  the evaluation (EVALUATED); goes on when the connection is lost
  *   DONE        nothing: the run is finished, or a reason to stop was given
+ *
+ * An observer waits for AGGREGATE in READY, and goes on to FETCHING and EVALUATING. It evaluates the newest model when
+ * it has finished with one, so it skips rounds that are shorter than its evaluation.
  *
  * Guarantees: a contribution is kept until a durable ROUND_END counted it, and is offered again to any server that does
  * not list it; the same round is never trained twice while its contribution exists; every wait has a line in the log.
@@ -45,7 +49,7 @@ void contribution_free(struct contribution *contribution); /* NULL is allowed */
 struct session_options {
     char name[NAME_MAX_BYTES];
     struct hash128 instance;
-    uint32_t role; /* ROLE_TRAINER */
+    uint32_t role; /* ROLE_TRAINER or ROLE_OBSERVER */
     uint64_t seed; /* jitter of the back-off */
     bool stay;     /* after the run is done: stay connected instead of DONE */
     bool has_saved;
@@ -68,7 +72,8 @@ enum session_event_kind {
     SESSION_DRAINED,
     SESSION_PREPARED, /* images */
     SESSION_TRAINED,  /* contribution (from mem_new, described; ownership moves); it is already durable at the client */
-    SESSION_WORK_FAILED, /* reason: PREPARE or TRAIN failed */
+    SESSION_EVALUATED,   /* knn_top1: of the model that EVALUATE handed out */
+    SESSION_WORK_FAILED, /* reason: PREPARE, TRAIN or EVALUATE failed */
     SESSION_PROGRESS,    /* step, steps, loss, images_per_second: to be told to the server with the next heartbeat */
     SESSION_TICK,
     SESSION_STOP, /* say goodbye, then exit 0 */
@@ -81,18 +86,20 @@ struct session_event {
     struct contribution *contribution;
     uint32_t step, steps;
     double loss, images_per_second;
+    double knn_top1;
 };
 
 enum session_action_kind {
     SESSION_CONNECT,
-    SESSION_SEND,    /* message (owned by the action; the shell may take its payload) */
-    SESSION_CLOSE,   /* the connection, after what is queued has been written */
-    SESSION_PREPARE, /* plan, layout (borrowed, valid until the session is freed): once per session */
-    SESSION_TRAIN,   /* round, model and remote (ownership moves: mem_free) */
-    SESSION_CANCEL,  /* the training in progress: its round is over; TRAINED or WORK_FAILED still follows */
-    SESSION_COMMIT,  /* round: counted and durable at the server; the state after it becomes the client's state */
-    SESSION_DROP,    /* round: the pending contribution will never count; back to the state before it */
-    SESSION_EXIT,    /* exit_code, reason */
+    SESSION_SEND,     /* message (owned by the action; the shell may take its payload) */
+    SESSION_CLOSE,    /* the connection, after what is queued has been written */
+    SESSION_PREPARE,  /* plan, layout (borrowed, valid until the session is freed): once per session */
+    SESSION_TRAIN,    /* round, model and remote (ownership moves: mem_free) */
+    SESSION_EVALUATE, /* round, model (ownership moves: mem_free) */
+    SESSION_CANCEL,   /* the training in progress: its round is over; TRAINED or WORK_FAILED still follows */
+    SESSION_COMMIT,   /* round: counted and durable at the server; the state after it becomes the client's state */
+    SESSION_DROP,     /* round: the pending contribution will never count; back to the state before it */
+    SESSION_EXIT,     /* exit_code, reason */
 };
 struct session_action {
     enum session_action_kind kind;

@@ -21,6 +21,7 @@ enum state {
     STATE_OFFERING,   /* GRANT, QUEUED, ACCEPTED or DECLINED */
     STATE_UPLOADING,  /* its own chunks to be written, then as OFFERING */
     STATE_DELIVERED,  /* ROUND_END */
+    STATE_EVALUATING, /* the evaluation */
     STATE_DONE,       /* nothing */
     STATE_COUNT
 };
@@ -73,6 +74,11 @@ struct session {
     struct hash128 training_model;
     struct msg_progress progress;
 
+    /* An observer's: whether an evaluation is under way, of what, and the last one that has ended (round 0: none). */
+    bool evaluating;
+    struct msg_evaluated evaluating_as, evaluated;
+    struct hash128 evaluating_model, evaluated_model;
+
     /* What is to be counted, and the upload of it. */
     struct contribution *pending;
     const struct blob *upload; /* of pending, the one that was granted last; NULL: none */
@@ -104,6 +110,7 @@ void session_on_reject(struct session *session, const struct msg *msg);
 /* round.c */
 void session_on_round(struct session *session, const struct msg *msg);
 void session_on_round_end(struct session *session, const struct msg *msg);
+int session_check_model(const struct session *session, uint32_t round, const struct blob *blob, struct err *err);
 /* Whatever belongs to a round that is over comes to its end; `counted`: the last round that counted us. */
 void session_settle(struct session *session, uint32_t ended, uint32_t counted);
 void session_finish(struct session *session);
@@ -118,6 +125,11 @@ void session_train(struct session *session);
 void session_cancel(struct session *session);
 void session_trained(struct session *session, struct contribution *contribution);
 void session_work_failed(struct session *session, const struct err *reason);
+
+/* observe.c */
+void session_on_aggregate(struct session *session, const struct msg *msg);
+void session_evaluate(struct session *session);
+void session_evaluated(struct session *session, double knn_top1);
 
 /* offer.c */
 void session_offer(struct session *session);

@@ -63,7 +63,7 @@ void session_work_failed(struct session *session, const struct err *reason)
 {
     bool cancelled = session->training_cancelled;
     session->training_round = 0;
-    session->training_cancelled = false;
+    session->training_cancelled = session->evaluating = false;
     if (cancelled) {
         go_on(session);
         return;
@@ -71,7 +71,7 @@ void session_work_failed(struct session *session, const struct err *reason)
     log_event(session->log, LOG_LEVEL_ERROR, "work_failed", "reason=\"%s\"", reason->text);
     if (session->preparing || !is_passing(reason->code)) {
         session_exit(session, reason);
-    } else if (session->state == STATE_TRAINING) {
+    } else if (session->state == STATE_TRAINING || session->state == STATE_EVALUATING) {
         /* The server announces the round again to whoever connects; the back-off keeps the tries apart. */
         session_close(session, true, reason);
     }

@@ -129,6 +129,10 @@ static int carry_out(struct client *client, struct session_action *action)
         rc = worker_train(client->worker, action->round, action->model, action->remote, action->remote_rows);
         action->model = action->remote = NULL;
         break;
+    case SESSION_EVALUATE:
+        rc = worker_evaluate(client->worker, action->round, action->model);
+        action->model = NULL;
+        break;
     case SESSION_CANCEL:
         worker_cancel(client->worker);
         break;
@@ -228,6 +232,11 @@ static void on_trained(void *ctx, struct contribution *contribution)
     tell(ctx, &(struct session_event){.kind = SESSION_TRAINED, .contribution = contribution});
 }
 
+static void on_evaluated(void *ctx, double knn_top1)
+{
+    tell(ctx, &(struct session_event){.kind = SESSION_EVALUATED, .knn_top1 = knn_top1});
+}
+
 static void on_failed(void *ctx, const struct err *reason)
 {
     tell(ctx, &(struct session_event){.kind = SESSION_WORK_FAILED, .reason = reason});
@@ -251,18 +260,27 @@ static void on_signal(uv_signal_t *handle, int number)
 /* ---- Start ---- */
 
 /* So that a wrong path is heard of at once and not after the server has been found. */
-static int check_images(const char *path, struct err *err)
+static int check_folder(const char *key, const char *path, struct err *err)
 {
     DIR *folder = opendir(path);
     if (!folder) {
-        return err_set(err, ERR_DATA, "%s: images: %s", path, strerror(errno));
+        return err_set(err, ERR_DATA, "%s: %s: %s", path, key, strerror(errno));
     }
     bool empty = true;
     for (struct dirent *entry = readdir(folder); entry && empty; entry = readdir(folder)) {
         empty = entry->d_name[0] == '.';
     }
     (void)closedir(folder);
-    return empty ? err_set(err, ERR_DATA, "%s: images: the folder is empty", path) : 0;
+    return empty ? err_set(err, ERR_DATA, "%s: %s: the folder is empty", path, key) : 0;
+}
+
+static int check_folders(const struct client_options *options, struct err *err)
+{
+    if (options->role == CLIENT_TRAINER) {
+        return check_folder("images", options->images, err);
+    }
+    int rc = check_folder("train", options->train, err);
+    return rc ? rc : check_folder("test", options->test, err);
 }
 
 /* The host's name, with what a name may not have replaced. */
@@ -311,7 +329,13 @@ int client_check(const struct client_options *options, struct err *err)
         }
         return ERR_CONFIG;
     }
-    if (!options->images[0]) {
+    bool observes = options->role == CLIENT_OBSERVER;
+    if (observes && (!options->train[0] || !options->test[0])) {
+        return err_set(
+            err, ERR_CONFIG,
+            "train and test: an observer needs both folders of labelled images; --train DIR and --test DIR do");
+    }
+    if (!observes && !options->images[0]) {
         return err_set(err, ERR_CONFIG, "images: the folder of this site's images is not set; --images DIR does");
     }
     if (options->name[0] && !name_is_valid(options->name)) {
@@ -327,7 +351,7 @@ static int make_session(struct client *client, struct contribution *pending, str
 {
     struct session_options options = {
         .instance = client->state.instance,
-        .role = ROLE_TRAINER,
+        .role = client->options->role == CLIENT_OBSERVER ? ROLE_OBSERVER : ROLE_TRAINER,
         .stay = client->options->stay,
         .has_saved = client->state.has_kept,
         .saved_run = client->state.kept.run,
@@ -359,7 +383,7 @@ static int watch_signal(struct client *client, uv_signal_t *handle, int number)
 static int serve(struct client *client, struct err *err)
 {
     const struct worker_events events = {
-        .prepared = on_prepared, .trained = on_trained, .failed = on_failed, .ctx = client};
+        .prepared = on_prepared, .trained = on_trained, .evaluated = on_evaluated, .failed = on_failed, .ctx = client};
     int rc = uv_loop_init(&client->loop);
     if (rc) {
         return err_set(err, ERR_FAILED, "cannot make an event loop: %s", uv_strerror(rc));
@@ -392,7 +416,7 @@ int client_run(const struct client_options *given, const struct log *log, struct
     struct client client = {.options = &options, .log = log, .state.lock = -1};
     struct contribution *pending = NULL;
     int rc = client_check(given, err);
-    rc = rc ? rc : check_images(given->images, err);
+    rc = rc ? rc : check_folders(given, err);
     if (rc) {
         return rc;
     }
@@ -402,9 +426,14 @@ int client_run(const struct client_options *given, const struct log *log, struct
         return rc;
     }
     log_event(log, LOG_LEVEL_INFO, "started",
-              "name=%s server=%s images=\"%s\" state=\"%s\" threads=%u round=%u pending=%u", options.name,
-              options.server, options.images, options.state, options.threads, client.state.kept.round,
-              client.state.pending_round);
+              "name=%s role=%s server=%s images=\"%s\" state=\"%s\" threads=%u round=%u pending=%u", options.name,
+              options.role == CLIENT_OBSERVER ? "observer" : "trainer", options.server,
+              options.role == CLIENT_OBSERVER ? options.test : options.images, options.state, options.threads,
+              client.state.kept.round, client.state.pending_round);
+    if (options.role == CLIENT_OBSERVER) { /* of an earlier life as a trainer */
+        contribution_free(pending);
+        pending = NULL;
+    }
     rc = make_session(&client, pending, err);
     rc = rc ? rc : serve(&client, err);
     session_actions_fini(&client.actions);

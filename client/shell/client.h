@@ -9,9 +9,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum client_role { CLIENT_TRAINER, CLIENT_OBSERVER };
+
 struct client_options {
+    uint32_t role; /* enum client_role */
     char server[300];
-    char images[1024];
+    char images[1024]; /* a trainer's */
+    char train[1024];  /* an observer's labelled folders */
+    char test[1024];
     char name[NAME_MAX_BYTES]; /* empty: the host's name */
     char state[1024];          /* empty: starling-client-NAME in the working folder */
     uint32_t threads;          /* 0: all processors */

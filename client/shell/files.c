@@ -3,7 +3,7 @@
  *
  *   offset  bytes
  *        0      8  "STARLNGI" (instance), "STARLNGS" (state), "STARLNGP" (pending)
- *        8      4  version, 2
+ *        8      4  version: 2, pending 3
  *      ...         as below
  *             16  XXH3-128 of everything before, canonical (big-endian)
  *
@@ -22,7 +22,10 @@
  *      136     72  description of the update: kind, round, element, dimension, encoder, zero (4 each), count, bytes
  *                  (8 each), layout, hash (16 each)
  *      208     72  description of the features; all zero: there are none
- *      280         the update, the features, the carry
+ *      280     64  measures of the aggregated encoder and of the client's own, as watch_store has them
+ *      344         the update, the features, the carry
+ *
+ * A pending file of version 2 has no measures, and its parts follow at 280.
  *
  * Valid if and only if (1) the first 12 bytes are these, (2) the length is what the sizes say, (3) the last 16 bytes
  * are the hash of all others, (4) in pending, the descriptions are sane (blob_check), of the right kinds and of this
@@ -34,15 +37,17 @@
 
 #include <string.h>
 
-#define VERSION        2
-#define INSTANCE_BYTES 32
-#define STATE_BYTES    64
-#define PENDING_BYTES  280
-#define REPORT_AT      64
-#define UPDATE_AT      136
-#define FEATURES_AT    208
-#define BLOB_BYTES     72
-#define HASH_BYTES     16
+#define VERSION         2
+#define PENDING_VERSION 3
+#define INSTANCE_BYTES  32
+#define STATE_BYTES     64
+#define PENDING_BYTES   344
+#define REPORT_AT       64
+#define UPDATE_AT       136
+#define FEATURES_AT     208
+#define WATCH_AT        280
+#define BLOB_BYTES      72
+#define HASH_BYTES      16
 
 /* No zero behind them. */
 static const char instance_magic[8] = "STARLNGI", state_magic[8] = "STARLNGS", pending_magic[8] = "STARLNGP";
@@ -65,7 +70,7 @@ void kept_pending_fini(struct kept_pending *pending)
 static void store_magic(uint8_t *p, const char *magic)
 {
     memcpy(p, magic, 8);
-    store_u32(p + 8, VERSION);
+    store_u32(p + 8, magic == pending_magic ? PENDING_VERSION : VERSION);
 }
 
 static void store_front(uint8_t *p, const char *magic, uint32_t round, const struct hash128 *run,
@@ -158,6 +163,8 @@ int files_encode_pending(const struct kept_pending *pending, struct file_image *
     store_front(fixed, pending_magic, contribution->round, &pending->run, &pending->plan_hash, &pending->carry);
     store_report(fixed + REPORT_AT, &contribution->report);
     store_blob(fixed + UPDATE_AT, &contribution->update_blob);
+    watch_store(fixed + WATCH_AT, &contribution->report.aggregate);
+    watch_store(fixed + WATCH_AT + WATCH_BYTES, &contribution->report.own);
     if (contribution->features) {
         store_blob(fixed + FEATURES_AT, &contribution->features_blob);
     }
@@ -181,6 +188,12 @@ int files_encode_instance(const struct hash128 *instance, struct file_image *out
 
 /* ---- Reading ---- */
 
+/* Of the fixed part of a pending file, whose first 12 bytes are there. */
+static size_t pending_bytes(const uint8_t *data)
+{
+    return load_u32(data + 8) == VERSION ? WATCH_AT : PENDING_BYTES;
+}
+
 /* Conditions (1) and (3), and that the fixed part is there. */
 static int check_file(const uint8_t *data, size_t len, const char *magic, size_t fixed, struct err *err)
 {
@@ -190,8 +203,9 @@ static int check_file(const uint8_t *data, size_t len, const char *magic, size_t
     if (memcmp(data, magic, 8) != 0) {
         return err_set(err, ERR_DATA, "the first bytes are wrong");
     }
-    if (load_u32(data + 8) != VERSION) {
-        return err_set(err, ERR_DATA, "version %u, this program reads version %d", load_u32(data + 8), VERSION);
+    uint32_t version = load_u32(data + 8), newest = magic == pending_magic ? PENDING_VERSION : VERSION;
+    if (version < VERSION || version > newest) {
+        return err_set(err, ERR_DATA, "version %u, this program reads version %u", version, newest);
     }
     struct hash128 hash = hash_of(data, len - HASH_BYTES);
     if (memcmp(hash.bytes, data + len - HASH_BYTES, HASH_BYTES) != 0) {
@@ -285,6 +299,11 @@ static int load_contribution(const uint8_t *data, size_t len, struct contributio
     bool has_features = memcmp(data + FEATURES_AT, none, BLOB_BYTES) != 0;
     out->round = load_u32(data + 12);
     load_report(data + REPORT_AT, &out->report);
+    size_t parts_at = pending_bytes(data);
+    if (parts_at == PENDING_BYTES) {
+        out->report.aggregate = watch_load(data + WATCH_AT);
+        out->report.own = watch_load(data + WATCH_AT + WATCH_BYTES);
+    }
     load_blob(data + UPDATE_AT, &out->update_blob);
     load_blob(data + FEATURES_AT, &out->features_blob);
     int rc = check_blob(&out->update_blob, BLOB_UPDATE, out->round, err);
@@ -295,11 +314,11 @@ static int load_contribution(const uint8_t *data, size_t len, struct contributio
         return rc;
     }
     uint64_t update = out->update_blob.bytes, features = out->features_blob.bytes;
-    if (claimed_carry(data) + update + features != len - PENDING_BYTES - HASH_BYTES) {
+    if (claimed_carry(data) + update + features != len - parts_at - HASH_BYTES) {
         return err_set(err, ERR_DATA, "%zu bytes do not agree with the sizes of the parts", len);
     }
-    out->update = bytes_copy(data + PENDING_BYTES, (size_t)update);
-    out->features = has_features ? bytes_copy(data + PENDING_BYTES + update, (size_t)features) : NULL;
+    out->update = bytes_copy(data + parts_at, (size_t)update);
+    out->features = has_features ? bytes_copy(data + parts_at + update, (size_t)features) : NULL;
     if (!out->update || (has_features && !out->features)) {
         return err_set(err, ERR_NOMEM, "no memory for a contribution of %zu bytes", len);
     }
@@ -309,7 +328,7 @@ static int load_contribution(const uint8_t *data, size_t len, struct contributio
 int files_decode_pending(const uint8_t *data, size_t len, struct kept_pending *out, struct err *err)
 {
     *out = (struct kept_pending){0};
-    int rc = check_file(data, len, pending_magic, PENDING_BYTES, err);
+    int rc = check_file(data, len, pending_magic, len < 12 ? PENDING_BYTES : pending_bytes(data), err);
     rc = rc ? rc : load_contribution(data, len, &out->contribution, err);
     if (rc == 0) {
         size_t carry = (size_t)claimed_carry(data);

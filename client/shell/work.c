@@ -96,6 +96,13 @@ int work_prepare(struct work *work, const struct hash128 *run, const struct hash
         .cancel = &work->cancel_prepare,
     };
     int rc = state_begin(work->state, run, plan_hash, err);
+    if (work->options->role == CLIENT_OBSERVER) {
+        rc = rc ? rc
+                : evaluation_open(work->options->train, work->options->test, work->plan->model.input,
+                                  work->options->threads, &work->cancel_prepare, work->log, &work->evaluation, err);
+        *images = rc ? 0 : dataset_count(work->evaluation.test);
+        return rc;
+    }
     rc = rc ? rc : dataset_open(&options, &work->dataset, err);
     rc = rc ? rc : build_trainer(work, err);
     *images = rc ? 0 : dataset_count(work->dataset);
@@ -137,6 +144,8 @@ static int contribution_of(const struct work *work, uint32_t round, const struct
         .remote_share = result->remote_share,
         .images_per_second = result->images_per_second,
         .train_ms = result->train_ms,
+        .aggregate = result->aggregate,
+        .own = result->own,
     };
     contribution->update = bytes_copy(result->update, result->update_bytes);
     if (!contribution->update) {
@@ -220,6 +229,11 @@ int work_train(struct work *work, uint32_t round, const uint8_t *model, uint8_t 
     return rc;
 }
 
+int work_evaluate(struct work *work, const uint8_t *model, double *knn_top1, struct err *err)
+{
+    return evaluation_judge(&work->evaluation, work->layout, (const float *)(const void *)model, knn_top1, NULL, err);
+}
+
 static void settled(const struct work *work, uint32_t round, int rc, const struct err *err)
 {
     if (rc) {
@@ -241,6 +255,7 @@ void work_drop(struct work *work, uint32_t round)
 
 void work_fini(struct work *work)
 {
+    evaluation_close(&work->evaluation);
     trainer_free(work->trainer);
     dataset_close(work->dataset);
 }

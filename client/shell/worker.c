@@ -12,18 +12,19 @@
 
 #define RETRY_SECONDS 1
 
-enum task_kind { TASK_PREPARE, TASK_TRAIN, TASK_COMMIT, TASK_DROP };
+enum task_kind { TASK_PREPARE, TASK_TRAIN, TASK_EVALUATE, TASK_COMMIT, TASK_DROP };
 struct task {
     struct task *next;
     enum task_kind kind;
     uint32_t round;
-    uint8_t *model, *remote; /* TRAIN; owned */
+    uint8_t *model, *remote; /* TRAIN, EVALUATE; owned */
     uint32_t remote_rows;
     struct hash128 run, plan_hash; /* PREPARE */
-    /* The result; rc 0: contribution (TRAIN) or images (PREPARE). */
+    /* The result; rc 0: contribution (TRAIN), knn_top1 (EVALUATE) or images (PREPARE). */
     int rc;
     struct err err;
     uint64_t images;
+    double knn_top1;
     struct contribution *contribution; /* owned */
 };
 struct list {
@@ -113,7 +114,7 @@ static struct task *next_task(struct worker *worker)
         (void)pthread_cond_wait(&worker->changed, &worker->mutex);
     }
     struct task *task = list_pop(&worker->tasks);
-    while (task && worker->stopping && (task->kind == TASK_PREPARE || task->kind == TASK_TRAIN)) {
+    while (task && worker->stopping && task->kind < TASK_COMMIT) {
         task_free(task);
         task = list_pop(&worker->tasks);
     }
@@ -134,6 +135,10 @@ static void *run(void *arg)
         case TASK_TRAIN:
             task->rc = work_train(work, task->round, task->model, &task->remote, task->remote_rows, &task->contribution,
                                   &task->err);
+            deliver(worker, task);
+            break;
+        case TASK_EVALUATE:
+            task->rc = work_evaluate(work, task->model, &task->knn_top1, &task->err);
             deliver(worker, task);
             break;
         case TASK_COMMIT:
@@ -167,6 +172,8 @@ static void on_wake(uv_async_t *wake)
             events->failed(events->ctx, &task->err);
         } else if (task->kind == TASK_PREPARE) {
             events->prepared(events->ctx, task->images);
+        } else if (task->kind == TASK_EVALUATE) {
+            events->evaluated(events->ctx, task->knn_top1);
         } else {
             struct contribution *contribution = task->contribution;
             task->contribution = NULL;
@@ -210,6 +217,15 @@ int worker_train(struct worker *worker, uint32_t round, uint8_t *model, uint8_t 
     if (rc) {
         mem_free(model);
         mem_free(remote);
+    }
+    return rc;
+}
+
+int worker_evaluate(struct worker *worker, uint32_t round, uint8_t *model)
+{
+    int rc = give(worker, &(struct task){.kind = TASK_EVALUATE, .round = round, .model = model});
+    if (rc) {
+        mem_free(model);
     }
     return rc;
 }

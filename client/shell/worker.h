@@ -15,7 +15,8 @@ struct worker;
 struct worker_events {
     void (*prepared)(void *ctx, uint64_t images);
     void (*trained)(void *ctx, struct contribution *contribution); /* durable already; ownership moves */
-    void (*failed)(void *ctx, const struct err *reason);           /* a PREPARE or TRAIN */
+    void (*evaluated)(void *ctx, double knn_top1);
+    void (*failed)(void *ctx, const struct err *reason); /* a PREPARE, TRAIN or EVALUATE */
     void *ctx;
 };
 
@@ -28,6 +29,8 @@ int worker_prepare(struct worker *worker, const struct plan *plan, const struct 
                    const struct hash128 *run, const struct hash128 *plan_hash);
 /* Takes model and remote over (mem_free), also when it fails. */
 int worker_train(struct worker *worker, uint32_t round, uint8_t *model, uint8_t *remote, uint32_t remote_rows);
+/* Takes the model over likewise. */
+int worker_evaluate(struct worker *worker, uint32_t round, uint8_t *model);
 int worker_commit(struct worker *worker, uint32_t round);
 int worker_drop(struct worker *worker, uint32_t round);
 /* The training that was given last ends soon, one way or the other. */

@@ -2,9 +2,9 @@
 #include "client/tool/cli.h"
 #include "client/tool/demo.h"
 #include "client/tool/demo_process.h"
-#include "client/tool/evaluate.h"
 #include "client/tool/human.h"
 #include "client/tool/status.h"
+#include "client/train/evaluate.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -36,8 +36,8 @@ int demo_score(struct demo *demo, struct err *err)
     }
     struct evaluation evaluation;
     struct demo_scores *scores = &demo->scores;
-    int code =
-        evaluation_open(demo->train, demo->test, demo->plan.model.input, cli_processors(), cli_log(), &evaluation, err);
+    int code = evaluation_open(demo->train, demo->test, demo->plan.model.input, cli_processors(), NULL, cli_log(),
+                               &evaluation, err);
     if (code) {
         return code;
     }

@@ -44,7 +44,7 @@ struct federation {
     struct member server, *clients;
     struct process **all; /* the server, then the clients */
     uint32_t count;       /* clients */
-    struct watch watch;
+    struct demo_watch watch;
 };
 
 static volatile sig_atomic_t stop_signal;
@@ -211,7 +211,7 @@ static int give_up(struct federation *fed, struct member *member, struct err *er
     (void)process_describe(member->process.status, &text);
     (void)buf_printf(&text, "; the end of %s:\n", member->process.log);
     (void)process_log_tail(&member->process, LOG_LINES_SHOWN, "    ", &text);
-    watch_say(&fed->watch, &text);
+    demo_watch_say(&fed->watch, &text);
     buf_fini(&text);
     if (member == &fed->server) {
         return err_set(err, ERR_FAILED, "the server ended before the run was done; its log is %s", member->process.log);
@@ -249,7 +249,7 @@ static int restart(struct federation *fed, struct member *member, struct err *er
     (void)buf_printf(&text, "%s %s (", member->process.name, killed ? "died" : "stopped");
     (void)process_describe(member->process.status, &text);
     (void)buf_printf(&text, "); starting it again\n");
-    watch_say(&fed->watch, &text);
+    demo_watch_say(&fed->watch, &text);
     buf_fini(&text);
     member->restart_at_ms = 0;
     fed->demo->restarts++;
@@ -305,7 +305,7 @@ static int start_clients(struct federation *fed, struct err *err)
                      "clients     %u processes with %s thread%s each; logs in %s/logs\n",
                      fed->demo->address, fed->demo->address, fed->count, fed->clients[0].threads,
                      strcmp(fed->clients[0].threads, "1") == 0 ? "" : "s", fed->demo->workdir);
-    watch_say(&fed->watch, &line);
+    demo_watch_say(&fed->watch, &line);
     buf_fini(&line);
     return code;
 }
@@ -322,7 +322,7 @@ static int supervise(struct federation *fed, struct err *err)
     while (!code && !fed->demo->address[0]) {
         code = stop_signal ? cancelled(fed, err) : mind_member(fed, &fed->server, err);
         if (!code && !read_address(fed)) {
-            watch_waiting(&fed->watch, NULL);
+            demo_watch_waiting(&fed->watch, NULL);
             pause_ms(20);
         }
     }
@@ -331,7 +331,7 @@ static int supervise(struct federation *fed, struct err *err)
         pause_ms(POLL_MS);
         code = stop_signal ? cancelled(fed, err) : mind_members(fed, err);
         if (!code && fed->server.process.pid) {
-            watch_ask(&fed->watch);
+            demo_watch_ask(&fed->watch);
         }
     }
     return code;
@@ -363,7 +363,7 @@ int demo_run(struct demo *demo, struct err *err)
     (void)sigemptyset(&stop.sa_mask);
     (void)sigaction(SIGINT, &stop, &old_int);
     (void)sigaction(SIGTERM, &stop, &old_term);
-    watch_init(&fed.watch, demo);
+    demo_watch_init(&fed.watch, demo);
     code = code ? code : supervise(&fed, err);
     if (!code) {
         let_clients_leave(&fed);

@@ -11,14 +11,14 @@
 #define HISTORY_USUAL 32
 #define LINE_MAX      4096
 
-void watch_init(struct watch *watch, struct demo *demo)
+void demo_watch_init(struct demo_watch *watch, struct demo *demo)
 {
-    *watch = (struct watch){.demo = demo};
+    *watch = (struct demo_watch){.demo = demo};
     watch->started_ms = watch->spoke_ms = demo_now_ms();
     (void)snprintf(watch->trouble, sizeof watch->trouble, "it has not said yet where it listens");
 }
 
-void watch_say(struct watch *watch, const struct buf *line)
+void demo_watch_say(struct demo_watch *watch, const struct buf *line)
 {
     (void)printf("%.*s", (int)line->len, (const char *)line->data);
     (void)fflush(stdout);
@@ -41,7 +41,7 @@ int demo_round_line(const struct status_round *round, uint32_t rounds, uint32_t 
 }
 
 /* One line for each round that closed since the last answer. */
-static void take_rounds(struct watch *watch, const struct msg_status_reply *reply)
+static void take_rounds(struct demo_watch *watch, const struct msg_status_reply *reply)
 {
     struct demo *demo = watch->demo;
     while (demo->rounds_closed < reply->round && demo->rounds_closed < demo->plan.rounds) {
@@ -65,7 +65,7 @@ static void take_rounds(struct watch *watch, const struct msg_status_reply *repl
         if (demo->rounds_closed++ == 0) {
             demo->first_round_ms = demo_now_ms() - watch->started_ms;
         }
-        watch_say(watch, &line);
+        demo_watch_say(watch, &line);
         buf_fini(&line);
     }
 }
@@ -88,7 +88,7 @@ static void describe_wait(const struct msg_status_reply *reply, struct buf *line
     }
 }
 
-void watch_waiting(struct watch *watch, const struct msg_status_reply *reply)
+void demo_watch_waiting(struct demo_watch *watch, const struct msg_status_reply *reply)
 {
     if (demo_now_ms() - watch->spoke_ms < QUIET_MS) {
         return;
@@ -102,11 +102,11 @@ void watch_waiting(struct watch *watch, const struct msg_status_reply *reply)
         (void)buf_printf(&line, "the server: %s", watch->trouble);
     }
     (void)buf_printf(&line, "\n");
-    watch_say(watch, &line);
+    demo_watch_say(watch, &line);
     buf_fini(&line);
 }
 
-void watch_ask(struct watch *watch)
+void demo_watch_ask(struct demo_watch *watch)
 {
     struct msg_status_reply reply;
     struct err why;
@@ -117,7 +117,7 @@ void watch_ask(struct watch *watch)
     }
     if (code) {
         (void)snprintf(watch->trouble, sizeof watch->trouble, "%s", why.text);
-        watch_waiting(watch, NULL);
+        demo_watch_waiting(watch, NULL);
         return;
     }
     watch->trouble[0] = 0;
@@ -127,7 +127,7 @@ void watch_ask(struct watch *watch)
     take_rounds(watch, &reply);
     watch->done = watch->demo->rounds_closed == watch->demo->plan.rounds;
     if (!watch->done) {
-        watch_waiting(watch, &reply);
+        demo_watch_waiting(watch, &reply);
     }
     status_reply_fini(&reply);
 }

@@ -5,19 +5,19 @@
 
 #include "client/tool/demo.h"
 
-struct watch {
+struct demo_watch {
     struct demo *demo;
     uint64_t started_ms, spoke_ms;
     bool done;         /* the last round is closed */
     char trouble[512]; /* why the last question had no answer; empty: it had one */
 };
 
-void watch_init(struct watch *watch, struct demo *demo);
+void demo_watch_init(struct demo_watch *watch, struct demo *demo);
 /* News to stdout. */
-void watch_say(struct watch *watch, const struct buf *line);
+void demo_watch_say(struct demo_watch *watch, const struct buf *line);
 /* One question; new rounds go to demo->rounds and stdout. No answer is no error: the server may be starting again. */
-void watch_ask(struct watch *watch);
+void demo_watch_ask(struct demo_watch *watch);
 /* Says what is waited for when nothing else was said for ten seconds. reply NULL: the server gave no answer. */
-void watch_waiting(struct watch *watch, const struct msg_status_reply *reply);
+void demo_watch_waiting(struct demo_watch *watch, const struct msg_status_reply *reply);
 
 #endif

@@ -1,10 +1,10 @@
 /* starling embed: the features of a folder of images as one NumPy array, row i being the i-th path in bytewise order.
  */
 #include "client/tool/cli.h"
-#include "client/tool/evaluate.h"
 #include "client/tool/human.h"
 #include "client/tool/npy.h"
 #include "client/tool/verbs.h"
+#include "client/train/evaluate.h"
 #include "common/base/mem.h"
 #include "common/vec/modelfile.h"
 

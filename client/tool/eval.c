@@ -1,8 +1,8 @@
 /* starling eval: one model, two labelled folders, the scores. */
 #include "client/tool/cli.h"
-#include "client/tool/evaluate.h"
 #include "client/tool/human.h"
 #include "client/tool/verbs.h"
+#include "client/train/evaluate.h"
 #include "common/base/mem.h"
 #include "common/vec/modelfile.h"
 
@@ -50,7 +50,7 @@ static int evaluate(const char *model, const char *train, const char *test, bool
     if (code) {
         return code;
     }
-    code = evaluation_open(train, test, layout->spec.input, cli_processors(), cli_log(), evaluation, err);
+    code = evaluation_open(train, test, layout->spec.input, cli_processors(), NULL, cli_log(), evaluation, err);
     if (!code) {
         code = evaluation_judge(evaluation, layout, params, knn ? &scores->knn : NULL, linear ? &scores->linear : NULL,
                                 err);

@@ -7,10 +7,10 @@
 #include "client/data/scan.h"
 #include "client/nn/tsne.h"
 #include "client/tool/cli.h"
-#include "client/tool/evaluate.h"
 #include "client/tool/experiment.h"
 #include "client/tool/folder.h"
 #include "client/tool/split.h"
+#include "client/train/evaluate.h"
 #include "client/train/train.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
@@ -319,7 +319,7 @@ static int run_cell(struct run *run, struct err *err)
     rc = rc || has_begun(begun, &run->cell->key) ? rc : deal_out(run, err);
     rc = rc ? rc
             : evaluation_open(run->images->train, run->images->judge, run->cell->method->plan.model.input,
-                              cli_processors(), cli_log(), &run->evaluation, err);
+                              cli_processors(), NULL, cli_log(), &run->evaluation, err);
     if (rc) {
         return rc;
     }

@@ -12,28 +12,39 @@
 #define TEXT_MAX         ((size_t)16 << 20)
 #define QUERY_TIMEOUT_MS 10000
 
+static json_t *watch_json(const struct watch *watch)
+{
+    return watch->measured
+               ? json_pack("{s:f, s:f, s:f, s:f}", "alignment", watch->alignment, "uniformity", watch->uniformity,
+                           "feature_std", watch->deviation, "effective_rank", watch->rank)
+               : json_null();
+}
+
 static json_t *client_json(const struct status_client *client)
 {
     return json_pack(
-        "{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:{s:I, s:I, s:I, s:I}}", "name", client->name, "role",
-        role_name(client->role), "state", client->state, "connected", (int)client->connected, "last_seen_ms",
-        (json_int_t)client->last_seen_ms, "batch", (json_int_t)client->step, "batches", (json_int_t)client->steps,
-        "loss", client->steps ? cli_number(client->loss) : json_null(), "images_per_second",
+        "{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:{s:I, s:I, s:I, s:I}, s:o, s:o}", "name",
+        client->name, "role", role_name(client->role), "state", client->state, "connected", (int)client->connected,
+        "last_seen_ms", (json_int_t)client->last_seen_ms, "batch", (json_int_t)client->step, "batches",
+        (json_int_t)client->steps, "loss", client->steps ? cli_number(client->loss) : json_null(), "images_per_second",
         client->steps ? cli_number(client->images_per_second) : json_null(), "bytes_up", (json_int_t)client->bytes_up,
         "bytes_down", (json_int_t)client->bytes_down, "bytes_by_kind", "model",
         (json_int_t)client->bytes_by_kind[BLOB_MODEL], "remote", (json_int_t)client->bytes_by_kind[BLOB_REMOTE],
         "update", (json_int_t)client->bytes_by_kind[BLOB_UPDATE], "features",
-        (json_int_t)client->bytes_by_kind[BLOB_FEATURES]);
+        (json_int_t)client->bytes_by_kind[BLOB_FEATURES], "aggregate", watch_json(&client->aggregate), "own",
+        watch_json(&client->own));
 }
 
 json_t *status_round_json(const struct status_round *round)
 {
-    return json_pack("{s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:I}", "round", (json_int_t)round->round, "seconds",
-                     cli_number(round->seconds), "accepted", (json_int_t)round->accepted, "declined",
-                     (json_int_t)round->declined, "loss", cli_number(round->loss), "loss_contrast",
-                     cli_number(round->loss_contrast), "loss_matching", cli_number(round->loss_matching),
-                     "remote_share", cli_number(round->remote_share), "bytes_up", (json_int_t)round->bytes_up,
-                     "bytes_down", (json_int_t)round->bytes_down);
+    return json_pack("{s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:o, s:o, s:o}", "round",
+                     (json_int_t)round->round, "seconds", cli_number(round->seconds), "accepted",
+                     (json_int_t)round->accepted, "declined", (json_int_t)round->declined, "loss",
+                     cli_number(round->loss), "loss_contrast", cli_number(round->loss_contrast), "loss_matching",
+                     cli_number(round->loss_matching), "remote_share", cli_number(round->remote_share), "bytes_up",
+                     (json_int_t)round->bytes_up, "bytes_down", (json_int_t)round->bytes_down, "aggregate",
+                     watch_json(&round->aggregate), "own", watch_json(&round->own), "knn_top1",
+                     round->has_knn ? cli_number(round->knn_top1) : json_null());
 }
 
 json_t *status_json(const struct msg_status_reply *reply)
@@ -46,13 +57,13 @@ json_t *status_json(const struct msg_status_reply *reply)
     for (uint32_t i = 0; history && i < reply->history_count; i++) {
         (void)json_array_append_new(history, status_round_json(&reply->history[i]));
     }
-    return json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I, s:o, s:{s:I, s:I, s:I}, s:I, s:o}", "run",
+    return json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I, s:o, s:{s:I, s:I, s:I}, s:I, s:o, s:o}", "run",
                      hash_hex(&reply->run, run), "plan_hash", hash_hex(&reply->plan_hash, plan), "round",
                      (json_int_t)reply->round, "rounds", (json_int_t)reply->rounds, "state", reply->state, "waits_for",
                      reply->waits_for, "remaining_ms", (json_int_t)reply->remaining_ms, "clients", clients, "bank",
                      "rows", (json_int_t)reply->bank_rows, "capacity", (json_int_t)reply->bank_capacity, "contributors",
                      (json_int_t)reply->bank_contributors, "peak_rss_bytes", (json_int_t)reply->peak_rss_bytes,
-                     "history", history);
+                     "history", history, "alarm", *reply->alarm ? json_string(reply->alarm) : json_null());
 }
 
 static int text_head(const struct msg_status_reply *reply, struct buf *out)
@@ -66,6 +77,9 @@ static int text_head(const struct msg_status_reply *reply, struct buf *out)
         }
         code = code ? code : buf_printf(out, "\n");
     }
+    if (!code && *reply->alarm) {
+        code = buf_printf(out, "alarm      %s\n", reply->alarm);
+    }
     code = code ? code
                 : buf_printf(out, "bank       %s of %s features, from %u client%s\n",
                              human_count(reply->bank_rows, rows), human_count(reply->bank_capacity, capacity),
@@ -77,26 +91,42 @@ static int text_head(const struct msg_status_reply *reply, struct buf *out)
     return code ? code : buf_printf(out, "plan       %s\n", hash_hex(&reply->plan_hash, hex));
 }
 
+/* "  0.93   41.0", or dashes. */
+static const char *watch_text(const struct watch *watch, char out[32])
+{
+    if (watch->measured) {
+        (void)snprintf(out, 32, "%6.3f %6.1f", watch->deviation, watch->rank);
+    } else {
+        (void)snprintf(out, 32, "%6s %6s", "-", "-");
+    }
+    return out;
+}
+
 static int text_client(const struct status_client *client, struct buf *out)
 {
     char seen[HUMAN_MAX], up[HUMAN_MAX], down[HUMAN_MAX], batch[32] = "-", loss[32] = "-", speed[32] = "-";
+    char own[32];
     if (client->steps) {
         (void)snprintf(batch, sizeof batch, "%u/%u", client->step, client->steps);
         (void)snprintf(loss, sizeof loss, "%.3f", client->loss);
         (void)snprintf(speed, sizeof speed, "%.0f", client->images_per_second);
     }
-    return buf_printf(out, "  %-20s %-9s %-12s %10s %11s %8s %9s %8s %8s\n", client->name, role_name(client->role),
+    return buf_printf(out, "  %-20s %-9s %-12s %10s %11s %8s %9s %8s %8s %s\n", client->name, role_name(client->role),
                       client->connected ? client->state : "offline", human_ms(client->last_seen_ms, seen), batch, loss,
-                      speed, human_bytes(client->bytes_up, up), human_bytes(client->bytes_down, down));
+                      speed, human_bytes(client->bytes_up, up), human_bytes(client->bytes_down, down),
+                      watch_text(&client->own, own));
 }
 
 static int text_round(const struct status_round *round, struct buf *out)
 {
-    char up[HUMAN_MAX], down[HUMAN_MAX];
-    return buf_printf(out, "  %5u %9.1f %8u %8u %8.3f %9.3f %9.3f %7.0f %% %8s %8s\n", round->round, round->seconds,
-                      round->accepted, round->declined, round->loss, round->loss_contrast, round->loss_matching,
-                      100 * round->remote_share, human_bytes(round->bytes_up, up),
-                      human_bytes(round->bytes_down, down));
+    char aggregate[32], knn[16] = "-", up[HUMAN_MAX], down[HUMAN_MAX];
+    if (round->has_knn) {
+        (void)snprintf(knn, sizeof knn, "%.3f", round->knn_top1);
+    }
+    return buf_printf(out, "  %5u %9.1f %8u %8u %8.3f %9.3f %9.3f %7.0f %% %8s %8s %s %6s\n", round->round,
+                      round->seconds, round->accepted, round->declined, round->loss, round->loss_contrast,
+                      round->loss_matching, 100 * round->remote_share, human_bytes(round->bytes_up, up),
+                      human_bytes(round->bytes_down, down), watch_text(&round->aggregate, aggregate), knn);
 }
 
 int status_text(const struct msg_status_reply *reply, struct buf *out)
@@ -105,15 +135,16 @@ int status_text(const struct msg_status_reply *reply, struct buf *out)
     if (!code && reply->clients_count == 0) {
         code = buf_printf(out, "\nno clients yet\n");
     } else if (!code) {
-        code = buf_printf(out, "\n  %-20s %-9s %-12s %10s %11s %8s %9s %8s %8s\n", "client", "role", "state",
-                          "seen ago", "batch", "loss", "images/s", "up", "down");
+        code = buf_printf(out, "\n  %-20s %-9s %-12s %10s %11s %8s %9s %8s %8s %6s %6s\n", "client", "role", "state",
+                          "seen ago", "batch", "loss", "images/s", "up", "down", "std", "rank");
     }
     for (uint32_t i = 0; !code && i < reply->clients_count; i++) {
         code = text_client(&reply->clients[i], out);
     }
     if (!code && reply->history_count) {
-        code = buf_printf(out, "\n  %5s %9s %8s %8s %8s %9s %9s %9s %8s %8s\n", "round", "seconds", "counted",
-                          "declined", "loss", "contrast", "matching", "remote", "up", "down");
+        code =
+            buf_printf(out, "\n  %5s %9s %8s %8s %8s %9s %9s %9s %8s %8s %6s %6s %6s\n", "round", "seconds", "counted",
+                       "declined", "loss", "contrast", "matching", "remote", "up", "down", "std", "rank", "kNN");
     }
     for (uint32_t i = 0; !code && i < reply->history_count; i++) {
         code = text_round(&reply->history[i], out);
@@ -127,7 +158,9 @@ int verb_status(int argc, char **argv)
         .usage = "starling status --server HOST:PORT [--history N] [--json]",
         .about =
             "Asks a running server for its round, its state and what that waits for, its clients, its feature bank "
-            "and the last rounds. Exit 69 when no server answers.",
+            "and the last rounds. std and rank are the spread of the features and the directions that they span: a "
+            "client's own after it trained, a round's as it began. kNN is what an observer found of its result. Exit "
+            "69 when no server answers.",
         .examples = "  starling status --server coordinator.example:7640\n"
                     "  starling status --server localhost:7640 --json | jq .waits_for\n",
     };

@@ -12,6 +12,7 @@
 
 #include "client/nn/embedder.h"
 #include "client/nn/moco.h"
+#include "client/nn/watch.h"
 #include "client/train/feeder.h"
 #include "common/base/byteorder.h"
 #include "common/base/mem.h"
@@ -266,6 +267,13 @@ static int refill_queue(struct trainer *trainer, const struct train_job *job, st
     return rc;
 }
 
+static int measure(const struct trainer *trainer, struct watch *out, struct err *err)
+{
+    const float *queries, *keys;
+    moco_pairs(trainer->moco, &queries, &keys);
+    return watch_measure(queries, keys, trainer->plan->batch, trainer->plan->model.features, out, err);
+}
+
 /* All steps; the result's losses are sums until the end. */
 static int run_steps(struct trainer *trainer, const struct train_job *job, struct train_progress *progress,
                      struct train_result *out, struct err *err)
@@ -299,6 +307,9 @@ static int run_steps(struct trainer *trainer, const struct train_job *job, struc
             (void)err_prefix(err, "round %u, step %u", job->round, step);
             break;
         }
+        if (step == 0) {
+            rc = measure(trainer, &out->aggregate, err);
+        }
         out->loss += result.loss;
         out->loss_contrast += result.loss_contrast;
         out->loss_matching += result.loss_matching;
@@ -310,6 +321,7 @@ static int run_steps(struct trainer *trainer, const struct train_job *job, struc
         atomic_store(&progress->images_per_second, (float)out->images_per_second);
         atomic_store(&progress->step, step + 1);
     }
+    rc = rc ? rc : measure(trainer, &out->own, err);
     feeder_free(feeder);
     out->input_wait_ms = waited / 1000;
     return rc;
@@ -449,12 +461,13 @@ int train_round(struct trainer *trainer, const struct train_job *job, struct tra
     out->loss_matching /= out->steps;
     out->remote_share /= out->steps;
     out->train_ms = now_ms() - began;
-    log_event(trainer->log, LOG_LEVEL_INFO, "training_finished",
-              "round=%u steps=%u loss=%.4f loss_contrast=%.4f loss_matching=%.4f remote_share=%.3f "
-              "images_per_second=%.0f train_ms=%llu input_wait_ms=%llu features=%u",
-              job->round, out->steps, out->loss, out->loss_contrast, out->loss_matching, out->remote_share,
-              out->images_per_second, (unsigned long long)out->train_ms, (unsigned long long)out->input_wait_ms,
-              out->feature_rows);
+    log_event(
+        trainer->log, LOG_LEVEL_INFO, "training_finished",
+        "round=%u steps=%u loss=%.4f loss_contrast=%.4f loss_matching=%.4f remote_share=%.3f "
+        "images_per_second=%.0f train_ms=%llu input_wait_ms=%llu features=%u feature_std=%.3f effective_rank=%.1f",
+        job->round, out->steps, out->loss, out->loss_contrast, out->loss_matching, out->remote_share,
+        out->images_per_second, (unsigned long long)out->train_ms, (unsigned long long)out->input_wait_ms,
+        out->feature_rows, out->own.deviation, out->own.rank);
     return 0;
 }
 

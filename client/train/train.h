@@ -13,6 +13,7 @@
 #include "client/data/augment.h"
 #include "client/data/dataset.h"
 #include "client/nn/net_plan.h"
+#include "common/base/watch.h"
 #include "common/config/plan.h"
 #include "common/vec/layout.h"
 
@@ -44,6 +45,10 @@ struct train_result { /* all memory owned; train_result_fini */
     uint64_t input_wait_ms; /* of train_ms, without views to train on */
     uint32_t steps;
     double loss, loss_contrast, loss_matching, remote_share, images_per_second;
+    /* Of the features of the first step, which the aggregated encoder made before it learnt anything here, and of the
+     * last: this site's own. Both are by training views, by BN statistics of groups of the batch, and against keys of
+     * the momentum encoder. */
+    struct watch aggregate, own;
 };
 
 struct train_progress {

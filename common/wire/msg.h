@@ -10,6 +10,7 @@
 #include "common/base/bytes.h"
 #include "common/base/hash.h"
 #include "common/base/name.h"
+#include "common/base/watch.h"
 #include "common/vec/quant.h"
 #include "common/wire/frame.h"
 
@@ -38,6 +39,8 @@ enum msg_type {
     MSG_BYE,
     MSG_STATUS,
     MSG_STATUS_REPLY,
+    MSG_AGGREGATE,
+    MSG_EVALUATED,
     MSG_TYPE_END
 };
 const char *msg_type_name(uint8_t type); /* "HELLO" */
@@ -85,6 +88,7 @@ struct report {      /* of one local round */
     double remote_share; /* share of the negatives that were remote, as it was */
     double images_per_second;
     uint64_t train_ms;
+    struct watch aggregate, own; /* of the encoder that came with the round; of the client's, after training it */
 };
 
 /* Bounds; msg_encode and msg_decode refuse what exceeds them. */
@@ -224,7 +228,8 @@ struct status_client {
     uint32_t step, steps;
     double loss, images_per_second;
     uint64_t bytes_up, bytes_down;
-    uint64_t bytes_by_kind[5]; /* indexed by enum blob_kind; payload of chunks over the run of this server process */
+    uint64_t bytes_by_kind[5];   /* indexed by enum blob_kind; payload of chunks over the run of this server process */
+    struct watch aggregate, own; /* of its latest contribution that was accepted */
 };
 struct status_round {
     uint32_t round;
@@ -232,7 +237,20 @@ struct status_round {
     uint32_t accepted, declined;
     double loss, loss_contrast, loss_matching, remote_share;
     uint64_t bytes_up, bytes_down;
+    struct watch aggregate, own;
+    bool has_knn;
+    double knn_top1; /* of the round's model, as an observer found it */
 };
+struct msg_aggregate { /* to observers */
+    uint32_t round;    /* the durable one */
+    struct blob model; /* as the next round begins with it, and numbered as that round's */
+};
+struct msg_evaluated { /* an observer's answer */
+    uint32_t round;
+    double knn_top1; /* share of its test images that were named right */
+    uint64_t images; /* test images, at least 1 */
+};
+
 struct msg_status {
     uint32_t history; /* most recent rounds wanted, at most 4096 */
 };
@@ -247,6 +265,7 @@ struct msg_status_reply {
     uint64_t bank_rows, bank_capacity;
     uint32_t bank_contributors;
     uint64_t peak_rss_bytes;
+    char alarm[MSG_TEXT_MAX]; /* empty: none */
     uint32_t clients_count, history_count;
     struct status_client *clients; /* owned by the msg */
     struct status_round *history;  /* oldest first; owned by the msg */
@@ -273,6 +292,8 @@ struct msg {
         struct msg_bye bye;
         struct msg_status status;
         struct msg_status_reply status_reply;
+        struct msg_aggregate aggregate;
+        struct msg_evaluated evaluated;
     };
     /* CHUNK only. Decoded: points into the frame. To send: `payload` holds a reference, raw points into it. */
     const uint8_t *raw;
@@ -290,7 +311,9 @@ void msg_fini(struct msg *msg);
 
 /* Limits by the reader's state; see PROTOCOL.md for the table. */
 extern const struct frame_limits msg_limits_server_new;      /* server, nothing said yet: HELLO, BYE */
-extern const struct frame_limits msg_limits_server_trainer;  /* server, after a trainer's or observer's HELLO */
+extern const struct frame_limits msg_limits_server_trainer;  /* server, after a trainer's HELLO */
+extern const struct frame_limits msg_limits_server_observer; /* server, after an observer's: as a trainer's, but what it
+                                                                found instead of contributions */
 extern const struct frame_limits msg_limits_server_operator; /* server, after an operator's HELLO: STATUS, BYE */
 extern const struct frame_limits msg_limits_client;          /* client, and `starling status` */
 

@@ -21,6 +21,14 @@ const struct frame_limits msg_limits_server_trainer = {
     .most[MSG_BYE] = TEXTED,
 };
 
+const struct frame_limits msg_limits_server_observer = {
+    .most[MSG_READY] = SMALL,
+    .most[MSG_FETCH] = SMALL,
+    .most[MSG_PROGRESS] = SMALL,
+    .most[MSG_EVALUATED] = SMALL,
+    .most[MSG_BYE] = TEXTED,
+};
+
 const struct frame_limits msg_limits_server_operator = {
     .most[MSG_STATUS] = SMALL,
     .most[MSG_BYE] = TEXTED,
@@ -39,4 +47,5 @@ const struct frame_limits msg_limits_client = {
     .most[MSG_ROUND_END] = SMALL,
     .most[MSG_BYE] = TEXTED,
     .most[MSG_STATUS_REPLY] = 8u << 20,
+    .most[MSG_AGGREGATE] = TEXTED,
 };

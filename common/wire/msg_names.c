@@ -7,12 +7,16 @@
 const char *msg_type_name(uint8_t type)
 {
     static const char *const names[] = {
-        [MSG_HELLO] = "HELLO",       [MSG_WELCOME] = "WELCOME",   [MSG_REJECT] = "REJECT",
-        [MSG_READY] = "READY",       [MSG_ROUND] = "ROUND",       [MSG_FETCH] = "FETCH",
-        [MSG_CHUNK] = "CHUNK",       [MSG_PROGRESS] = "PROGRESS", [MSG_ALIVE] = "ALIVE",
-        [MSG_OFFER] = "OFFER",       [MSG_GRANT] = "GRANT",       [MSG_QUEUED] = "QUEUED",
-        [MSG_ACCEPTED] = "ACCEPTED", [MSG_DECLINED] = "DECLINED", [MSG_ROUND_END] = "ROUND_END",
-        [MSG_BYE] = "BYE",           [MSG_STATUS] = "STATUS",     [MSG_STATUS_REPLY] = "STATUS_REPLY",
+        [MSG_HELLO] = "HELLO",         [MSG_WELCOME] = "WELCOME",
+        [MSG_REJECT] = "REJECT",       [MSG_READY] = "READY",
+        [MSG_ROUND] = "ROUND",         [MSG_FETCH] = "FETCH",
+        [MSG_CHUNK] = "CHUNK",         [MSG_PROGRESS] = "PROGRESS",
+        [MSG_ALIVE] = "ALIVE",         [MSG_OFFER] = "OFFER",
+        [MSG_GRANT] = "GRANT",         [MSG_QUEUED] = "QUEUED",
+        [MSG_ACCEPTED] = "ACCEPTED",   [MSG_DECLINED] = "DECLINED",
+        [MSG_ROUND_END] = "ROUND_END", [MSG_BYE] = "BYE",
+        [MSG_STATUS] = "STATUS",       [MSG_STATUS_REPLY] = "STATUS_REPLY",
+        [MSG_AGGREGATE] = "AGGREGATE", [MSG_EVALUATED] = "EVALUATED",
     };
     return NAME_AT(names, type);
 }

@@ -73,6 +73,19 @@ static const struct field blob_fields[] = {
 };
 SCHEMA(blob, blob, blob, check_blob);
 
+static int check_watch(const void *in, struct err *err)
+{
+    return watch_is_sane(in) ? 0 : err_set(err, ERR_PROTOCOL, "Watch: no measures of unit features");
+}
+
+static const struct field watch_fields[] = {
+    AMOUNT(1, watch, alignment),
+    F64(2, watch, uniformity),
+    AMOUNT(3, watch, deviation),
+    AMOUNT(4, watch, rank),
+};
+SCHEMA(watch, watch, watch, check_watch);
+
 static const struct field report_fields[] = {
     U64(1, report, images),
     U64(2, report, seen),
@@ -83,6 +96,8 @@ static const struct field report_fields[] = {
     AMOUNT(7, report, remote_share),
     AMOUNT(8, report, images_per_second),
     MS(9, report, train_ms),
+    MESSAGE_IF(10, report, aggregate, aggregate.measured, watch),
+    MESSAGE_IF(11, report, own, own.measured, watch),
 };
 SCHEMA(report, report, report, NULL);
 
@@ -254,6 +269,33 @@ static const struct field bye_fields[] = {
 };
 SCHEMA(bye, msg_bye, bye, NULL);
 
+/* ---- Observers ---- */
+
+static int check_aggregate(const void *in, struct err *err)
+{
+    const struct msg_aggregate *aggregate = in;
+    return aggregate->model.kind == BLOB_MODEL ? 0 : err_set(err, ERR_PROTOCOL, "Aggregate: a blob of a wrong kind");
+}
+
+static const struct field aggregate_fields[] = {
+    U32(1, msg_aggregate, round),
+    MESSAGE(2, msg_aggregate, model, blob),
+};
+SCHEMA(aggregate, msg_aggregate, aggregate, check_aggregate);
+
+static int check_evaluated(const void *in, struct err *err)
+{
+    const struct msg_evaluated *evaluated = in;
+    return evaluated->knn_top1 <= 1 ? 0 : err_set(err, ERR_PROTOCOL, "Evaluated.knn_top1: more than 1");
+}
+
+static const struct field evaluated_fields[] = {
+    U32_IN(1, msg_evaluated, round, 1, UINT32_MAX),
+    AMOUNT(2, msg_evaluated, knn_top1),
+    {ROW(3, U64, msg_evaluated, images), .least = 1, .most = UINT64_MAX},
+};
+SCHEMA(evaluated, msg_evaluated, evaluated, check_evaluated);
+
 /* ---- Status ---- */
 
 static const struct field status_fields[] = {
@@ -277,6 +319,8 @@ static const struct field status_client_fields[] = {
     U64(13, status_client, bytes_by_kind[BLOB_REMOTE]),
     U64(14, status_client, bytes_by_kind[BLOB_UPDATE]),
     U64(15, status_client, bytes_by_kind[BLOB_FEATURES]),
+    MESSAGE_IF(16, status_client, aggregate, aggregate.measured, watch),
+    MESSAGE_IF(17, status_client, own, own.measured, watch),
 };
 SCHEMA(status_client, status_client, status_client, NULL);
 
@@ -291,6 +335,9 @@ static const struct field status_round_fields[] = {
     AMOUNT(8, status_round, remote_share),
     U64(9, status_round, bytes_up),
     U64(10, status_round, bytes_down),
+    MESSAGE_IF(11, status_round, aggregate, aggregate.measured, watch),
+    MESSAGE_IF(12, status_round, own, own.measured, watch),
+    {ROW(13, AMOUNT, status_round, knn_top1), .present = 1 + AT(status_round, has_knn)},
 };
 SCHEMA(status_round, status_round, status_round, NULL);
 
@@ -310,6 +357,7 @@ static const struct field status_reply_fields[] = {
     U64(13, msg_status_reply, peak_rss_bytes),
     MESSAGES(14, msg_status_reply, clients, clients_count, MSG_CLIENTS_MAX, status_client),
     MESSAGES(15, msg_status_reply, history, history_count, MSG_HISTORY_MAX, status_round),
+    TEXT(16, msg_status_reply, alarm),
 };
 SCHEMA(status_reply, msg_status_reply, status_reply, NULL);
 
@@ -318,12 +366,16 @@ SCHEMA(status_reply, msg_status_reply, status_reply, NULL);
 const struct schema *schema_of(uint8_t type)
 {
     static const struct schema *const schemas[] = {
-        [MSG_HELLO] = &hello,       [MSG_WELCOME] = &welcome,   [MSG_REJECT] = &reject,
-        [MSG_READY] = &ready,       [MSG_ROUND] = &round_,      [MSG_FETCH] = &fetch,
-        [MSG_CHUNK] = &chunk,       [MSG_PROGRESS] = &progress, [MSG_ALIVE] = &alive,
-        [MSG_OFFER] = &offer,       [MSG_GRANT] = &grant,       [MSG_QUEUED] = &queued,
-        [MSG_ACCEPTED] = &accepted, [MSG_DECLINED] = &declined, [MSG_ROUND_END] = &round_end,
-        [MSG_BYE] = &bye,           [MSG_STATUS] = &status,     [MSG_STATUS_REPLY] = &status_reply,
+        [MSG_HELLO] = &hello,         [MSG_WELCOME] = &welcome,
+        [MSG_REJECT] = &reject,       [MSG_READY] = &ready,
+        [MSG_ROUND] = &round_,        [MSG_FETCH] = &fetch,
+        [MSG_CHUNK] = &chunk,         [MSG_PROGRESS] = &progress,
+        [MSG_ALIVE] = &alive,         [MSG_OFFER] = &offer,
+        [MSG_GRANT] = &grant,         [MSG_QUEUED] = &queued,
+        [MSG_ACCEPTED] = &accepted,   [MSG_DECLINED] = &declined,
+        [MSG_ROUND_END] = &round_end, [MSG_BYE] = &bye,
+        [MSG_STATUS] = &status,       [MSG_STATUS_REPLY] = &status_reply,
+        [MSG_AGGREGATE] = &aggregate, [MSG_EVALUATED] = &evaluated,
     };
     return type < MSG_TYPE_END ? schemas[type] : NULL;
 }

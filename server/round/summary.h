@@ -2,6 +2,8 @@
 #ifndef STARLING_ROUND_SUMMARY_H
 #define STARLING_ROUND_SUMMARY_H
 
+#include "common/base/watch.h"
+
 #include <stdint.h>
 
 struct round_summary {
@@ -12,6 +14,12 @@ struct round_summary {
     uint64_t images;                                         /* sum of weights */
     double loss, loss_contrast, loss_matching, remote_share; /* means over contributions, weighted by images */
     uint64_t bytes_up, bytes_down;                           /* chunk payload of this round */
+    /* Weighted means as well, over the contributions that say them: of the model with which the round began, and of the
+     * encoders that clients trained. */
+    struct watch aggregate, own;
+    bool has_knn;
+    double knn_top1; /* of the round's model, as an observer found it, maybe much later */
+    bool unrecorded; /* the coordinator's: it is not in the history file yet */
 };
 
 #endif

@@ -61,6 +61,15 @@ static int take_history(struct coordinator *c, const struct round_summary *histo
     return 0;
 }
 
+/* Whether the run stands in an episode of collapse. The checkpoint's round may be missing from the history. */
+static void take_alarm(struct coordinator *c, const struct checkpoint *from)
+{
+    for (uint32_t i = 0; i < c->history_count; i++) {
+        (void)alarm_follow(c, &c->history[i]);
+    }
+    (void)alarm_follow(c, &from->summary);
+}
+
 static int take_state(struct coordinator *c, const struct checkpoint *from, struct err *err)
 {
     const struct plan *plan = c->plan;
@@ -80,7 +89,7 @@ static int take_state(struct coordinator *c, const struct checkpoint *from, stru
     c->sample = mem_new(plan->fusion.remote, sizeof *c->sample);
     c->packed_row = mem_new(plan->model.features + 1, sizeof(float)); /* no form is longer */
     c->slots = mem_new(c->options.upload_slots, sizeof *c->slots);
-    c->jobs = mem_new((size_t)c->options.upload_slots + 2, sizeof(struct job *));
+    c->jobs = mem_new((size_t)c->options.upload_slots + 3, sizeof(struct job *));
     if (!c->plan_bytes || !c->sample || !c->packed_row || !c->slots || !c->jobs) {
         return ERR_NOMEM;
     }
@@ -121,6 +130,7 @@ int coordinator_new(const struct coordinator_options *options, const struct chec
         coordinator_free(c);
         return rc;
     }
+    take_alarm(c, from);
     char run[HASH_HEX], text[MSG_TEXT_MAX];
     waits_for(c, text);
     log_event(c->log, LOG_LEVEL_INFO, "coordinator_started", "run=%s round=%u of=%u bank_rows=%u waits_for=\"%s\"",
@@ -164,7 +174,7 @@ void coordinator_free(struct coordinator *c)
 
 static void send_heartbeats(struct coordinator *c)
 {
-    if (c->trainers == 0 || c->now_ms < c->alive_ms) {
+    if (c->welcomed == 0 || c->now_ms < c->alive_ms) {
         return;
     }
     c->alive_ms = c->now_ms + c->options.idle_timeout_ms / 4;
@@ -247,7 +257,7 @@ uint64_t coordinator_next_ms(const struct coordinator *c)
     }
     uint64_t next = earlier(round_next_ms(&c->round), peers_next_ms(c));
     next = earlier(next, slots_next_ms(c));
-    return c->trainers > 0 ? earlier(next, c->alive_ms) : next;
+    return c->welcomed > 0 ? earlier(next, c->alive_ms) : next;
 }
 
 const struct frame_limits *coordinator_limits(const struct coordinator *c, uint32_t peer)

@@ -46,11 +46,12 @@ int coordinator_new(const struct coordinator_options *options, const struct chec
 void coordinator_free(struct coordinator *coordinator);
 
 /* Work that takes long: run outside the loop, one at a time, in the order of the actions. ABSORB and AGGREGATE are
- * pure: call job_run. SAVE belongs to whoever owns the disk: call store_save with job->checkpoint. */
-enum job_kind { JOB_ABSORB, JOB_AGGREGATE, JOB_SAVE };
+ * pure: call job_run. SAVE and RECORD belong to whoever owns the disk: call store_save with job->checkpoint;
+ * history_append with job->checkpoint.summary, which is all that RECORD has. */
+enum job_kind { JOB_ABSORB, JOB_AGGREGATE, JOB_SAVE, JOB_RECORD };
 struct job {
     enum job_kind kind;
-    struct checkpoint checkpoint; /* SAVE; borrowed from the coordinator, stable until JOB_DONE */
+    struct checkpoint checkpoint; /* SAVE, RECORD; borrowed from the coordinator, stable until JOB_DONE */
     void *work;                   /* the coordinator's own */
 };
 void job_run(struct job *job); /* ABSORB, AGGREGATE; touches nothing that coordinator_step touches */

@@ -12,6 +12,9 @@ static bool may_send(enum peer_state state, uint8_t type)
     case MSG_READY:
         return state == PEER_GREETED;
     case MSG_FETCH:
+        return state == PEER_OBSERVING || state >= PEER_READY;
+    case MSG_EVALUATED:
+        return state == PEER_OBSERVING;
     case MSG_OFFER:
     case MSG_CHUNK:
         return state >= PEER_READY;
@@ -56,6 +59,9 @@ void dispatch(struct coordinator *c, struct peer *peer, const struct msg *msg)
         break;
     case MSG_OFFER:
         handle_offer(c, peer, &msg->offer);
+        break;
+    case MSG_EVALUATED:
+        handle_evaluated(c, peer, &msg->evaluated);
         break;
     case MSG_STATUS:
         handle_status(c, peer, &msg->status);

@@ -119,8 +119,8 @@ void handle_hello(struct coordinator *c, struct peer *peer, const struct msg_hel
     if (!speaks_our_version(c, peer, hello)) {
         return;
     }
-    if (hello->role != ROLE_TRAINER && hello->role != ROLE_OPERATOR) {
-        peer_reject(c, peer, REJECT_ROLE, 0, "%ss are not served by this version", role_name(hello->role));
+    if (hello->role < ROLE_TRAINER || hello->role > ROLE_OPERATOR) {
+        peer_reject(c, peer, REJECT_ROLE, 0, "role %u is not served by this version", hello->role);
         return;
     }
     if (hello->role == ROLE_OPERATOR) {
@@ -142,12 +142,13 @@ void handle_hello(struct coordinator *c, struct peer *peer, const struct msg_hel
         return;
     }
     peer->state = PEER_GREETED;
-    peer->limits = &msg_limits_server_trainer;
+    peer->limits = hello->role == ROLE_OBSERVER ? &msg_limits_server_observer : &msg_limits_server_trainer;
     peer->member = index;
     c->peers_new--;
     c->members[index].peer = peer->number;
+    c->members[index].role = hello->role;
     c->members[index].last_seen_ms = c->now_ms;
-    if (c->trainers++ == 0) {
+    if (c->welcomed++ == 0) {
         c->alive_ms = c->now_ms + c->options.idle_timeout_ms / 4;
     }
     welcome(c, peer, hello);

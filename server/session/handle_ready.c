@@ -1,5 +1,18 @@
-/* READY: the client has built the same network and can train. */
+/* READY: the client has built the same network and can train, or evaluate. */
 #include "server/session/state.h"
+
+/* It never becomes ready for a round, so no round counts it, asks it or waits for it. Round 0 is the untrained model,
+ * which no history has. */
+static void observe(struct coordinator *c, struct peer *peer)
+{
+    const struct member *member = &c->members[peer->member];
+    peer->state = PEER_OBSERVING;
+    log_event(c->log, LOG_LEVEL_INFO, "observer_joined", "name=%s address=%s images=%llu", member->name, peer->address,
+              (unsigned long long)member->images);
+    if (c->round.durable > 0) {
+        send_aggregate(c, peer);
+    }
+}
 
 void handle_ready(struct coordinator *c, struct peer *peer, const struct msg_ready *ready)
 {
@@ -10,12 +23,16 @@ void handle_ready(struct coordinator *c, struct peer *peer, const struct msg_rea
         return;
     }
     if (ready->images == 0) {
-        peer_fault(c, peer, "a trainer without images");
+        peer_fault(c, peer, "a client without images");
         return;
     }
     uint32_t index = peer->member;
     struct member *member = &c->members[index];
     member->images = ready->images;
+    if (member->role == ROLE_OBSERVER) {
+        observe(c, peer);
+        return;
+    }
     const struct round_member *in_round = &c->round.members[index];
     bool open = c->round.phase == ROUND_OPEN;
     peer->state = open && in_round->participant && in_round->delivered ? PEER_DELIVERED : PEER_READY;

@@ -10,7 +10,7 @@ static void describe_client(const struct coordinator *c, const struct member *me
 {
     const struct peer *peer = member->peer == NONE ? NULL : c->peers[member->peer];
     memcpy(out->name, member->name, sizeof out->name);
-    out->role = ROLE_TRAINER;
+    out->role = member->role;
     (void)snprintf(out->state, sizeof out->state, "%s", peer ? peer_state_name(peer->state) : "AWAY");
     out->last_seen_ms = c->now_ms - member->last_seen_ms;
     out->connected = peer != NULL;
@@ -21,6 +21,8 @@ static void describe_client(const struct coordinator *c, const struct member *me
     out->bytes_up = member->bytes_up;
     out->bytes_down = member->bytes_down;
     memcpy(out->bytes_by_kind, member->bytes_by_kind, sizeof out->bytes_by_kind);
+    out->aggregate = member->aggregate;
+    out->own = member->own;
 }
 
 static void describe_round(const struct round_summary *summary, struct status_round *out)
@@ -36,6 +38,10 @@ static void describe_round(const struct round_summary *summary, struct status_ro
         .remote_share = summary->remote_share,
         .bytes_up = summary->bytes_up,
         .bytes_down = summary->bytes_down,
+        .aggregate = summary->aggregate,
+        .own = summary->own,
+        .has_knn = summary->has_knn,
+        .knn_top1 = summary->knn_top1,
     };
 }
 
@@ -67,6 +73,7 @@ static void reply_to(struct coordinator *c, struct peer *peer, uint32_t wanted)
     reply->bank_capacity = c->bank->capacity;
     reply->bank_contributors = c->bank->owners_count;
     reply->peak_rss_bytes = c->peak_rss_bytes;
+    alarm_text(c, reply->alarm);
     for (uint32_t i = 0; i < clients; i++) {
         describe_client(c, &c->members[c->round.order[i]], &reply->clients[i]);
     }

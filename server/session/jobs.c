@@ -2,9 +2,11 @@
  * order in which they are handed out, so the sum, the intake and what they make need no lock. A job works on its own
  * struct (slot.absorb, aggregate) and on what only jobs touch: agg's sum and the intake. */
 #include "common/base/mem.h"
+#include "server/round/alarm.h"
 #include "server/session/state.h"
 
 #include <assert.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -134,11 +136,13 @@ void absorb_submit(struct coordinator *c, struct slot *slot)
 
 static void log_accepted(const struct coordinator *c, uint32_t member)
 {
+    char aggregate[WATCH_FIELDS_MAX], own[WATCH_FIELDS_MAX];
     const struct report *report = &c->members[member].offer.report;
     log_event(c->log, LOG_LEVEL_INFO, "contribution_accepted",
-              "name=%s round=%u images=%llu loss=%.6g loss_contrast=%.6g loss_matching=%.6g remote_share=%.4g",
+              "name=%s round=%u images=%llu loss=%.6g loss_contrast=%.6g loss_matching=%.6g remote_share=%.4g%s%s",
               c->members[member].name, round_current(c), (unsigned long long)member_weight(c, member), report->loss,
-              report->loss_contrast, report->loss_matching, report->remote_share);
+              report->loss_contrast, report->loss_matching, report->remote_share,
+              watch_fields(&report->aggregate, "", aggregate), watch_fields(&report->own, "own_", own));
 }
 
 static void absorb_done(struct coordinator *c, struct slot *slot)
@@ -153,6 +157,8 @@ static void absorb_done(struct coordinator *c, struct slot *slot)
     }
     if (absorb->result == 0 && absorb->reason == 0) {
         log_accepted(c, index);
+        c->members[index].aggregate = c->members[index].offer.report.aggregate;
+        c->members[index].own = c->members[index].offer.report.own;
         if (answers) {
             peer->state = PEER_DELIVERED;
             send_accepted(c, peer, round_current(c));
@@ -201,6 +207,36 @@ static void aggregate_run(struct aggregate *work)
     bank_intake_clear(work->intake);
 }
 
+static void watch_add(struct watch *sum, const struct watch *watch, double weight)
+{
+    sum->alignment += weight * watch->alignment;
+    sum->uniformity += weight * watch->uniformity;
+    sum->deviation += weight * watch->deviation;
+    sum->rank += weight * watch->rank;
+}
+
+/* The mean over the contributions that say it; `which`: the offset of their measures in struct report. */
+static struct watch watch_mean(const struct coordinator *c, size_t which)
+{
+    struct watch sum = {0}, mean = {0};
+    double weights = 0;
+    for (uint32_t i = 0; i < c->round.count; i++) {
+        uint32_t member = c->round.order[i];
+        const struct round_member *in_round = &c->round.members[member];
+        const char *report = (const char *)&c->members[member].offer.report;
+        const struct watch *watch = (const struct watch *)(const void *)(report + which);
+        if (in_round->participant && in_round->delivered && watch->measured) {
+            watch_add(&sum, watch, (double)member_weight(c, member));
+            weights += (double)member_weight(c, member);
+        }
+    }
+    if (weights > 0) {
+        mean.measured = true;
+        watch_add(&mean, &sum, 1 / weights);
+    }
+    return mean;
+}
+
 /* Means weighted by images, summed in the order of names, so that they do not depend on the order of arrival. */
 static void summarise(struct coordinator *c)
 {
@@ -229,6 +265,8 @@ static void summarise(struct coordinator *c)
     s->seconds = (double)(c->now_ms - c->round.opened_ms) / 1000;
     s->bytes_up = c->bytes_up;
     s->bytes_down = c->bytes_down;
+    s->aggregate = watch_mean(c, offsetof(struct report, aggregate));
+    s->own = watch_mean(c, offsetof(struct report, own));
 }
 
 /* Everything that the save needs, and the memory that the moment after it needs. ERR_NOMEM. */
@@ -336,17 +374,46 @@ static void adopt(struct coordinator *c)
     c->history[c->history_count++] = c->summary;
 }
 
+bool alarm_follow(struct coordinator *c, const struct round_summary *summary)
+{
+    bool before = c->collapsed.round != 0;
+    if (alarm_collapsed(summary)) {
+        c->collapsed = *summary;
+    } else if (alarm_knows(summary)) {
+        c->collapsed.round = 0;
+    }
+    return before != (c->collapsed.round != 0);
+}
+
+static void log_durable(struct coordinator *c)
+{
+    const struct round_summary *s = &c->summary;
+    char aggregate[WATCH_FIELDS_MAX], own[WATCH_FIELDS_MAX], text[MSG_TEXT_MAX];
+    log_event(c->log, LOG_LEVEL_INFO, "round_durable",
+              "round=%u accepted=%u images=%llu loss=%.6g loss_contrast=%.6g loss_matching=%.6g remote_share=%.4g "
+              "seconds=%.3f bank_rows=%u bytes_up=%llu bytes_down=%llu%s%s",
+              s->round, s->accepted, (unsigned long long)s->images, s->loss, s->loss_contrast, s->loss_matching,
+              s->remote_share, s->seconds, c->bank->rows, (unsigned long long)s->bytes_up,
+              (unsigned long long)s->bytes_down, watch_fields(&s->aggregate, "", aggregate),
+              watch_fields(&s->own, "own_", own));
+    if (!alarm_follow(c, s)) {
+        return;
+    }
+    alarm_text(c, text);
+    if (text[0]) {
+        log_event(c->log, LOG_LEVEL_WARN, "representation_collapsed", "round=%u%s reason=\"%s\"", s->round, aggregate,
+                  text);
+    } else {
+        log_event(c->log, LOG_LEVEL_INFO, "representation_recovered", "round=%u%s", s->round, aggregate);
+    }
+}
+
 static void save_done(struct coordinator *c, int result, const struct err *reason)
 {
     if (result == 0) {
         adopt(c);
         c->trouble[0] = '\0';
-        log_event(c->log, LOG_LEVEL_INFO, "round_durable",
-                  "round=%u accepted=%u images=%llu loss=%.6g loss_contrast=%.6g loss_matching=%.6g remote_share=%.4g "
-                  "seconds=%.3f bank_rows=%u bytes_up=%llu bytes_down=%llu",
-                  c->summary.round, c->summary.accepted, (unsigned long long)c->summary.images, c->summary.loss,
-                  c->summary.loss_contrast, c->summary.loss_matching, c->summary.remote_share, c->summary.seconds,
-                  c->bank->rows, (unsigned long long)c->summary.bytes_up, (unsigned long long)c->summary.bytes_down);
+        log_durable(c);
         round_apply(c, ROUND_SAVED, 0);
         return;
     }
@@ -356,6 +423,29 @@ static void save_done(struct coordinator *c, int result, const struct err *reaso
     log_event(c->log, LOG_LEVEL_ERROR, "save_failed", "round=%u waits_for=\"%s\"", round_current(c), c->trouble);
     c->result = c->round.stopping ? result : 0;
     round_apply(c, ROUND_FAILED, 0);
+}
+
+/* ---- RECORD ---- */
+
+/* Rows of the history whose evaluation came, one at a time, the newest first. */
+void record_submit(struct coordinator *c)
+{
+    for (uint32_t i = c->history_count; i > 0 && !c->recording; i--) {
+        struct round_summary *row = &c->history[i - 1];
+        if (row->unrecorded) {
+            row->unrecorded = false;
+            c->recording = true;
+            c->record_job.kind = JOB_RECORD;
+            c->record_job.checkpoint = (struct checkpoint){.round = row->round, .summary = *row};
+            job_submit(c, &c->record_job);
+        }
+    }
+}
+
+static void record_done(struct coordinator *c)
+{
+    c->recording = false;
+    record_submit(c);
 }
 
 /* ---- Any ---- */
@@ -376,6 +466,8 @@ void job_done(struct coordinator *c, struct job *job, int result, const struct e
         absorb_done(c, job->work);
     } else if (job->kind == JOB_AGGREGATE) {
         aggregated(c);
+    } else if (job->kind == JOB_RECORD) {
+        record_done(c);
     } else {
         save_done(c, result, reason);
     }

@@ -67,12 +67,14 @@ void peer_detach(struct coordinator *c, struct peer *peer, const char *reason)
     peer->member = NONE;
     member->peer = NONE;
     member->step = member->steps = 0;
-    c->trainers--;
+    c->welcomed--;
     char text[MSG_TEXT_MAX];
     log_event(c->log, LOG_LEVEL_INFO, "client_left", "name=%s address=%s reason=\"%s\"", member->name, peer->address,
               log_quotable(reason, text, sizeof text));
-    slots_leave(c, index);
-    round_apply(c, ROUND_LOST, index);
+    if (member->role != ROLE_OBSERVER) {
+        slots_leave(c, index);
+        round_apply(c, ROUND_LOST, index);
+    }
 }
 
 void peer_closed(struct coordinator *c, struct peer *peer, const struct err *reason)
@@ -174,6 +176,7 @@ int member_add(struct coordinator *c, const char *name, uint32_t *member)
     struct member *fresh = &c->members[index];
     memset(fresh, 0, sizeof *fresh);
     (void)snprintf(fresh->name, sizeof fresh->name, "%s", name);
+    fresh->role = ROLE_TRAINER;
     fresh->peer = fresh->slot = NONE;
     fresh->last_seen_ms = c->now_ms;
     *member = index;

@@ -32,6 +32,9 @@ static void end_round(struct coordinator *c)
         peer->download.active = false;
         c->members[i].step = c->members[i].steps = 0;
         send_round_end(c, peer, c->round.durable);
+        if (peer->state == PEER_OBSERVING) {
+            send_aggregate(c, peer);
+        }
     }
 }
 
@@ -81,7 +84,7 @@ static void closed(struct coordinator *c)
     slots_close(c);
     for (uint32_t i = 0; i < c->round.count; i++) {
         struct peer *peer = member_peer(c, i);
-        if (peer) {
+        if (peer && peer->state != PEER_OBSERVING) { /* An observer's model is older than this round. */
             peer->download.active = false;
         }
     }

@@ -156,6 +156,15 @@ void send_round_end(struct coordinator *c, struct peer *peer, uint32_t round)
     peer_send(c, peer, &msg);
 }
 
+void send_aggregate(struct coordinator *c, struct peer *peer)
+{
+    struct msg msg = {.type = MSG_AGGREGATE};
+    model_describe(c);
+    msg.aggregate.round = c->round.durable;
+    msg.aggregate.model = c->model_blob;
+    peer_send(c, peer, &msg);
+}
+
 void job_submit(struct coordinator *c, struct job *job)
 {
     c->jobs[c->jobs_count++] = job;

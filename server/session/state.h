@@ -1,7 +1,7 @@
 /* What the coordinator holds in memory, and the helpers its files share. Internal to server/session.
  *
  *   peer    a connection, for as long as the shell holds it
- *   member  a named trainer, for as long as the process lives; its index is the round's
+ *   member  a named trainer or observer, for as long as the process lives; its index is the round's
  *   slot    room for one contribution that is being uploaded or absorbed
  *
  * Files: coordinator.c (events), dispatch.c (messages), handle_*.c (one message each), peers.c (connections and
@@ -27,6 +27,7 @@ enum peer_state {
     PEER_NEW,       /* waits for HELLO */
     PEER_OPERATOR,  /* STATUS */
     PEER_GREETED,   /* READY */
+    PEER_OBSERVING, /* FETCH, EVALUATED */
     PEER_READY,     /* nothing: the server's ROUND is next */
     PEER_WORKING,   /* FETCH, OFFER */
     PEER_QUEUED,    /* nothing: the server's GRANT is next */
@@ -60,6 +61,7 @@ struct peer {
 
 struct member {
     char name[NAME_MAX_BYTES];
+    uint32_t role; /* as it said last; an observer is never ready for a round */
     struct hash128 instance;
     uint32_t peer; /* NONE: away */
     uint32_t slot; /* NONE: none */
@@ -71,6 +73,7 @@ struct member {
     uint64_t images; /* as READY said */
     uint32_t step, steps;
     double loss, images_per_second;
+    struct watch aggregate, own; /* of the latest contribution that was accepted */
     uint64_t bytes_up, bytes_down, bytes_by_kind[BLOB_FEATURES + 1];
 };
 
@@ -133,7 +136,7 @@ struct coordinator {
     uint8_t *packed_row;    /* scratch: a row of the sample as it travels */
 
     struct peer **peers; /* by number; NULL: none */
-    uint32_t peers_room, peers_open, peers_live, peers_new, trainers, doomed, closes_due;
+    uint32_t peers_room, peers_open, peers_live, peers_new, welcomed, doomed, closes_due;
     struct member *members; /* by index; names in order: round.order */
     uint32_t members_room;
     uint32_t *queue; /* members that wait for a slot; room for all */
@@ -141,15 +144,17 @@ struct coordinator {
     struct slot *slots;
 
     struct aggregate aggregate;
-    struct job aggregate_job, save_job;
+    struct job aggregate_job, save_job, record_job;
+    bool recording; /* record_job is under way */
     struct counted *counted;
     struct round_summary summary; /* of the round that is being saved */
     char trouble[MSG_TEXT_MAX];   /* why saving or aggregating failed last; empty: it did not */
     int result;                   /* of ACTION_EXIT */
     struct round_summary *history;
     uint32_t history_count, history_room;
-    uint32_t accepted; /* in round `durable` */
-    uint32_t declined; /* in the open round */
+    struct round_summary collapsed; /* the latest round of an episode of collapse; round 0: there is none */
+    uint32_t accepted;              /* in round `durable` */
+    uint32_t declined;              /* in the open round */
     uint64_t bytes_up, bytes_down;
 
     uint64_t alive_ms; /* next heartbeat */
@@ -182,6 +187,8 @@ void send_declined(struct coordinator *c, struct peer *peer, uint32_t round, uin
     __attribute__((format(printf, 5, 6)));
 void send_accepted(struct coordinator *c, struct peer *peer, uint32_t round);
 void send_round_end(struct coordinator *c, struct peer *peer, uint32_t round);
+/* The model of the last durable round, for an observer. */
+void send_aggregate(struct coordinator *c, struct peer *peer);
 void job_submit(struct coordinator *c, struct job *job);
 /* Hands out what is due: closes, jobs, the exit. */
 void flush_due(struct coordinator *c);
@@ -228,6 +235,9 @@ uint64_t member_weight(const struct coordinator *c, uint32_t member); /* what it
 void absorb_submit(struct coordinator *c, struct slot *slot);
 void aggregate_submit(struct coordinator *c);
 void save_submit(struct coordinator *c);
+void record_submit(struct coordinator *c);
+/* Follows a closed round's measures into and out of an episode of collapse. True when either begins. */
+bool alarm_follow(struct coordinator *c, const struct round_summary *summary);
 void job_done(struct coordinator *c, struct job *job, int result, const struct err *reason);
 
 /* ---- blobs.c ---- */
@@ -242,12 +252,18 @@ void download_continue(struct coordinator *c, struct peer *peer);
 
 void waits_for(const struct coordinator *c, char out[MSG_TEXT_MAX]);
 uint64_t remaining_ms(const struct coordinator *c);
+/* Fields for the log: " PREFIXalignment=..." and so on; nothing when not measured. Returns `out`. */
+#define WATCH_FIELDS_MAX 160
+const char *watch_fields(const struct watch *watch, const char *prefix, char out[WATCH_FIELDS_MAX]);
+/* Why the representation counts as collapsed, and what to do; empty: it does not. */
+void alarm_text(const struct coordinator *c, char out[MSG_TEXT_MAX]);
 
 /* ---- dispatch.c, handle_*.c ---- */
 
 void dispatch(struct coordinator *c, struct peer *peer, const struct msg *msg);
 void handle_hello(struct coordinator *c, struct peer *peer, const struct msg_hello *hello);
 void handle_ready(struct coordinator *c, struct peer *peer, const struct msg_ready *ready);
+void handle_evaluated(struct coordinator *c, struct peer *peer, const struct msg_evaluated *evaluated);
 void handle_fetch(struct coordinator *c, struct peer *peer, const struct msg_fetch *fetch);
 void handle_progress(struct coordinator *c, struct peer *peer, const struct msg_progress *progress);
 void handle_offer(struct coordinator *c, struct peer *peer, const struct msg_offer *offer);

@@ -6,7 +6,7 @@
 
 const char *peer_state_name(enum peer_state state)
 {
-    static const char *const names[] = {"NEW",    "OPERATOR",  "GREETED",  "READY",     "WORKING",
+    static const char *const names[] = {"NEW",    "OPERATOR",  "GREETED",  "OBSERVING", "READY",  "WORKING",
                                         "QUEUED", "UPLOADING", "CHECKING", "DELIVERED", "CLOSING"};
     return names[state];
 }
@@ -94,4 +94,27 @@ uint64_t remaining_ms(const struct coordinator *c)
         break;
     }
     return until > c->now_ms ? until - c->now_ms : 0;
+}
+
+const char *watch_fields(const struct watch *watch, const char *prefix, char out[WATCH_FIELDS_MAX])
+{
+    out[0] = '\0';
+    if (watch->measured) {
+        (void)snprintf(out, WATCH_FIELDS_MAX,
+                       " %salignment=%.4g %suniformity=%.4g %sfeature_std=%.4g %seffective_rank=%.4g", prefix,
+                       watch->alignment, prefix, watch->uniformity, prefix, watch->deviation, prefix, watch->rank);
+    }
+    return out;
+}
+
+void alarm_text(const struct coordinator *c, char out[MSG_TEXT_MAX])
+{
+    out[0] = '\0';
+    if (c->collapsed.round != 0) {
+        (void)snprintf(out, MSG_TEXT_MAX,
+                       "the representation has collapsed (feature_std %.3f, effective_rank %.1f when round %u began): "
+                       "begin a new run with a lower learning_rate or weight_decay, a temperature near 0.1, a longer "
+                       "queue or more bn_groups",
+                       c->collapsed.aggregate.deviation, c->collapsed.aggregate.rank, c->collapsed.round);
+    }
 }

@@ -19,6 +19,10 @@ static void work(uv_work_t *request)
     struct job *job = jobs->current;
     jobs->result = 0;
     jobs->reason = (struct err){0};
+    if (job->kind == JOB_RECORD) {
+        (void)history_append(daemon->store, &job->checkpoint.summary, NULL); /* derived: a failure is in the log */
+        return;
+    }
     if (job->kind != JOB_SAVE) {
         job_run(job);
         return;

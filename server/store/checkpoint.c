@@ -3,7 +3,7 @@
  *
  *   offset  bytes
  *        0      8  "STARLNGC"
- *        8      4  version: 1; 2 when there is an optimiser's state
+ *        8      4  version, 2
  *       12      4  round
  *       16     16  run id
  *       32     16  layout fingerprint of the model
@@ -13,17 +13,19 @@
  *       72      8  bank: bytes of the feature bank
  *       80     88  summary of the round: round, accepted, declined, zero (4 each); closed at (wall clock, ms), seconds,
  *                  images, loss, its contrastive and its matching term, remote share, bytes up, bytes down (8 each)
- *      168      8  in version 2 alone, state: bytes of the state of aggregation.optimizer
- *            plan  the plan's canonical bytes
+ *      168     64  measures of the round's features: of the aggregated encoder with which it began, of the clients'
+ *                  own, as watch_store has them
+ *      232      8  state: bytes of the state of aggregation.optimizer
+ *      240   plan  the plan's canonical bytes
  *              68 * counted  last counted round (4), name (64, zeros behind it)
  *            bank  the bank's bytes
- *           state  in version 2 alone, the optimiser's state, f32
+ *           state  the optimiser's state, f32
  *              16  XXH3-128 of everything before, canonical (big-endian)
  *
- * Valid if and only if (1) magic and version are these, (2) the length is 168 + plan + 68 * counted + bank + 16, in
- * version 2 8 + state more, and state is not 0, (3) the last 16 bytes are the hash of all others, (4) every name is a
- * name followed by zeros. That the model file holds
- * the announced floats is for the store to check. */
+ * Valid if and only if (1) magic and version are these, (2) the length is 240 + plan + 68 * counted + bank + state +
+ * 16, (3) the last 16 bytes are the hash of all others, (4) every name is a name followed by zeros. That the model file
+ * holds the announced floats is for the store to check. A checkpoint of version 1 has neither measures nor a state, and
+ * its plan begins at 168. */
 #include "server/store/checkpoint.h"
 
 #include "common/base/byteorder.h"
@@ -31,10 +33,10 @@
 
 #include <string.h>
 
-#define VERSION       1
-#define VERSION_STATE 2
-#define FIXED_BYTES   168
-#define STATE_BYTES   8 /* in version 2, behind the fixed ones */
+#define VERSION       2
+#define FIXED_BYTES   240
+#define WATCH_AT      168
+#define STATE_AT      232
 #define COUNTED_BYTES 68
 #define NAME_BYTES    64
 #define HASH_BYTES    16
@@ -57,9 +59,11 @@ static void store_summary(uint8_t *p, const struct round_summary *summary)
     store_f64(p + 64, summary->remote_share);
     store_u64(p + 72, summary->bytes_up);
     store_u64(p + 80, summary->bytes_down);
+    watch_store(p + 88, &summary->aggregate);
+    watch_store(p + 88 + WATCH_BYTES, &summary->own);
 }
 
-static void load_summary(const uint8_t *p, struct round_summary *summary)
+static void load_summary(const uint8_t *p, bool measures, struct round_summary *summary)
 {
     *summary = (struct round_summary){
         .round = load_u32(p),
@@ -75,15 +79,18 @@ static void load_summary(const uint8_t *p, struct round_summary *summary)
         .bytes_up = load_u64(p + 72),
         .bytes_down = load_u64(p + 80),
     };
+    if (measures) {
+        summary->aggregate = watch_load(p + 88);
+        summary->own = watch_load(p + 88 + WATCH_BYTES);
+    }
 }
 
 int checkpoint_encode(const struct checkpoint *checkpoint, const struct checkpoint_model *model, struct buf *head,
                       struct hash128 *tail)
 {
-    uint8_t fixed[FIXED_BYTES + STATE_BYTES];
-    bool has_state = checkpoint->optimiser_len > 0;
+    uint8_t fixed[FIXED_BYTES];
     memcpy(fixed, magic, sizeof magic);
-    store_u32(fixed + 8, has_state ? VERSION_STATE : VERSION);
+    store_u32(fixed + 8, VERSION);
     store_u32(fixed + 12, checkpoint->round);
     memcpy(fixed + 16, checkpoint->run.bytes, 16);
     memcpy(fixed + 32, model->layout.bytes, 16);
@@ -92,11 +99,11 @@ int checkpoint_encode(const struct checkpoint *checkpoint, const struct checkpoi
     store_u32(fixed + 68, checkpoint->counted_count);
     store_u64(fixed + 72, checkpoint->bank_len);
     store_summary(fixed + 80, &checkpoint->summary);
-    store_u64(fixed + FIXED_BYTES, checkpoint->optimiser_len);
+    store_u64(fixed + STATE_AT, checkpoint->optimiser_len);
 
     head->len = 0;
     head->max = HEAD_MAX;
-    int rc = buf_append(head, fixed, has_state ? sizeof fixed : FIXED_BYTES);
+    int rc = buf_append(head, fixed, sizeof fixed);
     rc = rc ? rc : buf_append(head, checkpoint->plan, checkpoint->plan_len);
     for (uint32_t i = 0; i < checkpoint->counted_count && rc == 0; i++) {
         uint8_t entry[COUNTED_BYTES] = {0};
@@ -112,7 +119,7 @@ int checkpoint_encode(const struct checkpoint *checkpoint, const struct checkpoi
     if (checkpoint->bank_len > 0) {
         hash_stream_add(stream, checkpoint->bank, (size_t)checkpoint->bank_len);
     }
-    if (has_state) {
+    if (checkpoint->optimiser_len > 0) {
         hash_stream_add(stream, checkpoint->optimiser, (size_t)checkpoint->optimiser_len);
     }
     *tail = hash_stream_end(stream);
@@ -120,28 +127,41 @@ int checkpoint_encode(const struct checkpoint *checkpoint, const struct checkpoi
     return 0;
 }
 
+static bool has_measures(const uint8_t *data)
+{
+    return load_u32(data + 8) > 1;
+}
+
+/* Of what stands before the plan. */
+static size_t fixed_bytes(const uint8_t *data)
+{
+    return has_measures(data) ? FIXED_BYTES : WATCH_AT;
+}
+
+static uint64_t state_bytes(const uint8_t *data)
+{
+    return has_measures(data) ? load_u64(data + STATE_AT) : 0;
+}
+
 /* Conditions (1) to (3). */
 static int check_frame(const uint8_t *data, size_t len, struct err *err)
 {
-    if (len < FIXED_BYTES + HASH_BYTES) {
+    if (len < WATCH_AT + HASH_BYTES) {
         return err_set(err, ERR_DATA, "truncated: %zu bytes", len);
     }
     if (memcmp(data, magic, sizeof magic) != 0) {
         return err_set(err, ERR_DATA, "no checkpoint: the first bytes are wrong");
     }
     uint32_t version = load_u32(data + 8);
-    if (version != VERSION && version != VERSION_STATE) {
-        return err_set(err, ERR_DATA, "version %u, this program reads versions %d and %d", version, VERSION,
-                       VERSION_STATE);
+    if (version < 1 || version > VERSION) {
+        return err_set(err, ERR_DATA, "version %u, this program reads versions up to %d", version, VERSION);
     }
-    uint64_t rest = len - FIXED_BYTES - HASH_BYTES, bank = load_u64(data + 72), state = 0;
+    if (len < fixed_bytes(data) + HASH_BYTES) {
+        return err_set(err, ERR_DATA, "truncated: %zu bytes", len);
+    }
+    uint64_t rest = len - fixed_bytes(data) - HASH_BYTES, bank = load_u64(data + 72);
     uint64_t tables = load_u32(data + 64) + (uint64_t)load_u32(data + 68) * COUNTED_BYTES;
-    if (version == VERSION_STATE) {
-        tables += STATE_BYTES;
-        state = rest >= STATE_BYTES ? load_u64(data + FIXED_BYTES) : 0;
-    }
-    if (tables > rest || bank > rest - tables || state != rest - tables - bank ||
-        (state == 0) != (version == VERSION)) {
+    if (tables > rest || bank > rest - tables || state_bytes(data) != rest - tables - bank) {
         return err_set(err, ERR_DATA, "%zu bytes do not agree with the sizes in the header", len);
     }
     struct hash128 hash = hash_of(data, len - HASH_BYTES);
@@ -191,14 +211,10 @@ int checkpoint_decode(const uint8_t *data, size_t len, struct checkpoint *out, s
     out->plan_len = load_u32(data + 64);
     out->counted_count = load_u32(data + 68);
     out->bank_len = load_u64(data + 72);
-    load_summary(data + 80, &out->summary);
-    const uint8_t *plan = data + FIXED_BYTES;
-    if (load_u32(data + 8) == VERSION_STATE) {
-        out->optimiser_len = load_u64(plan);
-        plan += STATE_BYTES;
-    }
+    load_summary(data + 80, has_measures(data), &out->summary);
+    out->optimiser_len = state_bytes(data);
 
-    const uint8_t *counted = plan + out->plan_len;
+    const uint8_t *plan = data + fixed_bytes(data), *counted = plan + out->plan_len;
     const uint8_t *bank = counted + (size_t)out->counted_count * COUNTED_BYTES;
     out->plan = copy(plan, out->plan_len);
     out->bank = copy(bank, (size_t)out->bank_len);

@@ -64,7 +64,8 @@ int store_save(struct store *store, const struct layout *layout, const struct ch
 /* The path of the model of a round, for messages and reports. */
 int store_model_path(const struct store *store, uint32_t round, char out[DISK_PATH_MAX]);
 
-/* History: failures here are logged, never fatal. append after each durable round. */
+/* History: failures here are logged, never fatal. append after each durable round, and again when its evaluation
+ * comes. */
 int history_append(struct store *store, const struct round_summary *summary, struct err *err);
 /* Up to `most` newest rounds, oldest first; *out from mem_new. Rows past `round` are deleted first: the history is
  * derived, the checkpoint is the truth. */

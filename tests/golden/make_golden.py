@@ -337,6 +337,30 @@ def golden_steps(name, groups, m, share, form, seed, width=8):
                  "key": key, "last_queue": queue})
 
 
+def measures(q, k):
+    """Alignment and uniformity as Wang and Isola define them, the deviation of Chen and He, Roy and Vetterli's rank."""
+    n, d = q.shape
+    gaps = ((q[:, None] - q[None]) ** 2).sum(2)[np.triu_indices(n, 1)]
+    centred = q - q.mean(0)
+    shares = np.linalg.svd(centred, compute_uv=False) ** 2
+    shares = shares[shares > 1e-14 * shares.sum()] / shares.sum()
+    return [((q - k) ** 2).sum(1).mean(), np.log(np.exp(-2 * gaps).mean()), q.std(0).mean() * d ** 0.5,
+            np.exp(-(shares * np.log(shares)).sum())]
+
+
+def golden_watch():
+    """Batches wider than long, longer than wide, spread unevenly, and longer than WATCH_ROWS."""
+    g, arrays = np.random.default_rng(15), {}
+    sizes = [(24, 32), (64, 16), (40, 40), (300, 8)]
+    for i, (n, d) in enumerate(sizes):
+        scales = np.exp(-np.arange(d) / (1 + 2 * i)) + 0.01
+        q = g.standard_normal((n, d)) * scales + (i == 2) * np.eye(d)[0]
+        k = q + 0.1 * g.standard_normal((n, d)) * scales
+        q, k = ((x / np.linalg.norm(x, axis=1, keepdims=True)).astype("f4") for x in (q, k))
+        arrays |= {f"q{i}": q, f"k{i}": k, f"measures{i}": np.array(measures(q[:128].astype("f8"), k[:128].astype("f8")))}
+    write("watch.bin", {"sizes": np.array(sizes, "u4"), **arrays})
+
+
 golden_net("net_small.bin", Spec(0, [1, 1, 1], 8, 0, 16, 16), 6, 1)
 golden_net("net_large.bin", Spec(0, [2, 1], 8, 1, 32, 16), 5, 2)
 golden_net("net_bottleneck.bin", Spec(1, [1, 2], 4, 0, 12, 16), 6, 3)
@@ -346,3 +370,4 @@ golden_steps("steps_local.bin", 1, 0, 0.5, 0, 11)
 golden_steps("steps_entropy.bin", 2, 9, 0.5, 1, 12)
 golden_steps("steps_positives.bin", 2, 20, 0.5, 2, 13)
 golden_steps("steps_wide.bin", 1, 0, 0.5, 0, 14, 16)
+golden_watch()

@@ -8,6 +8,7 @@
 
 #include "client/nn/loss.h"
 #include "client/nn/moco.h"
+#include "client/nn/watch.h"
 
 /* Relative to the norm of what is compared. */
 struct tolerance {
@@ -303,6 +304,39 @@ static void ten_wide_steps(void **state)
     every_way(check_steps, "steps_wide.bin");
 }
 
+static bool is_near(double got, double want)
+{
+    return fabs(got - want) <= 1e-6 * (fabs(want) > 1 ? fabs(want) : 1); /* the wanted ones are rounded to float */
+}
+
+static void measures_without_labels(void **state)
+{
+    (void)state;
+    struct golden golden;
+    golden_open(&golden, "watch.bin");
+    const uint32_t *sizes = find(&golden, "sizes")->data;
+    for (uint32_t i = 0; i < 4; i++) {
+        uint32_t n = sizes[2 * i], d = sizes[2 * i + 1];
+        char q[16], k[16], wanted[16];
+        (void)snprintf(q, sizeof q, "q%u", i);
+        (void)snprintf(k, sizeof k, "k%u", i);
+        (void)snprintf(wanted, sizeof wanted, "measures%u", i);
+        const float *want = floats(&golden, wanted, 4), *rows = floats(&golden, q, (size_t)n * d);
+        struct watch got, other;
+        assert_int_equal(watch_measure(rows, floats(&golden, k, (size_t)n * d), n, d, &got, NULL), 0);
+        const double measures[] = {got.alignment, got.uniformity, got.deviation, got.rank};
+        for (uint32_t j = 0; j < 4; j++) {
+            print_message("measure %u of %u x %u: %.7f, NumPy %.7f\n", j, n, d, measures[j], (double)want[j]);
+            assert_true(is_near(measures[j], (double)want[j]));
+        }
+        /* One row less is another batch: the comparison sees it. */
+        assert_int_equal(watch_measure(rows, floats(&golden, k, (size_t)n * d), 23, d, &other, NULL), 0);
+        assert_false(is_near(other.rank, (double)want[3]));
+        assert_false(is_near(other.uniformity, (double)want[1]));
+    }
+    mem_free(golden.bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -315,6 +349,7 @@ int main(void)
         cmocka_unit_test(ten_fused_steps_with_entropy),
         cmocka_unit_test(ten_fused_steps_with_positives),
         cmocka_unit_test(ten_wide_steps),
+        cmocka_unit_test(measures_without_labels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -281,6 +281,8 @@ static void carry_out(struct world *world, struct client *client, struct session
     case SESSION_TRAIN:
         begin_training(world, client, action);
         break;
+    case SESSION_EVALUATE: /* nobody observes here */
+        break;
     case SESSION_CANCEL:
         cancel_training(world, client);
         break;

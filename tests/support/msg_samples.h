@@ -22,6 +22,11 @@
         .encoder = encoder_, .bytes = 10240, .layout = SAMPLE_HASH(1), .hash = SAMPLE_HASH(kind_ * 16),                \
     }
 
+#define SAMPLE_WATCH(rank_)                                                                                            \
+    {                                                                                                                  \
+        true, 0.5, -2.25, 0.75, rank_                                                                                  \
+    }
+
 static const struct msg sample_msgs[MSG_TYPE_END] = {
     [MSG_HELLO] = {.type = MSG_HELLO,
                    .hello = {.major = FRAME_VERSION,
@@ -66,7 +71,8 @@ static const struct msg sample_msgs[MSG_TYPE_END] = {
     [MSG_ALIVE] = {.type = MSG_ALIVE, .alive = {.round = 7, .remaining_ms = 1000, .waits_for = "2 of 3 clients"}},
     [MSG_OFFER] = {.type = MSG_OFFER,
                    .offer = {.round = 7,
-                             .report = {1500, 3000, 24, 5.5, 5, 0.5, 0.25, 180, 16000},
+                             .report = {1500, 3000, 24, 5.5, 5, 0.5, 0.25, 180, 16000, SAMPLE_WATCH(2),
+                                        SAMPLE_WATCH(3)},
                              .update = SAMPLE_BLOB(BLOB_UPDATE, 0, 0),
                              .has_features = true,
                              .features = SAMPLE_BLOB(BLOB_FEATURES, 128, 1)}},
@@ -77,6 +83,8 @@ static const struct msg sample_msgs[MSG_TYPE_END] = {
                       .declined = {.round = 7, .reason = DECLINE_NORM, .text = "the update is 40 times as long"}},
     [MSG_ROUND_END] = {.type = MSG_ROUND_END, .round_end = {7, 3, true, false}},
     [MSG_BYE] = {.type = MSG_BYE, .bye = {.code = 3, .text = "stopping"}},
+    [MSG_AGGREGATE] = {.type = MSG_AGGREGATE, .aggregate = {.round = 6, .model = SAMPLE_BLOB(BLOB_MODEL, 0, 0)}},
+    [MSG_EVALUATED] = {.type = MSG_EVALUATED, .evaluated = {6, 0.75, 10000}},
     [MSG_STATUS] = {.type = MSG_STATUS, .status = {20}},
     [MSG_STATUS_REPLY] = {.type = MSG_STATUS_REPLY,
                           .status_reply = {.run = SAMPLE_HASH(40),
@@ -91,17 +99,31 @@ static const struct msg sample_msgs[MSG_TYPE_END] = {
                                            .bank_rows = 4096,
                                            .bank_capacity = 65536,
                                            .bank_contributors = 3,
-                                           .peak_rss_bytes = UINT64_C(6) << 30}},
+                                           .peak_rss_bytes = UINT64_C(6) << 30,
+                                           .alarm = "the representation has collapsed"}},
 };
 
 static const struct status_client sample_clients[2] = {
-    {"site-0", ROLE_TRAINER, "training", 12, true, 3, 40, 4.25, 200.5, 1000, UINT64_C(1) << 40, {0, 1, 2, 3, 4}},
-    {"site-1", ROLE_OBSERVER, "lost", 70000, false, 0, 0, 0, 0, 9, 8, {0, 5, 6, 7, 8}},
+    {"site-0",
+     ROLE_TRAINER,
+     "training",
+     12,
+     true,
+     3,
+     40,
+     4.25,
+     200.5,
+     1000,
+     UINT64_C(1) << 40,
+     {0, 1, 2, 3, 4},
+     SAMPLE_WATCH(4),
+     SAMPLE_WATCH(5)},
+    {"site-1", ROLE_OBSERVER, "lost", 70000, false, 0, 0, 0, 0, 9, 8, {0, 5, 6, 7, 8}, {0}, SAMPLE_WATCH(6)},
 };
 static const struct status_round sample_history[3] = {
-    {4, 1.5, 2, 0, 5, 4, 1, 0.5, 77, 78},
-    {5, 2.5, 1, 1, -1.5, 4, 1, 0.25, 79, 80},
-    {6, 1.25, 2, 0, 4, 3, 1, 0.5, 81, 82},
+    {4, 1.5, 2, 0, 5, 4, 1, 0.5, 77, 78, {0}, {0}, true, 0},
+    {5, 2.5, 1, 1, -1.5, 4, 1, 0.25, 79, 80, SAMPLE_WATCH(7), SAMPLE_WATCH(8), true, 0.5},
+    {6, 1.25, 2, 0, 4, 3, 1, 0.5, 81, 82, SAMPLE_WATCH(9), {0}, false, 0},
 };
 static const char sample_plan[] = "rounds: 50\nmin_clients: 2\n";
 

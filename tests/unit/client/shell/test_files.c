@@ -46,7 +46,8 @@ static struct kept_pending pending_of(bool features)
                                            .loss_matching = 6,
                                            .remote_share = 0.5,
                                            .images_per_second = 7,
-                                           .train_ms = UINT64_C(1) << 40};
+                                           .train_ms = UINT64_C(1) << 40,
+                                           .aggregate = {true, 0.25, -3, 0.9, 7.5}};
     contribution->update = bytes_new(4 * 37);
     memset(contribution->update->data, 0x5a, contribution->update->len);
     contribution->update_blob = blob_of(BLOB_UPDATE, contribution->update);
@@ -95,6 +96,32 @@ static uint8_t *state_file(size_t carry, size_t *len)
     return file;
 }
 
+static void resign(uint8_t *file, size_t len)
+{
+    struct hash128 hash = hash_of(file, len - 16);
+    memcpy(file + len - 16, hash.bytes, 16);
+}
+
+/* As version 2 had it: without the measures. */
+static uint8_t *old_pending_file(bool features, size_t *len)
+{
+    uint8_t *file = pending_file(features, len);
+    store_u32(file + 8, 2);
+    memmove(file + 280, file + 344, *len - 344);
+    *len -= 64;
+    resign(file, *len);
+    return file;
+}
+
+static void same_watch(const struct watch *a, const struct watch *b)
+{
+    uint8_t x[WATCH_BYTES], y[WATCH_BYTES];
+    watch_store(x, a);
+    watch_store(y, b);
+    assert_int_equal(a->measured, b->measured);
+    assert_memory_equal(x, y, sizeof x);
+}
+
 static void the_state_comes_back(void **unused)
 {
     (void)unused;
@@ -119,16 +146,19 @@ static void the_state_comes_back(void **unused)
 static void the_pending_contribution_comes_back(void **unused)
 {
     (void)unused;
-    for (int features = 0; features < 2; features++) {
+    for (int i = 0; i < 4; i++) {
         size_t len;
-        uint8_t *file = pending_file(features, &len);
+        bool features = i % 2, old = i > 1;
+        uint8_t *file = old ? old_pending_file(features, &len) : pending_file(features, &len);
         struct kept_pending got, want = pending_of(features);
         assert_int_equal(files_decode_pending(file, len, &got, NULL), 0);
         const struct contribution *a = &got.contribution, *b = &want.contribution;
         assert_int_equal(got.run.bytes[0], 1);
         assert_int_equal(got.plan_hash.bytes[0], 2);
         assert_int_equal(a->round, 9);
-        assert_memory_equal(&a->report, &b->report, sizeof a->report);
+        assert_memory_equal(&a->report, &b->report, offsetof(struct report, aggregate));
+        same_watch(&a->report.aggregate, old ? &(struct watch){0} : &b->report.aggregate);
+        same_watch(&a->report.own, &b->report.own);
         assert_memory_equal(&a->update_blob, &b->update_blob, sizeof a->update_blob);
         assert_memory_equal(&a->features_blob, &b->features_blob, sizeof a->features_blob);
         assert_int_equal(a->update->len, b->update->len);
@@ -171,12 +201,6 @@ static void damage_is_found_wherever_it_is(void **unused)
         assert_int_equal(files_decode_state(file, i, &kept, &err), ERR_DATA);
     }
     mem_free(file);
-}
-
-static void resign(uint8_t *file, size_t len)
-{
-    struct hash128 hash = hash_of(file, len - 16);
-    memcpy(file + len - 16, hash.bytes, 16);
 }
 
 /* A file that lies about its sizes under a checksum that holds: no read and no allocation may believe it. */

@@ -104,12 +104,21 @@ static void train(struct trainer *trainer, const struct train_job *job, struct t
     assert_true(fabs((double)atomic_load(&progress.loss) - out->loss) < 1e-5);
 }
 
+static bool same_watch(const struct watch *a, const struct watch *b)
+{
+    uint8_t x[WATCH_BYTES], y[WATCH_BYTES];
+    watch_store(x, a);
+    watch_store(y, b);
+    return memcmp(x, y, sizeof x) == 0;
+}
+
 static bool same_result(const struct train_result *a, const struct train_result *b)
 {
     return a->feature_rows == b->feature_rows && a->carry_bytes == b->carry_bytes &&
            a->update_bytes == b->update_bytes && memcmp(a->update, b->update, a->update_bytes) == 0 &&
            memcmp(a->features, b->features, (size_t)a->feature_rows * D * sizeof(float)) == 0 &&
-           memcmp(a->carry, b->carry, a->carry_bytes) == 0 && memcmp(&a->loss, &b->loss, sizeof a->loss) == 0;
+           memcmp(a->carry, b->carry, a->carry_bytes) == 0 && memcmp(&a->loss, &b->loss, sizeof a->loss) == 0 &&
+           same_watch(&a->aggregate, &b->aggregate) && same_watch(&a->own, &b->own);
 }
 
 /* Whatever the threads, and whatever the trainer did before. Hands out the round after the job's. */
@@ -252,6 +261,28 @@ static void the_report_says_what_happened(void **state)
     assert_true(result.loss_matching == 0.0 && result.remote_share == 0.0);
     train_result_fini(&result);
     trainer_free(trainer);
+}
+
+/* The aggregated encoder's measures are those of what came with the job: how it is trained here leaves no trace in
+ * them, and all of it in the site's own. */
+static void the_aggregate_is_measured_before_it_learns(void **state)
+{
+    struct world *w = *state;
+    struct train_result slow, fast;
+    struct trainer *trainer = trainer_of(w, "site-a", 2);
+    train(trainer, &w->job, &slow);
+    trainer_free(trainer);
+    w->plan.learning_rate = 0.5;
+    trainer = trainer_of(w, "site-a", 1);
+    train(trainer, &w->job, &fast);
+    trainer_free(trainer);
+    assert_true(slow.aggregate.measured && slow.own.measured);
+    assert_true(watch_is_sane(&slow.aggregate) && watch_is_sane(&slow.own));
+    assert_true(same_watch(&slow.aggregate, &fast.aggregate));
+    assert_false(same_watch(&slow.own, &fast.own));
+    assert_false(same_watch(&slow.aggregate, &slow.own));
+    train_result_fini(&slow);
+    train_result_fini(&fast);
 }
 
 static void fetch(void *ctx, uint32_t i, float *image)
@@ -592,6 +623,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(every_beginning_is_a_function_of_the_job, setup, teardown),
         cmocka_unit_test_setup_teardown(a_refilled_queue_knows_its_images, setup, teardown),
         cmocka_unit_test_setup_teardown(the_report_says_what_happened, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_aggregate_is_measured_before_it_learns, setup, teardown),
         cmocka_unit_test_setup_teardown(features_are_by_the_chosen_encoder, setup, teardown),
         cmocka_unit_test_setup_teardown(features_are_of_this_round_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(features_travel_when_either_use_is_on, setup, teardown),

@@ -236,6 +236,8 @@ static void test_numbers(void **state)
     expect_number(MSG_DECLINED, 2, 4711, 0, "");
     expect_number(MSG_DECLINED, 2, 65536, ERR_PROTOCOL, "Declined.reason");
     expect_number(MSG_BYE, 1, 65536, ERR_PROTOCOL, "Bye.code");
+    expect_number(MSG_EVALUATED, 1, 0, ERR_PROTOCOL, "Evaluated.round");
+    expect_number(MSG_EVALUATED, 3, 0, ERR_PROTOCOL, "Evaluated.images");
     expect_number(MSG_STATUS, 1, 4096, 0, "");
     expect_number(MSG_STATUS, 1, 4097, ERR_PROTOCOL, "Status.history");
     expect_number(MSG_STATUS, 999, 1, 0, ""); /* a field of the future */
@@ -255,6 +257,11 @@ static void test_doubles(void **state)
         {MSG_PROGRESS, 4, (double)NAN, ERR_PROTOCOL, "Progress.loss"},
         {MSG_PROGRESS, 4, (double)INFINITY, ERR_PROTOCOL, "Progress.loss"},
         {MSG_PROGRESS, 5, -1, ERR_PROTOCOL, "Progress.images_per_second"},
+        {MSG_EVALUATED, 2, 0, 0, ""},
+        {MSG_EVALUATED, 2, 1, 0, ""},
+        {MSG_EVALUATED, 2, 1.01, ERR_PROTOCOL, "Evaluated.knn_top1"},
+        {MSG_EVALUATED, 2, -0.01, ERR_PROTOCOL, "Evaluated.knn_top1"},
+        {MSG_EVALUATED, 2, (double)NAN, ERR_PROTOCOL, "Evaluated.knn_top1"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct buf extra;
@@ -395,6 +402,36 @@ static void test_blobs_inside(void **state)
     assert_int_equal(decode_round(3, 0, 0, &err), ERR_PROTOCOL);
 }
 
+/* Measures that no unit rows have. The last of a field counts, so the sample's are overruled one at a time. */
+static void test_measures_in_a_report(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t tag;
+        double value;
+        int want;
+    } rows[] = {{1, 2, 0},   {1, 5, ERR_PROTOCOL},   {2, 1, ERR_PROTOCOL}, {2, -9, ERR_PROTOCOL},
+                {3, 1.0, 0}, {3, 1.5, ERR_PROTOCOL}, {4, 0, ERR_PROTOCOL}, {4, 1e9, ERR_PROTOCOL}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        for (uint32_t which = 10; which <= 11; which++) {
+            struct buf watch, report, extra;
+            buf_init(&watch, 256);
+            buf_init(&report, 256);
+            buf_init(&extra, 256);
+            put_double(&watch, rows[i].tag, rows[i].value);
+            for (uint32_t tag = 1; tag <= 9; tag = tag == 3 ? 9 : tag + 1) {
+                put_number(&report, tag, 1);
+            }
+            put_bytes(&report, which, watch.data, watch.len);
+            put_bytes(&extra, 2, report.data, report.len);
+            expect(MSG_OFFER, &extra, rows[i].want, rows[i].want ? "unit features" : "");
+            buf_fini(&watch);
+            buf_fini(&report);
+            buf_fini(&extra);
+        }
+    }
+}
+
 /* Version 1 needs the update; the .proto lets later versions offer features alone. */
 static void test_offer_without_update(void **state)
 {
@@ -533,8 +570,16 @@ static void make_biggest(uint8_t type, struct msg *msg)
         msg->round.remote.dimension = BLOB_DIMENSION_MAX;
         msg->round.remote.encoder = 255;
         break;
+    case MSG_AGGREGATE:
+        msg->aggregate.round = UINT32_MAX;
+        msg->aggregate.model = biggest;
+        break;
+    case MSG_EVALUATED:
+        msg->evaluated = (struct msg_evaluated){UINT32_MAX, 1, UINT64_MAX};
+        break;
     case MSG_OFFER:
-        msg->offer.report = (struct report){UINT64_MAX, UINT64_MAX, UINT32_MAX, 1, 1, 1, 1, 1, UINT64_MAX};
+        msg->offer.report = (struct report){UINT64_MAX, UINT64_MAX,          UINT32_MAX,         1, 1, 1, 1, 1,
+                                            UINT64_MAX, {true, 1, -1, 1, 1}, {true, 1, -1, 1, 1}};
         msg->offer.update = msg->offer.features = biggest;
         msg->offer.update.kind = BLOB_UPDATE;
         msg->offer.features.kind = BLOB_FEATURES;
@@ -564,12 +609,14 @@ static void make_biggest(uint8_t type, struct msg *msg)
 
 static void make_biggest_status(struct msg_status_reply *reply)
 {
+    memset(reply->alarm, 'x', sizeof reply->alarm - 1);
     mem_free(reply->clients);
     mem_free(reply->history);
     reply->clients_count = MSG_CLIENTS_MAX;
     reply->history_count = MSG_HISTORY_MAX;
     reply->clients = mem_new(reply->clients_count, sizeof *reply->clients);
     reply->history = mem_new(reply->history_count, sizeof *reply->history);
+    const struct watch measures = {true, 1, -1, 1, 1};
     for (size_t i = 0; i < reply->clients_count; i++) {
         struct status_client *client = &reply->clients[i];
         *client = (struct status_client){.role = ROLE_TRAINER,
@@ -580,13 +627,15 @@ static void make_biggest_status(struct msg_status_reply *reply)
                                          .images_per_second = 1,
                                          .bytes_up = UINT64_MAX,
                                          .bytes_down = UINT64_MAX,
-                                         .bytes_by_kind = {0, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX}};
+                                         .bytes_by_kind = {0, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX},
+                                         .aggregate = measures,
+                                         .own = measures};
         memset(client->name, 'n', sizeof client->name - 1);
         memset(client->state, 's', sizeof client->state - 1);
     }
     for (size_t i = 0; i < reply->history_count; i++) {
-        reply->history[i] =
-            (struct status_round){UINT32_MAX, 1, UINT32_MAX, UINT32_MAX, 1, 1, 1, 1, UINT64_MAX, UINT64_MAX};
+        reply->history[i] = (struct status_round){UINT32_MAX, 1,          UINT32_MAX, UINT32_MAX, 1,        1,    1,
+                                                  1,          UINT64_MAX, UINT64_MAX, measures,   measures, true, 1};
     }
 }
 
@@ -599,6 +648,7 @@ static void test_biggest_fit(void **state)
         size_t budget;
     } readers[] = {{&msg_limits_server_new, MSG_BUDGET_SERVER},
                    {&msg_limits_server_trainer, MSG_BUDGET_SERVER},
+                   {&msg_limits_server_observer, MSG_BUDGET_SERVER},
                    {&msg_limits_server_operator, MSG_BUDGET_SERVER},
                    {&msg_limits_client, MSG_BUDGET_CLIENT}};
     for (uint8_t type = 1; type < MSG_TYPE_END; type++) {
@@ -686,6 +736,7 @@ int main(void)
         cmocka_unit_test(test_hash_lengths),
         cmocka_unit_test(test_plan_length),
         cmocka_unit_test(test_blobs_inside),
+        cmocka_unit_test(test_measures_in_a_report),
         cmocka_unit_test(test_offer_without_update),
         cmocka_unit_test(test_raw_bytes),
         cmocka_unit_test(test_sender_refuses_and_cleans),

@@ -42,6 +42,8 @@ struct world {
     struct log log;
     struct buf lines; /* the log: "event fields\n" */
     struct connection peers[PEERS];
+    struct round_summary recorded; /* by the last of `records` jobs */
+    uint32_t records;
     struct job *jobs[16];
     uint32_t jobs_count;
     bool hold_jobs;    /* jobs wait for run_jobs */
@@ -123,6 +125,9 @@ static inline void run_job(struct world *w)
             (void)err_set(&reason, w->save_result, "checkpoint-%06u: write: no \"space\"", job->checkpoint.round);
             event.reason = &reason;
         }
+    } else if (job->kind == JOB_RECORD) {
+        w->recorded = job->checkpoint.summary;
+        w->records++;
     } else {
         job_run(job);
     }

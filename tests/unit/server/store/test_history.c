@@ -3,6 +3,8 @@
 #include "common/base/mem.h"
 #include "server/store/store.h"
 
+#include <sqlite3.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -52,6 +54,8 @@ static struct round_summary summary_of(uint32_t round)
         .remote_share = 0.4,
         .bytes_up = (UINT64_C(1) << 40) + round,
         .bytes_down = round + 4,
+        .aggregate = {true, 0.5, -1.5, 0.75, round + 1.5},
+        .own = {round % 2, round % 2 ? 0.25 : 0, 0, 0, round % 2 ? 7 : 0},
     };
 }
 
@@ -68,6 +72,13 @@ static bool same_double(double a, double b)
     return memcmp(&a, &b, sizeof a) == 0;
 }
 
+static bool same_watch(const struct watch *a, const struct watch *b)
+{
+    return a->measured == b->measured && same_double(a->alignment, b->alignment) &&
+           same_double(a->uniformity, b->uniformity) && same_double(a->deviation, b->deviation) &&
+           same_double(a->rank, b->rank);
+}
+
 /* Field by field: the bytes between them are nobody's. */
 static bool same(const struct round_summary *a, const struct round_summary *b)
 {
@@ -75,7 +86,8 @@ static bool same(const struct round_summary *a, const struct round_summary *b)
            a->closed_unix_ms == b->closed_unix_ms && a->images == b->images && a->bytes_up == b->bytes_up &&
            a->bytes_down == b->bytes_down && same_double(a->seconds, b->seconds) && same_double(a->loss, b->loss) &&
            same_double(a->loss_contrast, b->loss_contrast) && same_double(a->loss_matching, b->loss_matching) &&
-           same_double(a->remote_share, b->remote_share);
+           same_double(a->remote_share, b->remote_share) && same_watch(&a->aggregate, &b->aggregate) &&
+           same_watch(&a->own, &b->own);
 }
 
 static void check(struct store *store, uint32_t round, uint32_t most, uint32_t first, uint32_t count)
@@ -145,6 +157,85 @@ static void a_damaged_file_is_replaced(void **state)
     store_close(store);
 }
 
+/* What a version without measures left behind goes on: its rows, and new ones beside them. */
+static void a_file_of_an_older_version_goes_on(void **state)
+{
+    (void)state;
+    char path[128];
+    sqlite3 *db;
+    (void)snprintf(path, sizeof path, "%s/history.db", folder);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(db,
+                     "CREATE TABLE round("
+                     " round INTEGER PRIMARY KEY, accepted INTEGER, declined INTEGER, closed_unix_ms INTEGER,"
+                     " seconds REAL, images INTEGER, loss REAL, loss_contrast REAL, loss_matching REAL,"
+                     " remote_share REAL, bytes_up INTEGER, bytes_down INTEGER);"
+                     "INSERT INTO round VALUES(1, 2, 3, 1700000000001, 1.5, 4, 0.1, 0.2, 0.3, 0.4, 7, 5)",
+                     NULL, NULL, NULL),
+        SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    struct store *store = open_store();
+    append(store, 2, 2);
+    store_close(store);
+    store = open_store(); /* the upgrade is not done twice */
+    struct round_summary *rows, want = summary_of(2);
+    uint32_t count;
+    assert_int_equal(history_load(store, 2, 10, &rows, &count, NULL), 0);
+    assert_int_equal(count, 2);
+    assert_int_equal(rows[0].accepted, 2);
+    assert_int_equal(rows[0].bytes_down, 5);
+    assert_false(rows[0].aggregate.measured || rows[0].own.measured);
+    assert_true(same(&rows[1], &want));
+    mem_free(rows);
+    store_close(store);
+}
+
+/* Somebody's hand in the file: a row that would not pass the wire must not reach the status. */
+static void impossible_measures_count_as_none(void **state)
+{
+    (void)state;
+    char path[128];
+    sqlite3 *db;
+    struct store *store = open_store();
+    append(store, 1, 1);
+    store_close(store);
+    (void)snprintf(path, sizeof path, "%s/history.db", folder);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "UPDATE round SET effective_rank = 1e300", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    struct round_summary *rows;
+    uint32_t count;
+    store = open_store();
+    assert_int_equal(history_load(store, 1, 10, &rows, &count, NULL), 0);
+    assert_false(rows[0].aggregate.measured);
+    assert_true(rows[0].own.measured);
+    mem_free(rows);
+    store_close(store);
+}
+
+/* A row that is written again, as each start does, keeps the evaluation that came meanwhile. */
+static void an_evaluation_is_not_lost(void **state)
+{
+    (void)state;
+    static const double found[] = {0, 0.5}; /* nothing right is an evaluation too */
+    struct store *store = open_store();
+    append(store, 1, 2);
+    for (size_t i = 0; i < 2; i++) {
+        struct round_summary *rows, evaluated = summary_of(1);
+        uint32_t count;
+        evaluated.has_knn = true;
+        evaluated.knn_top1 = found[i];
+        assert_int_equal(history_append(store, &evaluated, NULL), 0);
+        append(store, 1, 2);
+        assert_int_equal(history_load(store, 2, 10, &rows, &count, NULL), 0);
+        assert_true(rows[0].has_knn && same_double(rows[0].knn_top1, found[i]));
+        assert_false(rows[1].has_knn);
+        mem_free(rows);
+    }
+    store_close(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -152,6 +243,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(rows_past_the_checkpoint_go, setup, teardown),
         cmocka_unit_test_setup_teardown(a_round_that_is_written_twice_stands_once, setup, teardown),
         cmocka_unit_test_setup_teardown(a_damaged_file_is_replaced, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_file_of_an_older_version_goes_on, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_evaluation_is_not_lost, setup, teardown),
+        cmocka_unit_test_setup_teardown(impossible_measures_count_as_none, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

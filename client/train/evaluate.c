@@ -1,4 +1,4 @@
-#include "client/tool/evaluate.h"
+#include "client/train/evaluate.h"
 
 #include "client/data/augment.h"
 #include "client/nn/embedder.h"
@@ -13,10 +13,11 @@ static int no_memory(struct err *err)
     return err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
 }
 
-static int open_labelled(const char *folder, uint32_t side, uint32_t threads, const struct log *log,
+static int open_labelled(const char *folder, uint32_t side, uint32_t threads, const bool *cancel, const struct log *log,
                          struct dataset **out, struct err *err)
 {
-    const struct dataset_options options = {.folder = folder, .side = side, .threads = threads, .log = log};
+    const struct dataset_options options = {
+        .folder = folder, .side = side, .threads = threads, .log = log, .cancel = cancel};
     int code = dataset_open(&options, out, err);
     if (!code && dataset_classes(*out) == 0) {
         code = err_set(err, ERR_DATA,
@@ -56,11 +57,11 @@ static int labels_of(const struct dataset *dataset, const struct dataset *refere
     return code;
 }
 
-int evaluation_open(const char *train, const char *test, uint32_t side, uint32_t threads, const struct log *log,
-                    struct evaluation *out, struct err *err)
+int evaluation_open(const char *train, const char *test, uint32_t side, uint32_t threads, const bool *cancel,
+                    const struct log *log, struct evaluation *out, struct err *err)
 {
     *out = (struct evaluation){.threads = threads};
-    int code = open_labelled(train, side, threads, log, &out->train, err);
+    int code = open_labelled(train, side, threads, cancel, log, &out->train, err);
     if (code) {
         goto fail;
     }
@@ -69,7 +70,7 @@ int evaluation_open(const char *train, const char *test, uint32_t side, uint32_t
         code = err_set(err, ERR_DATA, "%s: there is one class, so every answer would be right", train);
         goto fail;
     }
-    if ((code = open_labelled(test, side, threads, log, &out->test, err)) != 0 ||
+    if ((code = open_labelled(test, side, threads, cancel, log, &out->test, err)) != 0 ||
         (code = labels_of(out->train, out->train, train, &out->train_labels, err)) != 0 ||
         (code = labels_of(out->test, out->train, test, &out->test_labels, err)) != 0) {
         goto fail;

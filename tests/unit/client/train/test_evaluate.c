@@ -1,7 +1,7 @@
 /* Scores of models on folders: labels by name, and what cannot be scored. Bright and dark images are told apart by any
  * encoder, so that the right score is known. */
 #include "client/data/image.h"
-#include "client/tool/evaluate.h"
+#include "client/train/evaluate.h"
 #include "common/base/disk.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
@@ -83,7 +83,7 @@ static void scores(const char *test, double *knn, double *linear, double *pixels
 {
     struct evaluation evaluation;
     struct err err = {0};
-    assert_int_equal(evaluation_open(under_root("train"), under_root(test), SIDE, 1, NULL, &evaluation, &err), 0);
+    assert_int_equal(evaluation_open(under_root("train"), under_root(test), SIDE, 1, NULL, NULL, &evaluation, &err), 0);
     assert_int_equal(evaluation_judge(&evaluation, layout, params, knn, linear, &err), 0);
     assert_int_equal(evaluation_judge_pixels(&evaluation, pixels, &err), 0);
     evaluation_close(&evaluation);
@@ -112,7 +112,8 @@ static void assert_refused(const char *train, const char *test, int code, const 
 {
     struct evaluation evaluation;
     struct err err = {0};
-    assert_int_equal(evaluation_open(under_root(train), under_root(test), SIDE, 1, NULL, &evaluation, &err), code);
+    assert_int_equal(evaluation_open(under_root(train), under_root(test), SIDE, 1, NULL, NULL, &evaluation, &err),
+                     code);
     assert_non_null(strstr(err.text, part));
     assert_null(evaluation.train);
 }
@@ -133,7 +134,7 @@ static void a_model_of_another_input_size_is_refused(void **state)
     struct evaluation evaluation;
     struct err err = {0};
     double knn;
-    assert_int_equal(evaluation_open(under_root("train"), under_root("good"), 32, 1, NULL, &evaluation, &err), 0);
+    assert_int_equal(evaluation_open(under_root("train"), under_root("good"), 32, 1, NULL, NULL, &evaluation, &err), 0);
     assert_int_equal(evaluation_judge(&evaluation, layout, params, &knn, NULL, &err), ERR_CONFIG);
     evaluation_close(&evaluation);
 }

@@ -1,9 +1,9 @@
-/* How good is a model on labelled images? Used by `starling eval` and `starling demo`.
+/* How good is a model on labelled images? Used by `starling eval`, `starling demo` and observers.
  *
  * Both folders are decoded once; each model is then judged by frozen features: the pooled backbone, batch normalisation
  * in evaluation mode. A class is a folder's name; the classes of both folders must be the same ones. */
-#ifndef STARLING_TOOL_EVALUATE_H
-#define STARLING_TOOL_EVALUATE_H
+#ifndef STARLING_TRAIN_EVALUATE_H
+#define STARLING_TRAIN_EVALUATE_H
 
 #include "client/data/dataset.h"
 #include "common/base/err.h"
@@ -23,10 +23,11 @@ struct evaluation {
     uint32_t threads;
 };
 
-/* Decodes both folders at the model's input size. ERR_DATA: a folder without images or class folders, fewer than two
+/* Decodes both folders at the model's input size; `cancel`, which may be NULL, ends that soon once another thread sets
+ * it (ERR_CANCELLED). ERR_DATA: a folder without images or class folders, fewer than two
  * classes, a test class that training does not have. Zeroed on failure. */
-int evaluation_open(const char *train, const char *test, uint32_t side, uint32_t threads, const struct log *log,
-                    struct evaluation *out, struct err *err);
+int evaluation_open(const char *train, const char *test, uint32_t side, uint32_t threads, const bool *cancel,
+                    const struct log *log, struct evaluation *out, struct err *err);
 void evaluation_close(struct evaluation *evaluation);
 
 /* Judges one model; where a pointer is NULL that judge is not asked. knn: cosine, k = 200 (fewer when there are fewer

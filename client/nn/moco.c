@@ -19,10 +19,6 @@
 #include <string.h>
 
 #define BN_MOMENTUM 0.1f /* PyTorch's: how much of a batch enters the running statistics */
-/* How much of a round's enters shared statistics. They must move slowly: a layer's are measured behind layers that the
- * last round's normalised, so whatever moves at once is passed on as a difference from layer to layer, and with all of
- * it taken in (1) differences of differences grew by two a layer until runs broke. Of a tenth 1.05 a layer is left. */
-#define SHARED_MOMENTUM 0.1
 #define STRETCH         65536u
 
 struct group {
@@ -56,7 +52,6 @@ struct moco {
     struct turns turns;
     float *query, *key; /* native */
     float *velocity;    /* native, trained ones */
-    double *stats;      /* [total - trainable_end], sums over the steps of a round with shared statistics */
     float *queries;     /* [batch, d], of the latest step */
     float *keys;        /* [batch, d], in the batch's order */
     uint32_t *order;    /* [batch], the shuffle of this step */
@@ -108,8 +103,7 @@ static int new_groups(struct moco *moco, struct err *err)
     uint32_t count = moco->options.bn_groups;
     moco->groups = mem_new(count, sizeof *moco->groups);
     moco->grad = floats(moco->plan->total, 1); /* moco_begin keeps a whole encoder in it */
-    moco->stats = mem_new(stats, sizeof *moco->stats);
-    if (!moco->groups || !moco->grad || !moco->stats) {
+    if (!moco->groups || !moco->grad) {
         return out_of_memory(err);
     }
     for (uint32_t g = 0; g < count; g++) {
@@ -274,7 +268,6 @@ void moco_free(struct moco *moco)
     mem_free(moco->query);
     mem_free(moco->key);
     mem_free(moco->velocity);
-    mem_free(moco->stats);
     mem_free(moco->queries);
     mem_free(moco->keys);
     mem_free(moco->order);
@@ -396,11 +389,6 @@ int moco_begin(struct moco *moco, const struct moco_round *round, struct err *er
     moco->round = *round;
     moco->step = round->first_step;
     memset(moco->velocity, 0, moco->plan->trainable_end * sizeof *moco->velocity);
-    memset(moco->stats, 0, (moco->layout->total - moco->layout->trainable_end) * sizeof *moco->stats);
-    for (uint32_t i = 0; i < moco->places_count; i++) {
-        net_share_statistics(moco->places[i].key, round->shared_statistics);
-        net_share_statistics(moco->places[i].query, round->shared_statistics);
-    }
     if (round->carry && !round->empty_queue) {
         const float *rows = round->carry;
         const uint32_t *images = (const uint32_t *)(const void *)(rows + queue_floats(moco));
@@ -541,7 +529,7 @@ static int optimise_stretch(void *ctx, uint32_t worker, uint32_t item, struct er
     return 0;
 }
 
-/* The running statistics of both encoders take in the mean over the groups; shared ones stay for the round. */
+/* The running statistics of both encoders take in the mean over the groups. */
 static void fold_statistics(struct moco *moco)
 {
     uint64_t first = moco->plan->trainable_end, count = moco->layout->total - moco->layout->trainable_end;
@@ -551,10 +539,6 @@ static void fold_statistics(struct moco *moco)
         for (uint32_t g = 0; g < moco->options.bn_groups; g++) {
             query += moco->groups[g].query_stats[i];
             key += moco->groups[g].key_stats[i];
-        }
-        if (moco->round.shared_statistics) {
-            moco->stats[i] += (double)(query * share);
-            continue;
         }
         moco->query[first + i] += BN_MOMENTUM * (query * share - moco->query[first + i]);
         moco->key[first + i] += BN_MOMENTUM * (key * share - moco->key[first + i]);
@@ -617,14 +601,7 @@ int moco_step(struct moco *moco, const uint32_t *images, const float *view1, con
 
 int moco_query(const struct moco *moco, float *out, struct err *err)
 {
-    int rc = net_unpack(moco->plan, moco->query, out, err);
-    uint64_t first = moco->layout->trainable_end, count = moco->layout->total - first;
-    double steps = (double)(moco->step - moco->round.first_step);
-    for (uint64_t i = 0; rc == 0 && moco->round.shared_statistics && steps > 0 && i < count; i++) {
-        double before = (double)moco->round.params[first + i];
-        out[first + i] = (float)(before + SHARED_MOMENTUM * (moco->stats[i] / steps - before));
-    }
-    return rc;
+    return net_unpack(moco->plan, moco->query, out, err);
 }
 
 int moco_key(const struct moco *moco, float *out, struct err *err)

@@ -73,9 +73,6 @@ struct moco_round {
     float matching_weight; /* this round's; the ramp is the caller's */
     uint64_t first_step;   /* number of the first step, for draws */
     bool empty_queue;      /* the queue begins with rows of random direction in spite of a carry */
-    /* BN normalises by params' statistics, the same at every site, and not by the batch's. Those of the batches still
-     * enter the site's, slowly. */
-    bool shared_statistics;
 };
 /* Begins a local round; velocity := 0. params and carry are kept by reference until the next one begins. ERR_DATA when
  * a remote row is not of unit length; ERR_NOMEM. */

@@ -41,7 +41,7 @@ static int place_extras(struct net *net, struct err *err)
         const struct node *node = &t->nodes[i];
         int rc = 0;
         if (node->kind == NODE_BN) {
-            rc = buffers_new(&net->buffers, 4 * channels_of(net, node) * sizeof(float), &net->steps[i].stats, err);
+            rc = buffers_new(&net->buffers, 2 * channels_of(net, node) * sizeof(float), &net->steps[i].stats, err);
         } else if (node->kind == NODE_MAX && net->mode == NET_TRAIN) {
             rc = buffers_new(&net->buffers, map_elements(&net->maps[node->dst].map), &net->steps[i].best, err);
         }
@@ -176,44 +176,33 @@ static void running_statistics(const struct net *net, const struct net_weights *
     }
 }
 
-void net_share_statistics(struct net *net, bool shared)
-{
-    net->shared = shared;
-}
-
-static bool statistics_given(const struct net *net)
-{
-    return net->mode == NET_EVAL || net->shared;
-}
-
 static void bn_forward(struct net *net, const struct net_weights *weights, uint32_t i, float *stats)
 {
     const struct node *node = &net->plan->topology->nodes[i];
     uint32_t channels = channels_of(net, node);
-    float *own = buffers_data(&net->buffers, net->steps[i].stats), *given = own + 2 * channels;
-    bool is_given = statistics_given(net);
-    float *means = stats ? stats + (node->mean->offset - net->plan->layout->trainable_end) : NULL;
-    float *squares = stats ? stats + (node->square->offset - net->plan->layout->trainable_end) : NULL;
+    float *mean = buffers_data(&net->buffers, net->steps[i].stats), *variance = mean + channels;
     struct bn_forward op = {.map = net->maps[node->dst].map,
                             .x = data_of(net, node->src),
                             .residual = node->residual ? data_of(net, node->other) : NULL,
                             .y = data_of(net, node->dst),
                             .relu = node->relu,
-                            .given = is_given,
-                            .mean = is_given ? given : own,
-                            .variance = (is_given ? given : own) + channels,
-                            .own_mean = net->mode == NET_EVAL ? NULL : own,
-                            .own_variance = own + channels,
+                            .given = net->mode == NET_EVAL,
+                            .mean = mean,
+                            .variance = variance,
                             .scale = param(net, weights, node->scale),
                             .shift = param(net, weights, node->shift),
                             .epsilon = BN_EPSILON};
-    if (is_given) {
-        running_statistics(net, weights, node, given, given + channels);
+    if (op.given) {
+        running_statistics(net, weights, node, mean, variance);
     }
     simd()->bn_forward(&op);
-    for (uint32_t c = 0; stats && c < channels; c++) {
-        means[c] = own[c];
-        squares[c] = own[channels + c] + own[c] * own[c];
+    if (stats && !op.given) {
+        float *means = stats + (node->mean->offset - net->plan->layout->trainable_end);
+        float *squares = stats + (node->square->offset - net->plan->layout->trainable_end);
+        for (uint32_t c = 0; c < channels; c++) {
+            means[c] = mean[c];
+            squares[c] = variance[c] + mean[c] * mean[c];
+        }
     }
 }
 
@@ -320,7 +309,7 @@ static int bn_backward(struct net *net, const struct net_weights *weights, uint3
     const struct node *node = &net->plan->topology->nodes[i];
     const struct net_map *dst = &net->maps[node->dst];
     uint32_t channels = channels_of(net, node);
-    const float *own = buffers_data(&net->buffers, net->steps[i].stats), *given = own + 2 * channels;
+    const float *mean = buffers_data(&net->buffers, net->steps[i].stats);
     const struct segment segments[] = {{net_plan_offset(net->plan, node->scale), channels},
                                        {net_plan_offset(net->plan, node->shift), channels}};
     simd()->bn_backward(&(struct bn_backward){
@@ -330,10 +319,8 @@ static int bn_backward(struct net *net, const struct net_weights *weights, uint3
         .dy = buffers_data(&net->buffers, dst->grad[0]),
         .dy2 = dst->grads == 2 ? buffers_data(&net->buffers, dst->grad[1]) : NULL,
         .dx = buffers_data(&net->buffers, net->steps[i].dsrc),
-        .mean = own,
-        .variance = own + channels,
-        .given_mean = statistics_given(net) ? given : NULL,
-        .given_variance = given + channels,
+        .mean = mean,
+        .variance = mean + channels,
         .scale = param(net, weights, node->scale),
         .dscale = gradient->part,
         .dshift = gradient->part + channels,

@@ -44,11 +44,6 @@ uint64_t net_bytes(const struct net *net);
  */
 int net_memory(const struct net_plan *plan, enum net_mode mode, uint64_t *bytes, struct err *err);
 
-/* NET_TRAIN and NET_BATCH: from now on BN normalises by the running statistics of the weights, by batch renormalisation
- * (Ioffe, NeurIPS 2017): the correction from the batch's to these is a constant for the gradient, which so keeps what
- * makes BN stable. What the batch's are is told as ever. */
-void net_share_statistics(struct net *net, bool shared);
-
 /* images: [batch, 3, input, input], normalised floats; NET_TRAIN reads them again in backward. backbone: [batch,
  * layout->backbone] or NULL. features: [batch, d] or NULL. stats (not NET_EVAL; may be NULL): [total - trainable_end],
  * in the layout's order: the batch's mean and second moment of every BN, to be folded into the running ones by the

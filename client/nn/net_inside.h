@@ -27,7 +27,6 @@ struct net_step {
 struct net {
     const struct net_plan *plan;
     enum net_mode mode;
-    bool shared; /* BN by the running statistics, although it trains */
     struct buffers buffers;
     struct net_map *maps;
     struct net_step *steps;

@@ -214,7 +214,6 @@ static int begin(struct trainer *trainer, const struct train_job *job, uint32_t 
         .remote = job->remote,
         .m = job->remote_rows,
         .matching_weight = (float)train_matching_weight(plan, job->round),
-        .shared_statistics = plan->bn_shared_from && job->round >= plan->bn_shared_from,
         .first_step = (uint64_t)(job->round - 1) * steps,
         .empty_queue = plan->queue_start != QUEUE_START_KEEP,
     };

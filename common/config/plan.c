@@ -44,10 +44,6 @@ const struct option plan_options[] = {
     {"bn_groups", OPTION_U32, AT(bn_groups), .least = 1, .most = 256, .standard = "4",
      .help = "Parts of the batch with batch normalisation statistics of their own; divides batch. Keys are "
              "shuffled between parts, as MoCo does between devices."},
-    {"bn_shared_from", OPTION_U32, AT(bn_shared_from), .least = 0, .most = 1000000, .standard = "0",
-     .help = "Round from which batch normalisation in training uses the aggregated statistics, the same at every "
-             "client, instead of its batch's; 0: never.",
-     .added = true},
     {"learning_rate", OPTION_F64, AT(learning_rate), .least = 0, .most = 10, .standard = "0.06",
      .help = "At the start; falls to zero over the rounds along a cosine."},
     {"sgd_momentum", OPTION_F64, AT(sgd_momentum), .least = 0, .most = 0.9999, .standard = "0.9",

@@ -26,8 +26,7 @@ struct plan {
     uint32_t local_epochs;
     uint32_t local_steps; /* 0: local_epochs counts; else steps per round */
     uint32_t batch;
-    uint32_t bn_groups;      /* divides batch */
-    uint32_t bn_shared_from; /* 0: never; else the round from which BN uses the aggregated statistics */
+    uint32_t bn_groups; /* divides batch */
     double learning_rate, sgd_momentum, weight_decay;
     double temperature, key_momentum;
     uint32_t key_encoder; /* enum key_encoder: where that of a round begins */

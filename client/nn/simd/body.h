@@ -133,8 +133,6 @@ INLINE void bn_forward_chunk(const struct bn_forward *op, const struct chunk *c,
 {
     if (!op->given) {
         statistics(&op->map, c, op->x, op->mean + c->channel, op->variance + c->channel, type, lanes);
-    } else if (op->own_mean) {
-        statistics(&op->map, c, op->x, op->own_mean + c->channel, op->own_variance + c->channel, type, lanes);
     }
     normalise(op, c, type, lanes);
 }
@@ -180,8 +178,7 @@ INLINE void gradient_sums(const struct bn_backward *op, const struct chunk *c, d
     }
 }
 
-/* dx = scale / std * (g - mean(g) - x^ * mean(g * x^)), x^ = (x - mean) / std; with given statistics, the first std and
- * the scale's gradient are by those. */
+/* dx = scale / std * (g - mean(g) - x^ * mean(g * x^)), x^ = (x - mean) / std. */
 INLINE void bn_backward_chunk(const struct bn_backward *op, const struct chunk *c, enum map_type type, uint32_t lanes)
 {
     uint32_t pixels = op->map.side * op->map.side;
@@ -189,15 +186,10 @@ INLINE void bn_backward_chunk(const struct bn_backward *op, const struct chunk *
     float by[LANES] = {0}, less[LANES] = {0}, tilt[LANES] = {0};
     gradient_sums(op, c, sum, along, type, lanes);
     for (uint32_t k = 0; k < lanes; k++) {
-        uint32_t channel = c->channel + k;
-        double inverse = 1 / sqrt((double)op->variance[channel] + (double)op->epsilon), used = inverse, moved = 0;
-        if (op->given_mean) {
-            used = 1 / sqrt((double)op->given_variance[channel] + (double)op->epsilon);
-            moved = (double)op->mean[channel] - (double)op->given_mean[channel];
-        }
-        op->dscale[channel] = (float)((along[k] + sum[k] * moved) * used);
-        op->dshift[channel] = (float)sum[k];
-        by[k] = (float)((double)op->scale[channel] * used);
+        double inverse = 1 / sqrt((double)op->variance[c->channel + k] + (double)op->epsilon);
+        op->dscale[c->channel + k] = (float)(along[k] * inverse);
+        op->dshift[c->channel + k] = (float)sum[k];
+        by[k] = (float)((double)op->scale[c->channel + k] * inverse);
         less[k] = (float)(sum[k] / count);
         tilt[k] = (float)(along[k] * inverse * inverse / count);
     }

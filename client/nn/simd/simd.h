@@ -17,9 +17,8 @@ struct bn_forward {
     const void *x, *residual; /* residual: NULL or a map that is added */
     void *y;                  /* may be x or residual */
     bool relu;
-    bool given;                     /* mean and variance are read instead of written */
-    float *mean, *variance;         /* [channels]; the biased variance */
-    float *own_mean, *own_variance; /* given: where the map's own go; NULL: nobody asks */
+    bool given;             /* mean and variance are read instead of written */
+    float *mean, *variance; /* [channels]; the biased variance */
     const float *scale, *shift;
     float epsilon;
 };
@@ -31,9 +30,6 @@ struct bn_backward {
     const void *dy2;   /* a second gradient by y, or NULL */
     void *dx;          /* may be dy, which g is then lost from */
     const float *mean, *variance, *scale;
-    /* NULL: x was normalised by its own mean and variance. Else those that normalised it: batch renormalisation (Ioffe,
-     * NeurIPS 2017), whose correction from the own ones to these counts as a constant. */
-    const float *given_mean, *given_variance;
     float *dscale, *dshift; /* [channels], overwritten */
     float epsilon;
 };

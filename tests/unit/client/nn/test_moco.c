@@ -21,7 +21,6 @@ struct fixture {
     struct moco_options options;
     float *params, *views, *remote, *encoder;
     size_t view;
-    bool shared; /* statistics */
 };
 
 static int setup(void **state)
@@ -83,14 +82,7 @@ static struct moco *moco_of(const struct fixture *f)
 static int begin(struct moco *moco, const struct fixture *f, const void *carry, uint32_t m, float matching_weight,
                  uint64_t first_step)
 {
-    const struct moco_round round = {.params = f->params,
-                                     .carry = carry,
-                                     .carry_steps = 2,
-                                     .remote = f->remote,
-                                     .m = m,
-                                     .matching_weight = matching_weight,
-                                     .first_step = first_step,
-                                     .shared_statistics = f->shared};
+    const struct moco_round round = {f->params, carry, 2, f->remote, m, matching_weight, first_step, false};
     return moco_begin(moco, &round, NULL);
 }
 
@@ -153,32 +145,6 @@ static void threads_change_no_bit(void **state)
     assert_false(same(&one, &other));
     mem_free(other.state);
     mem_free(one.state);
-}
-
-/* A tenth of the batches' mean enters shared statistics: after one step, of the first layer, what running ones have. */
-static void shared_statistics_move_slowly(void **state)
-{
-    struct fixture *f = *state;
-    uint64_t first = f->layout->trainable_end;
-    uint64_t count = 0; /* of the first layer's mean */
-    for (uint32_t i = 0; count == 0 && i < f->layout->count; i++) {
-        count = f->layout->tensors[i].offset == first ? f->layout->tensors[i].count : 0;
-    }
-    assert_int_not_equal(count, 0);
-    struct result running = train(f, 0, 0, 1);
-    f->shared = true;
-    struct result shared = train(f, 0, 0, 1), more = train(f, 7, 0.3f, 3);
-    for (uint64_t i = first; i < first + count; i++) {
-        assert_true(fabs((double)shared.state[i] - (double)running.state[i]) <
-                    1e-5 * (1 + fabs((double)running.state[i])));
-    }
-    f->options.threads = 3;
-    struct result again = train(f, 7, 0.3f, 3);
-    assert_true(same(&more, &again));
-    mem_free(running.state);
-    mem_free(shared.state);
-    mem_free(more.state);
-    mem_free(again.state);
 }
 
 /* The same of whole vectors, by every way to compute: lent memory, prepared weights, Winograd's scratch. */
@@ -703,7 +669,6 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(threads_change_no_bit),
-        TEST(shared_statistics_move_slowly),
         TEST(no_way_depends_on_threads),
         TEST(memory_is_said),
         TEST(remote_features_reach_loss_and_gradient),

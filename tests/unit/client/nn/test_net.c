@@ -359,44 +359,6 @@ static void modes_agree(void **state)
     layout_free(layout);
 }
 
-/* Shared statistics normalise as evaluation does, and the batch's own are told all the same. */
-static void shared_statistics_normalise_as_evaluation_does(void **state)
-{
-    (void)state;
-    struct layout *layout = test_layout(&tiny);
-    float *params = test_params(layout, 4), *images = test_normal(8, (size_t)6 * 3 * 16 * 16);
-    size_t stats = layout->total - layout->trainable_end, n = (size_t)6 * layout->spec.features;
-    struct run eval = run(layout, NET_EVAL, params, images), batch = run(layout, NET_BATCH, params, images);
-    for (enum net_mode mode = NET_TRAIN; mode <= NET_BATCH; mode++) {
-        struct run shared = {test_floats(6 * layout->backbone), test_floats(n), test_floats(stats)};
-        struct test_net net;
-        assert_int_equal(test_net_new(layout, 6, mode, WAY_ONEDNN, &net, NULL), 0);
-        net_share_statistics(net.net, true);
-        test_net_forward(&net, params, images, shared.backbone, shared.features, shared.stats);
-        assert_close(shared.features, eval.features, n, 1e-5);
-        /* The first layer sees the same images in both ways; behind it the maps differ. */
-        uint64_t first = layout->trainable_end;
-        for (uint32_t i = 0, seen = 0; i < layout->count && seen < 2; i++) {
-            const struct tensor *tensor = &layout->tensors[i];
-            if (tensor->offset >= first) {
-                size_t at = (size_t)(tensor->offset - first);
-                assert_close(shared.stats + at, batch.stats + at, (size_t)tensor->count, 1e-5);
-                seen++;
-            }
-        }
-        net_share_statistics(net.net, false);
-        test_net_forward(&net, params, images, shared.backbone, shared.features, shared.stats);
-        assert_close(shared.features, batch.features, n, 1e-5);
-        test_net_fini(&net);
-        run_fini(&shared);
-    }
-    run_fini(&eval);
-    run_fini(&batch);
-    mem_free(params);
-    mem_free(images);
-    layout_free(layout);
-}
-
 /* The first group's gradient overwrites, a later one's is added. */
 static void backward_adds_up(void **state)
 {
@@ -600,8 +562,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(operations),
         cmocka_unit_test(small_stem),
-
-        cmocka_unit_test(shared_statistics_normalise_as_evaluation_does),
         cmocka_unit_test(large_stem),
         cmocka_unit_test(identity_shortcuts),
         cmocka_unit_test(bottleneck),

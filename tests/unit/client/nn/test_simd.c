@@ -47,10 +47,10 @@ static void run(const struct simd *simd, const struct map *map, struct outcome *
     float *average = test_floats(N * channels);
     uint8_t *best = mem_new(map_elements(&half), 1);
     assert_non_null(best);
-    simd->bn_forward(&(struct bn_forward){*map, x, residual, y, true, false, rows, rows + channels, NULL, NULL, scale,
-                                          shift, 1e-5f});
-    simd->bn_backward(&(struct bn_backward){*map, x, y, dy, dy2, dx, rows, rows + channels, scale, NULL, NULL,
-                                            rows + 2 * channels, rows + 3 * channels, 1e-5f});
+    simd->bn_forward(
+        &(struct bn_forward){*map, x, residual, y, true, false, rows, rows + channels, scale, shift, 1e-5f});
+    simd->bn_backward(&(struct bn_backward){*map, x, y, dy, dy2, dx, rows, rows + channels, scale, rows + 2 * channels,
+                                            rows + 3 * channels, 1e-5f});
     simd->max_forward(&(struct max_pool){*map, half, x, pooled, best});
     simd->max_backward(map, &half, residual, dpooled, best);
     simd->average_forward(map, x, average);
@@ -89,102 +89,6 @@ static void maps_agree(void **state)
         }
         fini(&first);
     }
-}
-
-/* ---- Batch renormalisation, against its definition in double ---- */
-
-#define RENORM_N 24u /* numbers of one channel: 6 images of 2 x 2 */
-static const double renorm_scale = 1.3, renorm_shift = -0.2, renorm_epsilon = 1e-5;
-
-static void own_statistics(const double *x, double *mean, double *variance)
-{
-    *mean = *variance = 0;
-    for (uint32_t i = 0; i < RENORM_N; i++) {
-        *mean += x[i] / RENORM_N;
-    }
-    for (uint32_t i = 0; i < RENORM_N; i++) {
-        *variance += (x[i] - *mean) * (x[i] - *mean) / RENORM_N;
-    }
-}
-
-/* sum_i w_i y_i, where y = scale ((x - mean(x)) / std(x) r + d) + shift. */
-static double renormalised(const double *x, const double *w, double r, double d, double scale)
-{
-    double mean, variance, sum = 0;
-    own_statistics(x, &mean, &variance);
-    for (uint32_t i = 0; i < RENORM_N; i++) {
-        sum += w[i] * (scale * ((x[i] - mean) / sqrt(variance + renorm_epsilon) * r + d) + renorm_shift);
-    }
-    return sum;
-}
-
-static void renormalisation_is_right(void **state)
-{
-    (void)state;
-    const struct map map = {6, 5, 2, MAP_PIXELS, MAP_F32}; /* five channels alike */
-    float x[RENORM_N * 5], y[RENORM_N * 5], dy[RENORM_N * 5], dx[RENORM_N * 5];
-    float given[10], own[10], scale[5], shift[5], dscale[5], dshift[5];
-    double dx_truth[RENORM_N], at[RENORM_N], w[RENORM_N], mean, variance;
-    float *draw = test_normal(3, 2 * RENORM_N);
-    for (uint32_t i = 0; i < RENORM_N; i++) {
-        at[i] = (double)draw[i];
-        w[i] = (double)draw[RENORM_N + i];
-        for (uint32_t c = 0; c < 5; c++) {
-            x[i * 5 + c] = draw[i];
-            dy[i * 5 + c] = draw[RENORM_N + i];
-        }
-    }
-    for (uint32_t c = 0; c < 5; c++) {
-        given[c] = 0.4f;
-        given[5 + c] = 1.7f;
-        scale[c] = (float)renorm_scale;
-        shift[c] = (float)renorm_shift;
-    }
-    own_statistics(at, &mean, &variance);
-    double used = sqrt((double)given[5] + renorm_epsilon), r = sqrt(variance + renorm_epsilon) / used,
-           d = (mean - (double)given[0]) / used;
-    for (uint32_t i = 0; i < RENORM_N; i++) { /* r and d stay as they are while x changes */
-        double kept = at[i];
-        at[i] = kept + 1e-5;
-        double up = renormalised(at, w, r, d, renorm_scale);
-        at[i] = kept - 1e-5;
-        dx_truth[i] = (up - renormalised(at, w, r, d, renorm_scale)) / 2e-5;
-        at[i] = kept;
-    }
-    double dscale_truth =
-        (renormalised(at, w, r, d, renorm_scale + 1e-5) - renormalised(at, w, r, d, renorm_scale - 1e-5)) / 2e-5;
-    for (uint32_t variant = 0; simd_variant(variant); variant++) {
-        simd_variant(variant)->bn_forward(&(struct bn_forward){.map = map,
-                                                               .x = x,
-                                                               .y = y,
-                                                               .given = true,
-                                                               .mean = given,
-                                                               .variance = given + 5,
-                                                               .own_mean = own,
-                                                               .own_variance = own + 5,
-                                                               .scale = scale,
-                                                               .shift = shift,
-                                                               .epsilon = 1e-5f});
-        simd_variant(variant)->bn_backward(&(struct bn_backward){.map = map,
-                                                                 .x = x,
-                                                                 .dy = dy,
-                                                                 .dx = dx,
-                                                                 .mean = own,
-                                                                 .variance = own + 5,
-                                                                 .scale = scale,
-                                                                 .given_mean = given,
-                                                                 .given_variance = given + 5,
-                                                                 .dscale = dscale,
-                                                                 .dshift = dshift,
-                                                                 .epsilon = 1e-5f});
-        for (uint32_t i = 0; i < RENORM_N * 5; i++) {
-            double truth = renorm_scale * (at[i / 5] - (double)given[0]) / used + renorm_shift;
-            assert_true(fabs((double)y[i] - truth) < 1e-5);
-            assert_true(fabs((double)dx[i] - dx_truth[i / 5]) < 1e-5);
-        }
-        assert_true(fabs((double)dscale[2] - dscale_truth) < 1e-4 && fabs((double)own[1] - mean) < 1e-6);
-    }
-    mem_free(draw);
 }
 
 static void flat_memory_agrees(void **state)
@@ -307,7 +211,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(maps_agree),
-        cmocka_unit_test(renormalisation_is_right),
         cmocka_unit_test(flat_memory_agrees),
         cmocka_unit_test(the_optimiser_is_right),
         cmocka_unit_test(exponentials_are_right),

@@ -19,7 +19,7 @@
 #include <string.h>
 
 #define BN_MOMENTUM 0.1f /* PyTorch's: how much of a batch enters the running statistics */
-#define STRETCH         65536u
+#define STRETCH     65536u
 
 struct group {
     double contrast, matching, accuracy;
@@ -319,7 +319,32 @@ static uint64_t queue_floats(const struct moco *moco)
 
 size_t moco_carry_bytes(const struct moco *moco)
 {
-    return sizeof(float) * (queue_floats(moco) + moco->queue.rows + moco->layout->total);
+    return sizeof(float) * (queue_floats(moco) + moco->queue.rows + moco->layout->total +
+                            (moco->options.keep_velocity ? moco->layout->trainable_end : 0));
+}
+
+static const float *carried_velocity(const struct moco *moco, const void *carry)
+{
+    return (const float *)carry + queue_floats(moco) + moco->queue.rows + moco->layout->total;
+}
+
+/* moco->grad is free between steps, and a whole native encoder fits into it; its gaps are zero afterwards. */
+static int first_velocity(struct moco *moco, struct err *err)
+{
+    const struct net_plan *plan = moco->plan;
+    memset(moco->velocity, 0, plan->trainable_end * sizeof *moco->velocity);
+    if (!moco->options.keep_velocity || !moco->round.carry) {
+        return 0;
+    }
+    float *whole = floats(moco->layout->total, 1);
+    if (!whole) {
+        return err_set(err, ERR_NOMEM, "out of memory");
+    }
+    memcpy(whole, carried_velocity(moco, moco->round.carry), moco->layout->trainable_end * sizeof *whole);
+    int rc = net_pack(plan, whole, moco->grad, err);
+    memcpy(moco->velocity, moco->grad, plan->trainable_end * sizeof *moco->velocity);
+    mem_free(whole);
+    return rc;
 }
 
 /* The key encoder as the round began. */
@@ -351,11 +376,15 @@ int moco_carry_save(const struct moco *moco, void *out, struct err *err)
         images[i] = queue_image(queue, i);
     }
     float *key = (float *)(void *)(images + queue->rows);
+    int rc = 0;
     if (moco->options.key_start == MOCO_KEY_OWN) {
-        return moco_key(moco, key, err);
+        rc = moco_key(moco, key, err);
+    } else {
+        first_key(moco, key);
     }
-    first_key(moco, key);
-    return 0;
+    return rc || !moco->options.keep_velocity
+               ? rc
+               : net_unpack_gradient(moco->plan, moco->velocity, key + moco->layout->total, err);
 }
 
 int moco_carry_check(const struct moco *moco, const void *carry, size_t bytes, struct err *err)
@@ -368,6 +397,10 @@ int moco_carry_check(const struct moco *moco, const void *carry, size_t bytes, s
     int rc = queue_check_rows(rows, moco->queue.rows, moco->queue.d, "queue", err);
     if (rc == 0 && !simd()->all_finite(rows + queue_floats(moco) + moco->queue.rows, moco->layout->total)) {
         rc = err_set(err, ERR_DATA, "the key encoder has parameters that are not finite");
+    }
+    if (rc == 0 && moco->options.keep_velocity &&
+        !simd()->all_finite(carried_velocity(moco, carry), moco->layout->trainable_end)) {
+        rc = err_set(err, ERR_DATA, "the velocity has numbers that are not finite");
     }
     return rc;
 }
@@ -388,7 +421,10 @@ int moco_begin(struct moco *moco, const struct moco_round *round, struct err *er
     moco->remote_rows = m;
     moco->round = *round;
     moco->step = round->first_step;
-    memset(moco->velocity, 0, moco->plan->trainable_end * sizeof *moco->velocity);
+    rc = first_velocity(moco, err);
+    if (rc != 0) {
+        return rc;
+    }
     if (round->carry && !round->empty_queue) {
         const float *rows = round->carry;
         const uint32_t *images = (const uint32_t *)(const void *)(rows + queue_floats(moco));

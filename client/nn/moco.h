@@ -25,6 +25,7 @@ struct moco_options {
     uint32_t queue; /* K */
     float temperature, key_momentum, sgd_momentum, weight_decay;
     enum moco_key_start key_start;
+    bool keep_velocity; /* of SGD, from round to round; else each begins with none */
     float fusion_share; /* part of the negatives that is remote; 0 turns fusion off */
     enum moco_matching matching;
     uint32_t neighbours;
@@ -50,11 +51,11 @@ int moco_memory(const struct layout *layout, const struct moco_options *options,
 
 /* What a site carries from one round to the next, in this order, without gaps: the rows of its queue, oldest first, f32
  * [K, d]; the images that they show, u32 [K]; the key encoder as the round began or, with MOCO_KEY_OWN, as it is now,
- * f32 [total]. ERR_NOMEM, ERR_FAILED. */
+ * f32 [total]; with keep_velocity the velocity, f32 [trainable_end]. ERR_NOMEM, ERR_FAILED. */
 size_t moco_carry_bytes(const struct moco *moco);
 int moco_carry_save(const struct moco *moco, void *out, struct err *err);
 /* ERR_DATA when these are not the bytes of such a carry: their number, rows that are not of unit length within 1e-3,
- * parameters that are not finite. */
+ * parameters or a velocity that are not finite. */
 int moco_carry_check(const struct moco *moco, const void *carry, size_t bytes, struct err *err);
 
 /* Where the key encoder begins is ours to choose, and three choices were measured. A copy of params is no momentum
@@ -65,7 +66,7 @@ int moco_carry_check(const struct moco *moco, const void *carry, size_t bytes, s
 struct moco_round {
     const float *params; /* [total]: the query encoder, statistics included */
     /* Checked, and aligned as floats are. NULL: the key encoder begins as a copy of params, the queue with rows of
-     * random direction. */
+     * random direction, the velocity as zero. */
     const void *carry;
     uint64_t carry_steps; /* steps of the rounds since the carry's began */
     const float *remote;  /* [m, d] unit rows, copied; NULL with m = 0 */
@@ -74,7 +75,7 @@ struct moco_round {
     uint64_t first_step;   /* number of the first step, for draws */
     bool empty_queue;      /* the queue begins with rows of random direction in spite of a carry */
 };
-/* Begins a local round; velocity := 0. params and carry are kept by reference until the next one begins. ERR_DATA when
+/* Begins a local round. params and carry are kept by reference until the next one begins. ERR_DATA when
  * a remote row is not of unit length; ERR_NOMEM. */
 int moco_begin(struct moco *moco, const struct moco_round *round, struct err *err);
 /* Keys of a batch, view [batch, 3, input, input] of images [batch], by the key encoder as it is, into the queue. As in

@@ -83,6 +83,7 @@ static struct moco_options moco_options_of(const struct plan *plan, const struct
         .queue = plan->queue,
         .temperature = (float)plan->temperature,
         .key_momentum = (float)plan->key_momentum,
+        .keep_velocity = plan->sgd_velocity == SGD_VELOCITY_KEEP,
         .key_start = plan->key_encoder == KEY_ENCODER_COPY  ? MOCO_KEY_COPY
                      : plan->key_encoder == KEY_ENCODER_OWN ? MOCO_KEY_OWN
                                                             : MOCO_KEY_FOLLOW,

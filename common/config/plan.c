@@ -11,6 +11,7 @@
 static const char *const blocks[] = {"basic", "bottleneck", NULL};
 static const char *const stems[] = {"small", "large", NULL};
 static const char *const encoders[] = {"momentum", "aggregated", NULL};
+static const char *const velocities[] = {"reset", "keep", NULL};
 static const char *const key_encoders[] = {"follow", "copy", "own", NULL};
 static const char *const queue_starts[] = {"keep", "refill", "empty", NULL};
 static const char *const optimizers[] = {"none", "momentum", "adam", NULL};
@@ -54,6 +55,9 @@ const struct option plan_options[] = {
      .help = "Of the contrastive loss."},
     {"key_momentum", OPTION_F64, AT(key_momentum), .least = 0, .most = 1, .standard = "0.99",
      .help = "Share of the momentum encoder that a step keeps."},
+    {"sgd_velocity", OPTION_CHOICE, AT(sgd_velocity), .choices = velocities, .standard = "reset",
+     .help = "What a client's SGD begins a round with. reset: no velocity; keep: the one that its last round left, so "
+             "that short rounds get up to speed.", .added = true},
     {"key_encoder", OPTION_CHOICE, AT(key_encoder), .choices = key_encoders, .standard = "follow",
      .help = "Where the momentum encoder of a round begins. follow: it has followed the aggregated encoders from round "
              "to round as it follows the trained one from step to step; copy: at the aggregated encoder; own: as the "

@@ -13,6 +13,7 @@ enum fusion_encoder {
     FUSION_ENCODER_AGGREGATED, /* the aggregated encoder as the round began (ours): one space for all features */
 };
 enum aggregation_optimizer { AGGREGATION_NONE, AGGREGATION_MOMENTUM, AGGREGATION_ADAM };
+enum sgd_velocity { SGD_VELOCITY_RESET, SGD_VELOCITY_KEEP };
 enum key_encoder { KEY_ENCODER_FOLLOW, KEY_ENCODER_COPY, KEY_ENCODER_OWN };
 enum queue_start { QUEUE_START_KEEP, QUEUE_START_REFILL, QUEUE_START_EMPTY };
 enum matching_form { MATCHING_FORM_ENTROPY, MATCHING_FORM_POSITIVES };
@@ -29,10 +30,11 @@ struct plan {
     uint32_t bn_groups; /* divides batch */
     double learning_rate, sgd_momentum, weight_decay;
     double temperature, key_momentum;
-    uint32_t key_encoder; /* enum key_encoder: where that of a round begins */
-    uint32_t queue;       /* K, local keys kept as negatives */
-    uint32_t queue_start; /* enum queue_start: what the queue of a round begins with */
-    uint32_t weight_cap;  /* most images a site's update counts for */
+    uint32_t sgd_velocity; /* enum sgd_velocity: what a round begins with */
+    uint32_t key_encoder;  /* enum key_encoder: where that of a round begins */
+    uint32_t queue;        /* K, local keys kept as negatives */
+    uint32_t queue_start;  /* enum queue_start: what the queue of a round begins with */
+    uint32_t weight_cap;   /* most images a site's update counts for */
     struct {
         uint32_t optimizer; /* enum aggregation_optimizer */
         double learning_rate, momentum, beta2, epsilon;

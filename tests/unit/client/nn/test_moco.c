@@ -147,6 +147,41 @@ static void threads_change_no_bit(void **state)
     mem_free(one.state);
 }
 
+/* Two rounds on the same encoder with a kept velocity are one round of as many steps, where nothing else begins anew:
+ * the key encoder is the site's own, and params are what the first round left. */
+static void a_kept_velocity_goes_on(void **state)
+{
+    struct fixture *f = *state;
+    f->options.keep_velocity = true;
+    f->options.key_start = MOCO_KEY_OWN;
+    f->options.matching = MOCO_MATCHING_OFF;
+    struct result whole = train(f, 0, 0, 4), half = train(f, 0, 0, 2);
+    float *carry = half.state + 2 * f->layout->total, *params = f->params;
+    for (int kept = 1; kept >= 0; kept--) {
+        struct moco *moco = moco_of(f);
+        struct moco_step last;
+        f->params = half.state;
+        if (!kept) { /* the comparison can fail */
+            memset(carry + moco_carry_bytes(moco) / sizeof *carry - f->layout->trainable_end, 0,
+                   f->layout->trainable_end * sizeof *carry);
+        }
+        assert_int_equal(moco_carry_check(moco, carry, moco_carry_bytes(moco), NULL), 0);
+        assert_int_equal(begin(moco, f, carry, 0, 0, 2), 0);
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(step(moco, f, NULL, &last), 0);
+        }
+        bool equal = memcmp(encoder(moco, f, moco_query), whole.state, f->layout->total * sizeof(float)) == 0;
+        assert_int_equal(equal, kept);
+        carry[moco_carry_bytes(moco) / sizeof *carry - 1] = NAN;
+        assert_int_equal(moco_carry_check(moco, carry, moco_carry_bytes(moco), NULL), ERR_DATA);
+        carry[moco_carry_bytes(moco) / sizeof *carry - 1] = 0;
+        f->params = params;
+        moco_free(moco);
+    }
+    mem_free(whole.state);
+    mem_free(half.state);
+}
+
 /* The same of whole vectors, by every way to compute: lent memory, prepared weights, Winograd's scratch. */
 static void no_way_depends_on_threads(void **state)
 {
@@ -669,6 +704,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(threads_change_no_bit),
+        TEST(a_kept_velocity_goes_on),
         TEST(no_way_depends_on_threads),
         TEST(memory_is_said),
         TEST(remote_features_reach_loss_and_gradient),

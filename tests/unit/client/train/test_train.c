@@ -173,20 +173,29 @@ static void a_round_is_a_function_of_its_job(void **state)
     trainer_free(elsewhere);
 }
 
-/* Each beginning of key encoder and queue, and no two of them make the same of a carry. */
+/* Each beginning of key encoder, queue and velocity, and no two of them make the same of a carry. */
 static void every_beginning_is_a_function_of_the_job(void **state)
 {
+    static const uint32_t ways[][3] = {
+        {KEY_ENCODER_FOLLOW, QUEUE_START_KEEP, SGD_VELOCITY_RESET},
+        {KEY_ENCODER_COPY, QUEUE_START_KEEP, SGD_VELOCITY_RESET},
+        {KEY_ENCODER_OWN, QUEUE_START_KEEP, SGD_VELOCITY_RESET},
+        {KEY_ENCODER_FOLLOW, QUEUE_START_REFILL, SGD_VELOCITY_RESET},
+        {KEY_ENCODER_FOLLOW, QUEUE_START_EMPTY, SGD_VELOCITY_RESET},
+        {KEY_ENCODER_FOLLOW, QUEUE_START_KEEP, SGD_VELOCITY_KEEP},
+    };
     struct world *w = *state;
-    struct train_result all[5];
-    for (uint32_t i = 0; i < 5; i++) {
-        w->plan.key_encoder = i < 3 ? i : KEY_ENCODER_FOLLOW;
-        w->plan.queue_start = i < 3 ? QUEUE_START_KEEP : i - 2;
+    struct train_result all[6];
+    for (uint32_t i = 0; i < 6; i++) {
+        w->plan.key_encoder = ways[i][0];
+        w->plan.queue_start = ways[i][1];
+        w->plan.sgd_velocity = ways[i][2];
         check_repeats(w, &all[i]);
         for (uint32_t before = 0; before < i; before++) {
             assert_false(same_result(&all[before], &all[i]));
         }
     }
-    for (uint32_t i = 0; i < 5; i++) {
+    for (uint32_t i = 0; i < 6; i++) {
         train_result_fini(&all[i]);
     }
 }

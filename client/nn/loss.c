@@ -36,11 +36,11 @@ static void pull_one(uint32_t d, double coefficient, const float *row, float *dq
     }
 }
 
-/* Takes the rows that show query i's own image out of its sum. */
-static void leave_own_out(const struct loss_negatives *negatives, uint32_t i, float *logits)
+/* Takes the rows that show query i's own image out of its sum, or out of the choice. */
+static void leave_own_out(uint32_t n, const uint32_t *image, const uint32_t *own, uint32_t i, float *logits)
 {
-    for (uint32_t j = 0; negatives->own && j < negatives->n; j++) {
-        if (negatives->image[j] == negatives->own[i]) {
+    for (uint32_t j = 0; image && own && j < n; j++) {
+        if (image[j] == own[i]) {
             logits[j] = -INFINITY;
         }
     }
@@ -57,7 +57,7 @@ void loss_contrast(uint32_t B, uint32_t d, const float *q, const float *k, const
     for (uint32_t i = 0; i < B; i++) {
         float *logits = scratch + i * stride;
         double positive = blas_dot(q + (size_t)i * d, k + (size_t)i * d, d) / (double)temperature;
-        leave_own_out(negatives, i, logits + 1);
+        leave_own_out(n, negatives->image, negatives->own, i, logits + 1);
         float rival = simd()->largest(logits + 1, n);
         logits[0] = (float)positive;
         float top = logits[0] > rival ? logits[0] : rival;
@@ -88,14 +88,18 @@ static void choose_largest(const float *values, uint32_t n, uint32_t count, uint
     }
 }
 
-void loss_matching_entropy(uint32_t B, uint32_t d, uint32_t m, const float *q, const float *remote, uint32_t neighbours,
-                           float temperature, float weight, float *dq, double *loss, float *scratch)
+void loss_matching_entropy(uint32_t B, uint32_t d, const float *q, const struct loss_candidates *candidates,
+                           uint32_t neighbours, float temperature, float weight, float *dq, double *loss,
+                           float *scratch)
 {
+    uint32_t m = candidates->n;
+    const float *rows = candidates->rows;
     uint32_t chosen[LOSS_NEIGHBOURS_MAX];
     double p[LOSS_NEIGHBOURS_MAX], total = 0;
-    similarities(B, d, m, q, remote, 1 / temperature, scratch, m);
+    similarities(B, d, m, q, rows, 1 / temperature, scratch, m);
     for (uint32_t i = 0; i < B; i++) {
-        const float *logits = scratch + (size_t)i * m;
+        float *logits = scratch + (size_t)i * m;
+        leave_own_out(m, candidates->image, candidates->own, i, logits);
         choose_largest(logits, m, neighbours, chosen);
         double top = (double)logits[chosen[0]], sum = 0, entropy = 0;
         for (uint32_t j = 0; j < neighbours; j++) {
@@ -111,7 +115,7 @@ void loss_matching_entropy(uint32_t B, uint32_t d, uint32_t m, const float *q, c
         for (uint32_t j = 0; j < neighbours; j++) {
             double log_p = (double)logits[chosen[j]] - top - log(sum);
             double by = -p[j] * (log_p + entropy) * (double)weight / ((double)temperature * B);
-            pull_one(d, by, remote + (size_t)chosen[j] * d, dq + (size_t)i * d);
+            pull_one(d, by, rows + (size_t)chosen[j] * d, dq + (size_t)i * d);
         }
         total += entropy;
     }
@@ -132,12 +136,12 @@ static void leave_out(float *logits, uint32_t n, uint32_t d, const float *negati
 }
 
 /* One image of loss_matching_positives: the loss; logits [n] become the coefficients of the negatives. */
-static double matching_row(uint32_t d, uint32_t n, const float *remote, const float *negatives, const uint32_t *chosen,
+static double matching_row(uint32_t d, uint32_t n, const float *rows, const float *negatives, const uint32_t *chosen,
                            uint32_t neighbours, const float *similar, double pulls, float *logits, float *dq)
 {
     float top = -INFINITY;
     for (uint32_t j = 0; j < neighbours; j++) {
-        leave_out(logits, n, d, negatives, remote + (size_t)chosen[j] * d, similar[chosen[j]]);
+        leave_out(logits, n, d, negatives, rows + (size_t)chosen[j] * d, similar[chosen[j]]);
         top = similar[chosen[j]] > top ? similar[chosen[j]] : top;
     }
     float rival = simd()->largest(logits, n);
@@ -147,26 +151,29 @@ static double matching_row(uint32_t d, uint32_t n, const float *remote, const fl
         double logit = (double)similar[chosen[j]] - (double)top, e = exp(logit), sum = e + rest;
         total += log(sum) - logit;
         shares += 1 / sum;
-        pull_one(d, (e / sum - 1) * pulls, remote + (size_t)chosen[j] * d, dq);
+        pull_one(d, (e / sum - 1) * pulls, rows + (size_t)chosen[j] * d, dq);
     }
     simd()->scale(logits, n, (float)(shares * pulls));
     return total;
 }
 
-void loss_matching_positives(uint32_t B, uint32_t d, uint32_t m, const float *q, const float *k, const float *remote,
-                             const struct loss_negatives *negatives, uint32_t neighbours, float temperature,
-                             float weight, float *dq, double *loss, float *scratch)
+void loss_matching_positives(uint32_t B, uint32_t d, const float *q, const float *k,
+                             const struct loss_candidates *candidates, const struct loss_negatives *negatives,
+                             uint32_t neighbours, float temperature, float weight, float *dq, double *loss,
+                             float *scratch)
 {
-    uint32_t chosen[LOSS_NEIGHBOURS_MAX], n = negatives->n;
+    uint32_t chosen[LOSS_NEIGHBOURS_MAX], n = negatives->n, m = candidates->n;
+    const float *rows = candidates->rows;
     float *logits = scratch, *near = logits + (size_t)B * n, *similar = near + (size_t)B * m;
     double total = 0, pulls = (double)weight / ((double)temperature * B * neighbours);
     similarities(B, d, n, q, negatives->rows, 1 / temperature, logits, n);
-    similarities(B, d, m, k, remote, 1, near, m);
-    similarities(B, d, m, q, remote, 1 / temperature, similar, m);
+    similarities(B, d, m, k, rows, 1, near, m);
+    similarities(B, d, m, q, rows, 1 / temperature, similar, m);
     for (uint32_t i = 0; i < B; i++) {
+        leave_own_out(m, candidates->image, candidates->own, i, near + (size_t)i * m);
         choose_largest(near + (size_t)i * m, m, neighbours, chosen);
-        leave_own_out(negatives, i, logits + (size_t)i * n);
-        total += matching_row(d, n, remote, negatives->rows, chosen, neighbours, similar + (size_t)i * m, pulls,
+        leave_own_out(n, negatives->image, negatives->own, i, logits + (size_t)i * n);
+        total += matching_row(d, n, rows, negatives->rows, chosen, neighbours, similar + (size_t)i * m, pulls,
                               logits + (size_t)i * n, dq + (size_t)i * d);
     }
     pull(B, d, n, logits, n, negatives->rows, dq);

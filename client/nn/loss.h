@@ -24,21 +24,32 @@ struct loss_negatives {
 void loss_contrast(uint32_t B, uint32_t d, const float *q, const float *k, const struct loss_negatives *negatives,
                    float temperature, float *dq, double *loss, double *accuracy, float *scratch);
 
+/* What neighbours are chosen from: n unit rows. A row that shows the query's own image is no neighbour of it. */
+struct loss_candidates {
+    uint32_t n;
+    const float *rows;     /* [n, d] */
+    const uint32_t *image; /* [n]: what each shows; NULL: none of the query's images */
+    const uint32_t *own;   /* [B]: what each query shows; NULL: not known, so all rows count */
+};
+
 /* Most neighbours that the matching losses take: their choice lies on the stack. */
 #define LOSS_NEIGHBOURS_MAX 1024
 
-/* Neighbourhood matching, entropy form (our reconstruction): p_ij = softmax_j(q_i.r_j / t) over the `neighbours` remote
- * features nearest to q_i; the loss is weight * mean_i H(p_i). remote: [m, d]; scratch: [B, m].
- * 1 <= neighbours <= m, at most LOSS_NEIGHBOURS_MAX. */
-void loss_matching_entropy(uint32_t B, uint32_t d, uint32_t m, const float *q, const float *remote, uint32_t neighbours,
-                           float temperature, float weight, float *dq, double *loss, float *scratch);
+/* Neighbourhood matching, entropy form (our reconstruction): p_ij = softmax_j(q_i.r_j / t) over the `neighbours`
+ * candidates nearest to q_i; the loss is weight * mean_i H(p_i). scratch: [B, n of the candidates].
+ * 1 <= neighbours <= n, at most LOSS_NEIGHBOURS_MAX. */
+void loss_matching_entropy(uint32_t B, uint32_t d, const float *q, const struct loss_candidates *candidates,
+                           uint32_t neighbours, float temperature, float weight, float *dq, double *loss,
+                           float *scratch);
 
-/* Neighbourhood matching, positives form (FCL, Wu et al., MICCAI 2021): the `neighbours` remote features nearest to k_i
+/* Neighbourhood matching, positives form (FCL, Wu et al., MICCAI 2021): the `neighbours` candidates nearest to k_i
  * (no gradient through the choice) are further positives against the same negatives:
  *   weight * mean_i mean_{p in N(i)} -log( exp(q_i.p/t) / (exp(q_i.p/t) + sum_n exp(q_i.n/t)) )
- * where negatives that are among i's positives are left out of the sum. scratch: [B, n + 2m]. */
-void loss_matching_positives(uint32_t B, uint32_t d, uint32_t m, const float *q, const float *k, const float *remote,
-                             const struct loss_negatives *negatives, uint32_t neighbours, float temperature,
-                             float weight, float *dq, double *loss, float *scratch);
+ * where negatives that are among i's positives are left out of the sum. scratch: [B, n + 2m], m of the
+ * candidates. */
+void loss_matching_positives(uint32_t B, uint32_t d, const float *q, const float *k,
+                             const struct loss_candidates *candidates, const struct loss_negatives *negatives,
+                             uint32_t neighbours, float temperature, float weight, float *dq, double *loss,
+                             float *scratch);
 
 #endif

@@ -57,9 +57,10 @@ struct moco {
     uint32_t *order;    /* [batch], the shuffle of this step */
     struct queue queue;
     struct negatives negatives;
-    float *remote; /* [remote_rows, d] */
+    float *remote; /* [remote_rows, d]; with local candidates the queue's rows stand behind them during a step */
     uint32_t remote_rows;
-    struct moco_round round; /* as it was begun */
+    uint32_t *candidate_image; /* [remote_rows + K], with local candidates; else NULL */
+    struct moco_round round;   /* as it was begun */
     uint64_t step;
     const uint32_t *images; /* of the step that runs, as are the next three */
     const float *view1, *view2;
@@ -274,6 +275,7 @@ void moco_free(struct moco *moco)
     queue_fini(&moco->queue);
     negatives_fini(&moco->negatives);
     mem_free(moco->remote);
+    mem_free(moco->candidate_image);
     mem_free(moco);
 }
 
@@ -287,11 +289,14 @@ static int resize_remote(struct moco *moco, uint32_t m, struct err *err)
     if (rc != 0) {
         return rc;
     }
-    float *remote = floats(m, d);
-    bool missing = !remote;
+    bool all = moco->options.local_candidates;
+    uint64_t candidates = m + (all ? (uint64_t)moco->options.queue : 0);
+    float *remote = floats(candidates, d);
+    uint32_t *image = all ? mem_new(candidates, sizeof *image) : NULL;
+    bool missing = !remote || (all && !image);
     for (uint32_t i = 0; i < moco->places_count && !missing; i++) {
         /* A larger one than the old rows need does no harm if a later one is missing. */
-        float *scratch = floats(moco->size, (uint64_t)moco->options.queue + 1 + 2 * (uint64_t)m);
+        float *scratch = floats(moco->size, (uint64_t)moco->options.queue + 1 + 2 * candidates);
         missing = !scratch;
         if (scratch && m > moco->remote_rows) {
             mem_free(moco->places[i].scratch);
@@ -302,10 +307,16 @@ static int resize_remote(struct moco *moco, uint32_t m, struct err *err)
     }
     if (missing) {
         mem_free(remote);
+        mem_free(image);
         negatives_fini(&negatives);
         return err_set(err, ERR_NOMEM, "out of memory for %u remote features", m);
     }
+    for (uint32_t i = 0; image && i < m; i++) {
+        image[i] = QUEUE_NO_IMAGE;
+    }
     mem_free(moco->remote);
+    mem_free(moco->candidate_image);
+    moco->candidate_image = image;
     negatives_fini(&moco->negatives);
     moco->remote = remote;
     moco->negatives = negatives;
@@ -490,7 +501,13 @@ static void losses_of_group(struct moco *moco, struct place *place, uint32_t ite
     const struct moco_options *o = &moco->options;
     struct group *group = &moco->groups[item];
     uint32_t d = moco->layout->spec.features, B = moco->size, m = moco->remote_rows;
-    uint32_t neighbours = o->neighbours < m ? o->neighbours : m;
+    const struct loss_candidates candidates = {
+        .n = m + (o->local_candidates && m > 0 ? o->queue : 0),
+        .rows = moco->remote,
+        .image = moco->candidate_image,
+        .own = moco->images ? moco->images + (size_t)item * B : NULL,
+    };
+    uint32_t neighbours = o->neighbours < candidates.n ? o->neighbours : candidates.n;
     const float *keys = moco->keys + (size_t)item * B * d;
     const struct loss_negatives negatives = {
         .n = moco->negatives.remote + moco->negatives.local,
@@ -504,10 +521,10 @@ static void losses_of_group(struct moco *moco, struct place *place, uint32_t ite
     group->matching = 0;
     bool matches = m > 0 && moco->round.matching_weight > 0;
     if (matches && o->matching == MOCO_MATCHING_ENTROPY) {
-        loss_matching_entropy(B, d, m, place->features, moco->remote, neighbours, o->matching_temperature,
+        loss_matching_entropy(B, d, place->features, &candidates, neighbours, o->matching_temperature,
                               moco->round.matching_weight, place->dq, &group->matching, place->scratch);
     } else if (matches && o->matching == MOCO_MATCHING_POSITIVES) {
-        loss_matching_positives(B, d, m, place->features, keys, moco->remote, &negatives, neighbours,
+        loss_matching_positives(B, d, place->features, keys, &candidates, &negatives, neighbours,
                                 o->matching_temperature, moco->round.matching_weight, place->dq, &group->matching,
                                 place->scratch);
     }
@@ -598,6 +615,18 @@ static bool add_up(const struct moco *moco, struct moco_step *out)
     return finite && isfinite(out->loss);
 }
 
+/* The queue's rows behind the remote ones, as this step begins. */
+static void gather_candidates(struct moco *moco)
+{
+    const struct queue *queue = &moco->queue;
+    bool wanted = moco->options.local_candidates && moco->remote_rows > 0 && moco->round.matching_weight > 0;
+    for (uint32_t i = 0; wanted && i < queue->rows; i++) {
+        uint32_t at = moco->remote_rows + i;
+        memcpy(moco->remote + (size_t)at * queue->d, queue_row(queue, i), queue->d * sizeof *moco->remote);
+        moco->candidate_image[at] = queue_image(queue, i);
+    }
+}
+
 int moco_step(struct moco *moco, const uint32_t *images, const float *view1, const float *view2, float learning_rate,
               struct moco_step *out, struct err *err)
 {
@@ -611,6 +640,7 @@ int moco_step(struct moco *moco, const uint32_t *images, const float *view1, con
     rng_permutation(&rng, moco->order, o->batch);
     negatives_draw(&moco->negatives, &moco->queue, moco->remote, moco->remote_rows, o->fusion_share, o->seed,
                    moco->step);
+    gather_candidates(moco);
     uint32_t items = net_weights_items(moco->query_weights);
     int rc = workers_run(moco->workers, items, prepare_key, moco, err);
     rc = rc ? rc : workers_run(moco->workers, o->bn_groups, keys_of_group, moco, err);

@@ -28,6 +28,7 @@ struct moco_options {
     bool keep_velocity; /* of SGD, from round to round; else each begins with none */
     float fusion_share; /* part of the negatives that is remote; 0 turns fusion off */
     enum moco_matching matching;
+    bool local_candidates; /* neighbours are chosen among the queue's rows too, not among remote ones alone */
     uint32_t neighbours;
     float matching_temperature;
     uint64_t seed; /* of the site: shuffles and draws of negatives */

@@ -15,6 +15,7 @@ static const char *const velocities[] = {"reset", "keep", NULL};
 static const char *const key_encoders[] = {"follow", "copy", "own", NULL};
 static const char *const queue_starts[] = {"keep", "refill", "empty", NULL};
 static const char *const optimizers[] = {"none", "momentum", "adam", NULL};
+static const char *const candidates[] = {"remote", "all", NULL};
 static const char *const forms[] = {"entropy", "positives", NULL};
 static const char *const numbers[] = {"f32", "f16", "int8", NULL};
 
@@ -120,6 +121,9 @@ const struct option plan_options[] = {
     {"matching.form", OPTION_CHOICE, AT(matching.form), .choices = forms, .standard = "positives",
      .help = "positives: the remote neighbours of a feature's key are further positives; entropy: each feature "
              "decides for a neighbourhood."},
+    {"matching.candidates", OPTION_CHOICE, AT(matching.candidates), .choices = candidates, .standard = "remote",
+     .help = "Among what neighbours are looked for: remote features, or all: the client's own keys as well.",
+     .added = true},
     {"matching.neighbours", OPTION_U32, AT(matching.neighbours), .least = 1, .most = 1024, .standard = "5",
      .help = "Nearest neighbours that count."},
     {"matching.weight", OPTION_F64, AT(matching.weight), .least = 0, .most = 100, .standard = "0.2",

@@ -16,6 +16,7 @@ enum aggregation_optimizer { AGGREGATION_NONE, AGGREGATION_MOMENTUM, AGGREGATION
 enum sgd_velocity { SGD_VELOCITY_RESET, SGD_VELOCITY_KEEP };
 enum key_encoder { KEY_ENCODER_FOLLOW, KEY_ENCODER_COPY, KEY_ENCODER_OWN };
 enum queue_start { QUEUE_START_KEEP, QUEUE_START_REFILL, QUEUE_START_EMPTY };
+enum matching_candidates { MATCHING_CANDIDATES_REMOTE, MATCHING_CANDIDATES_ALL };
 enum matching_form { MATCHING_FORM_ENTROPY, MATCHING_FORM_POSITIVES };
 
 struct plan {
@@ -49,7 +50,8 @@ struct plan {
     } fusion;
     struct {
         bool enabled;
-        uint32_t form; /* enum matching_form */
+        uint32_t form;       /* enum matching_form */
+        uint32_t candidates; /* enum matching_candidates */
         uint32_t neighbours;
         double weight, temperature;
         uint32_t start_round, ramp_rounds;

@@ -183,13 +183,14 @@ static void losses(void **state)
     const float *remote = floats(&golden, "remote", (size_t)m * d);
     float *dq = room((size_t)B * d), *scratch = room((size_t)B * (n + 2 * m));
     const struct loss_negatives all = {.n = n, .rows = negatives};
+    const struct loss_candidates near_by = {.n = m, .rows = remote};
     double loss, accuracy;
     loss_contrast(B, d, q, k, &all, t, dq, &loss, &accuracy, scratch);
     check_loss(&golden, "contrast", loss, dq, (size_t)B * d);
     assert_true(fabs(accuracy - (double)*floats(&golden, "accuracy", 1)) < 1e-6);
-    loss_matching_entropy(B, d, m, q, remote, neighbours, t, weight, dq, &loss, scratch);
+    loss_matching_entropy(B, d, q, &near_by, neighbours, t, weight, dq, &loss, scratch);
     check_loss(&golden, "entropy", loss, dq, (size_t)B * d);
-    loss_matching_positives(B, d, m, q, k, remote, &all, neighbours, t, weight, dq, &loss, scratch);
+    loss_matching_positives(B, d, q, k, &near_by, &all, neighbours, t, weight, dq, &loss, scratch);
     check_loss(&golden, "positives", loss, dq, (size_t)B * d);
     mem_free(dq);
     mem_free(scratch);

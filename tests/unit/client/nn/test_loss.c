@@ -16,12 +16,14 @@ enum form { CONTRAST, ENTROPY, POSITIVES };
 struct fixture {
     enum form form;
     struct loss_negatives all;
+    const uint32_t *near_image; /* [M] or NULL */
     float *k, *negatives, *remote, *dq, *scratch;
 };
 
 static double value(void *ctx, const float *q)
 {
     struct fixture *f = ctx;
+    const struct loss_candidates near = {.n = M, .rows = f->remote, .image = f->near_image, .own = f->all.own};
     double loss = 0, accuracy;
     memset(f->dq, 0, B * D * sizeof *f->dq);
     switch (f->form) {
@@ -29,10 +31,10 @@ static double value(void *ctx, const float *q)
         loss_contrast(B, D, q, f->k, &f->all, T, f->dq, &loss, &accuracy, f->scratch);
         break;
     case ENTROPY:
-        loss_matching_entropy(B, D, M, q, f->remote, K, T, BY, f->dq, &loss, f->scratch);
+        loss_matching_entropy(B, D, q, &near, K, T, BY, f->dq, &loss, f->scratch);
         break;
     case POSITIVES:
-        loss_matching_positives(B, D, M, q, f->k, f->remote, &f->all, K, T, BY, f->dq, &loss, f->scratch);
+        loss_matching_positives(B, D, q, f->k, &near, &f->all, K, T, BY, f->dq, &loss, f->scratch);
         break;
     }
     return loss;
@@ -42,6 +44,7 @@ static struct fixture fixture(enum form form)
 {
     struct fixture f = {form,
                         {.n = N},
+                        NULL,
                         test_unit_rows(1, B, D),
                         test_unit_rows(2, N, D),
                         test_unit_rows(3, M, D),
@@ -182,8 +185,9 @@ static void own_images_are_no_negatives(void **state)
             if (form == CONTRAST) {
                 loss_contrast(1, D, q + (size_t)i * D, f.k + (size_t)i * D, &rest, T, f.dq, &one, &accuracy, f.scratch);
             } else {
-                loss_matching_positives(1, D, M, q + (size_t)i * D, f.k + (size_t)i * D, f.remote, &rest, K, T, BY,
-                                        f.dq, &one, f.scratch);
+                const struct loss_candidates near = {.n = M, .rows = f.remote};
+                loss_matching_positives(1, D, q + (size_t)i * D, f.k + (size_t)i * D, &near, &rest, K, T, BY, f.dq,
+                                        &one, f.scratch);
             }
             loss += one / B;
         }
@@ -194,22 +198,72 @@ static void own_images_are_no_negatives(void **state)
     mem_free(rows);
 }
 
+/* With candidates that show the query's own image, a loss is what it is without them. */
+static void own_images_are_no_neighbours(void **state)
+{
+    (void)state;
+    for (enum form form = ENTROPY; form <= POSITIVES; form++) {
+        struct fixture f = fixture(form);
+        float *q = test_unit_rows(4, B, D), *rows = test_floats(M * D);
+        uint32_t own[B], image[M], none[N];
+        for (uint32_t j = 0; j < N; j++) {
+            none[j] = 1000;
+        }
+        for (uint32_t i = 0; i < B; i++) {
+            own[i] = i;
+        }
+        for (uint32_t j = 0; j < M; j++) {
+            image[j] = j % (B + 1);
+        }
+        double every = value(&f, q), loss = 0;
+        f.near_image = image;
+        f.all.image = none;
+        f.all.own = own;
+        double without = value(&f, q);
+        assert_true(fabs(every - without) > 1e-4); /* what it would be with them */
+        test_gradient("q", (struct test_function){value, &f, q}, f.dq, 0, B * D, 0.005, 0.01);
+        for (uint32_t i = 0; i < B; i++) {
+            struct loss_candidates rest = {.rows = rows};
+            double one = 0;
+            for (uint32_t j = 0; j < M; j++) {
+                if (image[j] != own[i]) {
+                    memcpy(rows + (size_t)rest.n++ * D, f.remote + (size_t)j * D, D * sizeof *rows);
+                }
+            }
+            const float *here = q + (size_t)i * D;
+            const struct loss_negatives all = {.n = N, .rows = f.negatives};
+            memset(f.dq, 0, D * sizeof *f.dq);
+            if (form == ENTROPY) {
+                loss_matching_entropy(1, D, here, &rest, K, T, BY, f.dq, &one, f.scratch);
+            } else {
+                loss_matching_positives(1, D, here, f.k + (size_t)i * D, &rest, &all, K, T, BY, f.dq, &one, f.scratch);
+            }
+            loss += one / B;
+        }
+        assert_true(fabs(loss - without) < 1e-6);
+        mem_free(q);
+        mem_free(rows);
+        fixture_fini(&f);
+    }
+}
+
 /* Equal similarities: the entropy of K equal shares is log K, and its gradient zero; a single neighbour has none. */
 static void entropy_on_paper(void **state)
 {
     (void)state;
     float q[D] = {1}, remote[4 * D] = {0}, dq[D] = {0}, scratch[4];
+    struct loss_candidates near = {.n = 4, .rows = remote};
     double loss;
     for (size_t i = 0; i < 4; i++) {
         remote[i * D] = i == 3 ? -1 : 0.5f; /* the last is far and must not count */
         remote[i * D + i + 1] = 0.8f;
     }
-    loss_matching_entropy(1, D, 4, q, remote, 3, T, 2, dq, &loss, scratch);
+    loss_matching_entropy(1, D, q, &near, 3, T, 2, dq, &loss, scratch);
     assert_true(fabs(loss - 2 * log(3)) < 1e-6);
     assert_true(test_dot(dq, dq, D) < 1e-10);
-    loss_matching_entropy(1, D, 4, q, remote, 4, T, 2, dq, &loss, scratch);
+    loss_matching_entropy(1, D, q, &near, 4, T, 2, dq, &loss, scratch);
     assert_true(loss > 2 * log(3) + 1e-3 && loss < 2 * log(4));
-    loss_matching_entropy(1, D, 4, q, remote, 1, T, 2, dq, &loss, scratch);
+    loss_matching_entropy(1, D, q, &near, 1, T, 2, dq, &loss, scratch);
     assert_true(fabs(loss) < 1e-9);
 }
 
@@ -225,8 +279,9 @@ static void positives_leave_their_copies_out(void **state)
     negatives[D] = 1; /* a copy of the second */
     negatives[2 * D + 2] = 1;
     const struct loss_negatives all = {.n = 3, .rows = negatives};
+    const struct loss_candidates near = {.n = 2, .rows = remote};
     double loss;
-    loss_matching_positives(1, D, 2, q, k, remote, &all, 1, 1, 1, dq, &loss, scratch);
+    loss_matching_positives(1, D, q, k, &near, &all, 1, 1, 1, dq, &loss, scratch);
     /* s_p = 0; the sum holds exp(0) for the positive, exp(1) and exp(0) for the negatives that stay. */
     assert_true(fabs(loss - log(2 + exp(1))) < 1e-6);
     assert_true(fabs(log(3 + exp(1)) - log(2 + exp(1))) > 0.1); /* what it would be with the copy */
@@ -240,6 +295,7 @@ int main(void)
         cmocka_unit_test(positives_gradient),
         cmocka_unit_test(gradients_accumulate),
         cmocka_unit_test(own_images_are_no_negatives),
+        cmocka_unit_test(own_images_are_no_neighbours),
         cmocka_unit_test(contrast_on_paper),
         cmocka_unit_test(no_negatives),
         cmocka_unit_test(entropy_on_paper),

@@ -310,6 +310,25 @@ static void matching_needs_remote_features(void **state)
     mem_free(with.state);
 }
 
+/* Neighbours among the queue's rows as well are other ones, and still no matter of threads. */
+static void local_keys_can_be_neighbours(void **state)
+{
+    struct fixture *f = *state;
+    f->options.matching = MOCO_MATCHING_POSITIVES;
+    struct result remote = train(f, 10, 0.5f, 3);
+    f->options.local_candidates = true;
+    struct result all = train(f, 10, 0.5f, 3), none = train(f, 0, 0.5f, 1);
+    assert_false(same(&remote, &all));
+    assert_true(none.last.loss_matching == 0);
+    f->options.threads = 3;
+    struct result again = train(f, 10, 0.5f, 3);
+    assert_true(same(&all, &again));
+    mem_free(remote.state);
+    mem_free(all.state);
+    mem_free(none.state);
+    mem_free(again.state);
+}
+
 /* Keys are computed in shuffled order and must come back in the batch's. One group sees all images whatever their
  * order, so that another shuffle may not be seen in the queue at all. */
 static void keys_come_back_in_order(void **state)
@@ -710,6 +729,7 @@ int main(void)
         TEST(remote_features_reach_loss_and_gradient),
         TEST(shares_of_negatives),
         TEST(matching_needs_remote_features),
+        TEST(local_keys_can_be_neighbours),
         TEST(keys_come_back_in_order),
         TEST(keys_are_shuffled_between_groups),
         TEST(the_queue_lives_on),

@@ -72,12 +72,13 @@ void loss_contrast(uint32_t B, uint32_t d, const float *q, const float *k, const
     *accuracy = (double)right / B;
 }
 
-/* The `count` largest of n values, largest first; of equal ones the first. */
-static void choose_largest(const float *values, uint32_t n, uint32_t count, uint32_t *chosen)
+/* The `count` largest of n values, largest first; of equal ones the first. Those that were left out (-INFINITY) are
+ * none of them, so there may be fewer; how many there are is returned. */
+static uint32_t choose_largest(const float *values, uint32_t n, uint32_t count, uint32_t *chosen)
 {
     uint32_t have = 0;
     for (uint32_t i = 0; i < n; i++) {
-        if (have == count && !(values[i] > values[chosen[have - 1]])) {
+        if (values[i] == -INFINITY || (have == count && !(values[i] > values[chosen[have - 1]]))) {
             continue;
         }
         uint32_t at = have < count ? have++ : have - 1;
@@ -86,6 +87,7 @@ static void choose_largest(const float *values, uint32_t n, uint32_t count, uint
         }
         chosen[at] = i;
     }
+    return have;
 }
 
 void loss_matching_entropy(uint32_t B, uint32_t d, const float *q, const struct loss_candidates *candidates,
@@ -100,19 +102,22 @@ void loss_matching_entropy(uint32_t B, uint32_t d, const float *q, const struct 
     for (uint32_t i = 0; i < B; i++) {
         float *logits = scratch + (size_t)i * m;
         leave_own_out(m, candidates->image, candidates->own, i, logits);
-        choose_largest(logits, m, neighbours, chosen);
+        uint32_t found = choose_largest(logits, m, neighbours, chosen);
+        if (found == 0) {
+            continue;
+        }
         double top = (double)logits[chosen[0]], sum = 0, entropy = 0;
-        for (uint32_t j = 0; j < neighbours; j++) {
+        for (uint32_t j = 0; j < found; j++) {
             p[j] = exp((double)logits[chosen[j]] - top);
             sum += p[j];
         }
-        for (uint32_t j = 0; j < neighbours; j++) {
+        for (uint32_t j = 0; j < found; j++) {
             double log_p = (double)logits[chosen[j]] - top - log(sum);
             p[j] /= sum;
             entropy -= p[j] * log_p;
         }
         /* dH / dlogit_j = -p_j (log p_j + H). */
-        for (uint32_t j = 0; j < neighbours; j++) {
+        for (uint32_t j = 0; j < found; j++) {
             double log_p = (double)logits[chosen[j]] - top - log(sum);
             double by = -p[j] * (log_p + entropy) * (double)weight / ((double)temperature * B);
             pull_one(d, by, rows + (size_t)chosen[j] * d, dq + (size_t)i * d);
@@ -135,11 +140,17 @@ static void leave_out(float *logits, uint32_t n, uint32_t d, const float *negati
     }
 }
 
-/* One image of loss_matching_positives: the loss; logits [n] become the coefficients of the negatives. */
+/* One image of loss_matching_positives: the mean loss over its neighbours; logits [n] become the coefficients of the
+ * negatives. */
 static double matching_row(uint32_t d, uint32_t n, const float *rows, const float *negatives, const uint32_t *chosen,
                            uint32_t neighbours, const float *similar, double pulls, float *logits, float *dq)
 {
+    if (neighbours == 0) {
+        memset(logits, 0, n * sizeof *logits);
+        return 0;
+    }
     float top = -INFINITY;
+    pulls /= neighbours;
     for (uint32_t j = 0; j < neighbours; j++) {
         leave_out(logits, n, d, negatives, rows + (size_t)chosen[j] * d, similar[chosen[j]]);
         top = similar[chosen[j]] > top ? similar[chosen[j]] : top;
@@ -154,7 +165,7 @@ static double matching_row(uint32_t d, uint32_t n, const float *rows, const floa
         pull_one(d, (e / sum - 1) * pulls, rows + (size_t)chosen[j] * d, dq);
     }
     simd()->scale(logits, n, (float)(shares * pulls));
-    return total;
+    return total / neighbours;
 }
 
 void loss_matching_positives(uint32_t B, uint32_t d, const float *q, const float *k,
@@ -165,17 +176,17 @@ void loss_matching_positives(uint32_t B, uint32_t d, const float *q, const float
     uint32_t chosen[LOSS_NEIGHBOURS_MAX], n = negatives->n, m = candidates->n;
     const float *rows = candidates->rows;
     float *logits = scratch, *near = logits + (size_t)B * n, *similar = near + (size_t)B * m;
-    double total = 0, pulls = (double)weight / ((double)temperature * B * neighbours);
+    double total = 0, pulls = (double)weight / ((double)temperature * B);
     similarities(B, d, n, q, negatives->rows, 1 / temperature, logits, n);
     similarities(B, d, m, k, rows, 1, near, m);
     similarities(B, d, m, q, rows, 1 / temperature, similar, m);
     for (uint32_t i = 0; i < B; i++) {
         leave_own_out(m, candidates->image, candidates->own, i, near + (size_t)i * m);
-        choose_largest(near + (size_t)i * m, m, neighbours, chosen);
+        uint32_t found = choose_largest(near + (size_t)i * m, m, neighbours, chosen);
         leave_own_out(n, negatives->image, negatives->own, i, logits + (size_t)i * n);
-        total += matching_row(d, n, rows, negatives->rows, chosen, neighbours, similar + (size_t)i * m, pulls,
+        total += matching_row(d, n, rows, negatives->rows, chosen, found, similar + (size_t)i * m, pulls,
                               logits + (size_t)i * n, dq + (size_t)i * d);
     }
     pull(B, d, n, logits, n, negatives->rows, dq);
-    *loss = (double)weight * total / ((double)B * neighbours);
+    *loss = (double)weight * total / B;
 }

@@ -24,7 +24,8 @@ struct loss_negatives {
 void loss_contrast(uint32_t B, uint32_t d, const float *q, const float *k, const struct loss_negatives *negatives,
                    float temperature, float *dq, double *loss, double *accuracy, float *scratch);
 
-/* What neighbours are chosen from: n unit rows. A row that shows the query's own image is no neighbour of it. */
+/* What neighbours are chosen from: n unit rows. A row that shows the query's own image is no neighbour of it; a query
+ * with fewer candidates than neighbours has as many neighbours. */
 struct loss_candidates {
     uint32_t n;
     const float *rows;     /* [n, d] */

@@ -228,8 +228,10 @@ int moco_memory(const struct layout *layout, const struct moco_options *options,
     if (rc == 0) {
         uint64_t places = options->threads < options->bn_groups ? options->threads : options->bn_groups;
         uint64_t vectors = 5; /* both encoders, velocity, gradient, prepared weights */
-        uint64_t rows = 2 * ((uint64_t)options->queue + options->batch);
-        uint64_t logits = (uint64_t)options->batch / options->bn_groups * 3 * (options->queue + 1);
+        uint64_t local = options->local_candidates ? options->queue : 0;
+        uint64_t rows = 2 * ((uint64_t)options->queue + options->batch) + local;
+        uint64_t logits =
+            (uint64_t)options->batch / options->bn_groups * (3 * ((uint64_t)options->queue + 1) + 2 * local);
         uint64_t images = (uint64_t)plan->batch * 3 * layout->spec.input * layout->spec.input;
         *bytes = places * (net + (logits + images + net_part_floats(plan)) * sizeof(float)) +
                  winograd_bytes(plan, &compute) +

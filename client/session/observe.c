@@ -18,10 +18,12 @@ static int check_aggregate(const struct session *session, const struct msg_aggre
 static void report(struct session *session)
 {
     session->state = STATE_READY;
-    if (session->evaluated.round <= session->ended_round) {
-        session_send(session, (struct msg){.type = MSG_EVALUATED, .evaluated = session->evaluated});
-        session->attempt = 0;
+    if (session->evaluated.round > session->ended_round) {
+        return;
     }
+    session_send(session, (struct msg){.type = MSG_EVALUATED, .evaluated = session->evaluated});
+    session->told = true;
+    session->attempt = 0;
     if (session->evaluated.round >= session->plan.rounds && !session->stay) {
         session_finish(session);
     }
@@ -43,7 +45,12 @@ void session_on_aggregate(struct session *session, const struct msg *msg)
                hash_equal(&session->evaluated_model, &aggregate->model.hash)) {
         report(session);
     } else {
-        session_fetch(session);
+        if (session->evaluated.round && !session->told) { /* what ended while nobody could be told */
+            report(session);
+        }
+        if (session->state == STATE_READY) {
+            session_fetch(session);
+        }
     }
 }
 
@@ -61,6 +68,7 @@ void session_evaluate(struct session *session)
 void session_evaluated(struct session *session, double knn_top1)
 {
     session->evaluating = false;
+    session->told = false;
     session->evaluated = session->evaluating_as;
     session->evaluated.knn_top1 = knn_top1;
     session->evaluated_model = session->evaluating_model;

@@ -76,6 +76,7 @@ struct session {
 
     /* An observer's: whether an evaluation is under way, of what, and the last one that has ended (round 0: none). */
     bool evaluating;
+    bool told; /* of `evaluated` */
     struct msg_evaluated evaluating_as, evaluated;
     struct hash128 evaluating_model, evaluated_model;
 

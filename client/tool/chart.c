@@ -4,14 +4,15 @@
 #include <stdio.h>
 #include <string.h>
 
-#define WIDTH   760.0
-#define HEIGHT  440.0
-#define LEFT    64.0
-#define RIGHT   190.0 /* for the names */
-#define TOP     44.0
-#define BOTTOM  52.0
-#define PANEL   430.0
-#define COLOURS (sizeof colours / sizeof colours[0])
+#define WIDTH     760.0
+#define HEIGHT    440.0
+#define LEFT      64.0
+#define RIGHT     190.0 /* for the names */
+#define TOP       44.0
+#define BOTTOM    52.0
+#define PANEL     430.0
+#define TICKS_MAX 20
+#define COLOURS   (sizeof colours / sizeof colours[0])
 
 static const char *const colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00",
                                       "#56b4e9", "#000000", "#999999", "#b3a100", "#7a4fbf"};
@@ -22,7 +23,11 @@ static int escape(const char *text, struct buf *out)
 {
     int rc = 0;
     for (; rc == 0 && *text; text++) {
-        const char *as = *text == '<' ? "&lt;" : *text == '>' ? "&gt;" : *text == '&' ? "&amp;" : NULL;
+        const char *as = (unsigned char)*text < 0x20 ? "?"
+                         : *text == '<'              ? "&lt;"
+                         : *text == '>'              ? "&gt;"
+                         : *text == '&'              ? "&amp;"
+                                                     : NULL;
         rc = as ? buf_append(out, as, strlen(as)) : buf_append(out, text, 1);
     }
     return rc;
@@ -115,8 +120,9 @@ static int ticks(const struct axis *axis, bool upright, struct buf *out)
     int rc = 0;
     if (!axis->log) {
         double step = tick_step(axis);
-        for (double v = ceil(axis->least / step) * step; rc == 0 && v <= axis->most + 1e-9 * step; v += step) {
-            rc = tick(axis, upright, v, out);
+        double first = ceil(axis->least / step);
+        for (uint32_t i = 0; rc == 0 && i < TICKS_MAX && (first + i) * step <= axis->most + 1e-9 * step; i++) {
+            rc = tick(axis, upright, (first + i) * step, out);
         }
         return rc;
     }

@@ -1,5 +1,5 @@
 /* Charts as SVG text: lines over one axis, and dots in the plane. Colours are Okabe and Ito's, told apart by most eyes,
- * and then repeated with other dashes or marks. */
+ * and then repeated, lines with other dashes. */
 #ifndef STARLING_TOOL_CHART_H
 #define STARLING_TOOL_CHART_H
 

@@ -34,21 +34,6 @@ void demo_hold_out(uint64_t seed, uint32_t class, uint32_t n, bool *held)
     }
 }
 
-static int link_file(const char *from, const char *folder, const char *path, struct err *err)
-{
-    char parent[DISK_PATH_MAX], made[DISK_PATH_MAX], source[DISK_PATH_MAX], target[DISK_PATH_MAX];
-    if (disk_join(source, from, path) || disk_join(target, folder, path) ||
-        (size_t)snprintf(parent, sizeof parent, "%s", path) >= sizeof parent) {
-        return err_set(err, ERR_CANTCREATE, "%s/%s: the path is too long", folder, path);
-    }
-    *strrchr(parent, '/') = 0; /* a classified path has a folder */
-    int code = folder_make(folder, parent, made, err);
-    if (!code && symlink(source, target)) {
-        code = err_set(err, ERR_CANTCREATE, "cannot link %s: %s", target, strerror(errno));
-    }
-    return code;
-}
-
 /* Links every image of `listing` into train/ or test/. */
 static int hold_out(struct demo *demo, const struct listing *listing, const char *images, struct err *err)
 {
@@ -65,7 +50,7 @@ static int hold_out(struct demo *demo, const struct listing *listing, const char
         }
         demo_hold_out(demo->options.seed, class, n, held);
         for (uint32_t i = 0; !code && i < n; i++) {
-            code = link_file(images, held[i] ? demo->test : demo->train, listing->paths[members[i]], err);
+            code = folder_link(images, held[i] ? demo->test : demo->train, listing->paths[members[i]], err);
         }
     }
     mem_free(members);

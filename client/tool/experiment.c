@@ -12,6 +12,7 @@
 #include "client/tool/human.h"
 #include "client/tool/verbs.h"
 #include "common/base/mem.h"
+#include "common/base/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -150,11 +151,17 @@ static void print_result(const struct lab *lab, uint32_t index)
 
 /* ---- The processes ---- */
 
-static _Noreturn void run_child(const struct lab *lab, const struct cell *cell, const char *folder)
+/* Signals end it at once where no federation runs, and in an orderly way (demo_run.c) where one does. */
+static _Noreturn void run_child(const struct lab *lab, const struct cell *cell, const char *folder, pid_t parent)
 {
     char log[DISK_PATH_MAX];
     struct err err;
+    (void)signal(SIGINT, SIG_DFL);
+    (void)signal(SIGTERM, SIG_DFL);
     (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != parent) {
+        _exit(err_exit_code(ERR_CANCELLED));
+    }
     int file = disk_join(log, folder, "log") ? -1 : open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (file < 0 || dup2(file, STDOUT_FILENO) < 0 || dup2(file, STDERR_FILENO) < 0) {
         _exit(err_exit_code(ERR_CANTCREATE));
@@ -175,9 +182,9 @@ static int start(struct lab *lab, uint32_t index, struct err *err)
     }
     (void)printf("running     %s\n", cell->name);
     (void)fflush(stdout);
-    pid_t pid = fork();
+    pid_t parent = getpid(), pid = fork();
     if (pid == 0) {
-        run_child(lab, cell, folder);
+        run_child(lab, cell, folder, parent);
     }
     if (pid < 0) {
         return err_set(err, ERR_IO, "cannot start a process: %s", strerror(errno));
@@ -209,8 +216,9 @@ static void report_failure(struct lab *lab, const struct cell *cell, int status)
 static int report(const struct lab *lab, struct err *err)
 {
     const char *slash = strrchr(lab->options.file, '/'), *name = slash ? slash + 1 : lab->options.file;
-    char title[256];
-    (void)snprintf(title, sizeof title, "%.*s", (int)strcspn(name, "."), name);
+    char title[256], clean[256];
+    (void)snprintf(clean, sizeof clean, "%.*s", (int)strcspn(name, "."), name);
+    text_clean(clean, strlen(clean), title);
     return experiment_report(lab->experiment, title, lab->cells, lab->results, lab->count, lab->options.out, err);
 }
 
@@ -264,10 +272,11 @@ static int run_all(struct lab *lab, struct err *err)
         }
     }
     struct err ignored;
-    while (lab->running > 0) {
-        int end = reap(lab, rc ? &ignored : err);
-        rc = rc ? rc : end;
+    int end = 0;
+    while (lab->running > 0 && end == 0) {
+        end = reap(lab, rc ? &ignored : err);
     }
+    rc = rc ? rc : end;
     return rc == 0 && stopped
                ? err_set(err, ERR_CANCELLED, "stopped by signal %d; the same command goes on from where this one was",
                          (int)stopped)
@@ -282,6 +291,13 @@ static int prepare(struct lab *lab, struct err *err)
     rc = rc || disk_make_folder(&disk_posix, options->out, err) == 0
              ? rc
              : err_set(err, ERR_CANTCREATE, "cannot create the folder %s", options->out);
+    const char *of[] = {lab->experiment->images, lab->experiment->test};
+    for (uint32_t i = 0; rc == 0 && i < 2; i++) {
+        if (of[i][0] && folder_lies_in(options->out, of[i])) {
+            rc = err_set(err, ERR_CANTCREATE, "%s lies in %s and would join its images: name a folder elsewhere",
+                         options->out, of[i]);
+        }
+    }
     rc = rc ? rc : disk_lock(options->out, "experiment", &lab->lock, err);
     rc = rc ? rc : experiment_images(lab->experiment, options->out, &lab->images, err);
     rc = rc ? rc : make_cells(lab, err);
@@ -302,6 +318,7 @@ static int run(const struct options *options)
         (void)printf("experiment  %u cells, %u of them finished; everything goes into %s\n", lab.count, lab.done,
                      options->out);
         (void)fflush(stdout);
+        (void)signal(SIGCHLD, SIG_DFL); /* ignored, there would be nothing to wait for */
         (void)sigaction(SIGINT, &stop, NULL);
         (void)sigaction(SIGTERM, &stop, NULL);
         rc = run_all(&lab, &err);
@@ -338,7 +355,7 @@ int verb_experiment(int argc, char **argv)
             "goes on after an interruption; finished cells are not run again.",
         .examples =
             "  starling experiment tests/experiments/smoke.yaml --images photos --out out\n"
-            "  starling experiment tests/experiments/main.yaml --images cifar/train --test cifar/test --out out\n",
+            "  starling experiment tests/experiments/two-class.yaml --images cifar/train --test cifar/test --out out\n",
     };
     struct options options = {.jobs = 1};
     const struct flag flags[] = {

@@ -24,6 +24,7 @@
 #define METHOD_NAME_MAX 32
 #define SPLIT_NAME_MAX  32
 #define CELL_NAME_MAX   128
+#define MAP_DOTS_MAX    1000
 
 enum place {
     PLACE_SITES, /* a federation of all clients */
@@ -77,7 +78,8 @@ struct cell_result {
     uint64_t images;      /* dealt out */
     uint64_t images_seen; /* with repeats */
     uint32_t rounds;
-    double seconds; /* of the run that finished it */
+    double seconds;   /* scoring included; of an interrupted one, of its last part */
+    bool interrupted; /* then its bytes lack those of the round that was cut, too */
     uint32_t restarts;
     uint64_t bytes_up, bytes_down; /* of all clients */
     double pixels, knn_untrained, knn, linear_untrained, linear;
@@ -104,7 +106,7 @@ int experiment_images(const struct experiment *experiment, const char *out, stru
 int cell_run(const struct experiment *experiment, const struct experiment_images *images, const struct cell *cell,
              const char *folder, struct err *err);
 
-/* ERR_NOTFOUND: there is none, or of another key. result_free frees what it points to. */
+/* ERR_NOTFOUND: there is none, or of another key. result_fini frees what it points to. */
 int result_load(const char *folder, const struct hash128 *key, struct cell_result *out, struct err *err);
 int result_save(const char *folder, const struct cell *cell, const struct cell_result *result, struct err *err);
 void result_fini(struct cell_result *result);

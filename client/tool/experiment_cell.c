@@ -14,6 +14,7 @@
 #include "client/train/train.h"
 #include "common/base/mem.h"
 #include "common/base/rng.h"
+#include "common/base/text.h"
 #include "common/vec/modelfile.h"
 
 #include <errno.h>
@@ -24,9 +25,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TABLE_MAX  ((size_t)4 << 20)
-#define MAP_IMAGES 1000
-#define OPEN_MOST  16
+#define TABLE_MAX ((size_t)4 << 20)
+#define MAP_LEAST 4
+#define OPEN_MOST 16
 
 struct run {
     const struct experiment *experiment;
@@ -48,11 +49,6 @@ static int remove_tree(const char *path, struct err *err)
     return nftw(path, remove_one, OPEN_MOST, FTW_DEPTH | FTW_PHYS) && errno != ENOENT
                ? err_set(err, ERR_CANTCREATE, "cannot remove %s: %s", path, strerror(errno))
                : 0;
-}
-
-static int path_in(const char *folder, const char *name, char out[DISK_PATH_MAX], struct err *err)
-{
-    return disk_join(out, folder, name) ? err_set(err, ERR_CANTCREATE, "%s/%s: the path is too long", folder, name) : 0;
 }
 
 static bool has_begun(const char *begun, const struct hash128 *key)
@@ -80,14 +76,14 @@ static int deal_out(const struct run *run, struct err *err)
         .images = run->images->train, .out = sites, .clients = folders_to_deal(run), .seed = run->cell->seed};
     int rc = remove_tree(run->work, err);
     rc = rc ? rc : split_parse(options.clients == 1 ? "iid" : run->cell->split, &options.spec, err);
-    rc = rc ? rc : path_in(run->work, "sites", sites, err);
+    rc = rc ? rc : folder_path(run->work, "sites", sites, err);
     struct buf table;
     buf_init(&table, TABLE_MAX);
     rc = rc ? rc : split_run(&options, &table, err);
     (void)printf("%.*s", (int)table.len, table.len ? (const char *)table.data : "");
     buf_fini(&table);
     const struct span text = {hash_hex(&run->cell->key, hex), HASH_HEX - 1};
-    rc = rc ? rc : path_in(run->work, "begun", begun, err);
+    rc = rc ? rc : folder_path(run->work, "begun", begun, err);
     return rc ? rc : disk_save(&disk_posix, begun, &text, 1, err);
 }
 
@@ -104,11 +100,11 @@ static struct demo *demo_new(const struct run *run, const char *workdir, uint32_
         return NULL;
     }
     const struct plan *plan = &run->cell->method->plan;
-    uint32_t every = plan->rounds / run->experiment->points;
+    uint32_t points = run->experiment->points;
     *demo = (struct demo){
         .options = {.clients = clients, .seed = run->cell->seed},
         .plan = *plan,
-        .keep_every = every ? every : 1,
+        .keep_every = (plan->rounds + points - 1) / points,
         .started_ms = demo_now_ms(),
         .rounds = rounds,
     };
@@ -133,8 +129,8 @@ static int count_images(const struct demo *demo, struct cell_result *result, str
         char name[32], sites[DISK_PATH_MAX], folder[DISK_PATH_MAX];
         struct scan scan = {0};
         (void)snprintf(name, sizeof name, "client-%u", i + 1);
-        rc = path_in(demo->workdir, "sites", sites, err);
-        rc = rc ? rc : path_in(sites, name, folder, err);
+        rc = folder_path(demo->workdir, "sites", sites, err);
+        rc = rc ? rc : folder_path(sites, name, folder, err);
         rc = rc ? rc : scan_folder(folder, NULL, &scan, err);
         result->images += scan.count;
         result->images_seen += (uint64_t)demo->plan.rounds * train_steps(&demo->plan, scan.count) * demo->plan.batch;
@@ -164,7 +160,7 @@ static int score_demo(struct run *run, const struct demo *demo, uint32_t parts, 
         bytes += closed->bytes_up + closed->bytes_down;
         result->bytes_up += closed->bytes_up;
         result->bytes_down += closed->bytes_down;
-        if ((round % demo->keep_every && !last) || (n == POINTS_MAX - 1 && !last)) {
+        if (round % demo->keep_every && !last) {
             continue;
         }
         rc = demo_model_path(demo, round, path);
@@ -207,7 +203,7 @@ static int prepare_alone(const struct run *run, uint32_t i, char workdir[DISK_PA
     (void)snprintf(name, sizeof name, "alone-%u", i + 1);
     int rc = folder_make(run->work, name, workdir, err);
     rc = rc ? rc : folder_make(workdir, "sites", sites, err);
-    rc = rc ? rc : path_in(sites, "client-1", target, err);
+    rc = rc ? rc : folder_path(sites, "client-1", target, err);
     (void)snprintf(source, sizeof source, "../../sites/client-%u", i + 1);
     if (rc == 0 && symlink(source, target) && errno != EEXIST) {
         rc = err_set(err, ERR_CANTCREATE, "cannot link %s: %s", target, strerror(errno));
@@ -251,7 +247,7 @@ static int place_dots(struct run *run, const struct dataset *sites, const struct
                       struct err *err)
 {
     struct cell_result *result = run->result;
-    uint32_t n = dataset_count(sites), shown = n < MAP_IMAGES ? n : MAP_IMAGES, d = layout->backbone;
+    uint32_t n = dataset_count(sites), shown = n < MAP_DOTS_MAX ? n : MAP_DOTS_MAX, d = layout->backbone;
     uint32_t *order = mem_new(n, sizeof *order);
     float *all = NULL, *rows = mem_new((size_t)shown * d, sizeof *rows), *places = mem_new(shown * 2, sizeof *places);
     result->dots = mem_new(shown, sizeof *result->dots);
@@ -293,16 +289,21 @@ static int make_map(struct run *run, struct err *err)
     const struct dataset_options options = {
         .folder = sites, .side = plan->model.input, .threads = run->evaluation.threads, .log = cli_log()};
     (void)snprintf(name, sizeof name, "server/models/round-%06u.starling", plan->rounds);
-    int rc = path_in(run->work, "sites", sites, err);
-    rc = rc ? rc : path_in(run->work, name, path, err);
+    int rc = folder_path(run->work, "sites", sites, err);
+    rc = rc ? rc : folder_path(run->work, name, path, err);
     rc = rc ? rc : dataset_open(&options, &dataset, err);
     rc = rc ? rc : modelfile_load(&disk_posix, path, &info, &layout, &params, err);
+    if (rc == 0 && dataset_count(dataset) < MAP_LEAST) { /* too few for a map are no reason to lose the scores */
+        goto done;
+    }
     rc = rc ? rc : place_dots(run, dataset, layout, params, err);
     result->classes_count = run->evaluation.classes < 64 ? run->evaluation.classes : 64;
     for (uint32_t c = 0; c < result->classes_count; c++) {
-        (void)snprintf(result->classes[c], sizeof result->classes[c], "%s",
-                       dataset_class_name(run->evaluation.train, c));
+        char class[sizeof result->classes[c]];
+        (void)snprintf(class, sizeof class, "%s", dataset_class_name(run->evaluation.train, c));
+        text_clean(class, strlen(class), result->classes[c]);
     }
+done:
     layout_free(layout);
     mem_free(params);
     dataset_close(dataset);
@@ -315,8 +316,9 @@ static int run_cell(struct run *run, struct err *err)
 {
     char begun[DISK_PATH_MAX];
     uint64_t started = demo_now_ms();
-    int rc = path_in(run->work, "begun", begun, err);
-    rc = rc || has_begun(begun, &run->cell->key) ? rc : deal_out(run, err);
+    int rc = folder_path(run->work, "begun", begun, err);
+    run->result->interrupted = rc == 0 && has_begun(begun, &run->cell->key);
+    rc = rc || run->result->interrupted ? rc : deal_out(run, err);
     rc = rc ? rc
             : evaluation_open(run->images->train, run->images->judge, run->cell->method->plan.model.input,
                               cli_processors(), NULL, cli_log(), &run->evaluation, err);
@@ -338,7 +340,8 @@ int cell_run(const struct experiment *experiment, const struct experiment_images
 {
     struct cell_result *result = mem_new(1, sizeof *result);
     struct run run = {.experiment = experiment, .images = images, .cell = cell, .result = result};
-    int rc = result ? path_in(folder, "work", run.work, err) : err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
+    int rc =
+        result ? folder_path(folder, "work", run.work, err) : err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
     rc = rc ? rc : run_cell(&run, err);
     rc = rc ? rc : result_save(folder, cell, result, err);
     rc = rc ? rc : remove_tree(run.work, err);

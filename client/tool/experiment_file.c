@@ -21,11 +21,13 @@
 #include "common/base/mem.h"
 #include "common/config/number.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define AT(field) .offset = offsetof(struct experiment, field)
+#define STEPS_MOST 1000000u /* as the plan has it */
+#define AT(field)  .offset = offsetof(struct experiment, field)
 
 /* clang-format off */
 static const struct option experiment_options[] = {
@@ -70,12 +72,12 @@ static bool below(const char *key, const char *section, const char **rest)
     return strncmp(key, section, len) == 0 && key[len] == '.';
 }
 
-/* The next element of "[a, b]" from *at on; false at the end. Longer ones than `size` are cut, and then unknown. */
+/* The next element of "[a, b]" from *at on; false at the end. One that does not fit becomes "?", which is nothing. */
 static bool next_element(const char **at, char *out, size_t size)
 {
     const char *begin = *at + strspn(*at, "[, ");
     size_t len = strcspn(begin, ",]");
-    (void)snprintf(out, size, "%.*s", (int)(len < size ? len : size - 1), begin);
+    (void)snprintf(out, size, "%.*s", len < size ? (int)len : 1, len < size ? begin : "?");
     *at = begin + len;
     return len > 0;
 }
@@ -94,6 +96,11 @@ static int read_splits(struct experiment *experiment, const char *where, const c
         if (experiment->splits_count == SPLITS_MAX) {
             return err_set(err, ERR_CONFIG, "%s: more than %d splits", where, SPLITS_MAX);
         }
+        for (uint32_t i = 0; i < experiment->splits_count; i++) {
+            if (strcmp(experiment->splits[i], text) == 0) {
+                return err_set(err, ERR_CONFIG, "%s: split %s is given twice", where, text);
+            }
+        }
         memcpy(experiment->splits[experiment->splits_count++], text, sizeof text);
     }
     return 0;
@@ -104,24 +111,38 @@ static int read_seeds(struct experiment *experiment, const char *where, const ch
     char text[24];
     while (next_element(&value, text, sizeof text)) {
         char *end;
+        errno = 0;
         uint64_t seed = strtoull(text, &end, 10);
-        if (*end || text[0] < '0' || text[0] > '9' || experiment->seeds_count == SEEDS_MAX) {
+        if (errno || *end || text[0] < '0' || text[0] > '9' || experiment->seeds_count == SEEDS_MAX) {
             return err_set(err, ERR_CONFIG, "%s: seeds: a list of at most %d whole numbers is expected", where,
                            SEEDS_MAX);
+        }
+        for (uint32_t i = 0; i < experiment->seeds_count; i++) {
+            if (experiment->seeds[i] == seed) {
+                return err_set(err, ERR_CONFIG, "%s: seed %s is given twice", where, text);
+            }
         }
         experiment->seeds[experiment->seeds_count++] = seed;
     }
     return 0;
 }
 
+static bool decided_here(const char *key)
+{
+    return strcmp(key, "seed") == 0 || strcmp(key, "min_clients") == 0 || strcmp(key, "clients_per_round") == 0;
+}
+
 static int read_common(struct reading *reading, const char *where, const char *key, const char *value, struct err *err)
 {
     struct experiment *experiment = reading->experiment;
     const char *rest;
+    if (below(key, "plan", &rest) && decided_here(rest)) {
+        return err_set(err, ERR_CONFIG, "%s: the experiment itself decides %s", where, rest);
+    }
     if (below(key, "plan", &rest)) {
         return value ? config_set(&plan_set, where, rest, value, &reading->base, err) : 0;
     }
-    if (!value) {
+    if (!value || !*value) { /* a map, or one whose keys are all commented out */
         return strcmp(key, "plan") == 0 || strcmp(key, "methods") == 0
                    ? 0
                    : err_set(err, ERR_CONFIG, "%s: unknown section \"%s\"", where, key);
@@ -160,10 +181,18 @@ static int read_method(struct reading *reading, const char *where, const char *r
         return value ? err_set(err, ERR_CONFIG, "%s: a method is a map of keys of the plan; {} has none", where)
                      : add_method(reading, where, rest, err);
     }
-    struct method *method = &reading->experiment->methods[reading->experiment->methods_count - 1];
+    size_t len = (size_t)(dot - rest);
+    uint32_t count = reading->experiment->methods_count;
+    struct method *method = count ? &reading->experiment->methods[count - 1] : NULL;
+    if (!method || strncmp(method->name, rest, len) != 0 || method->name[len]) {
+        return err_set(err, ERR_CONFIG, "%s: \"%s\": a method is a map of keys, such as {seeds: 1}", where, rest);
+    }
     const char *key = dot + 1;
     if (!value) {
         return 0;
+    }
+    if (decided_here(key)) {
+        return err_set(err, ERR_CONFIG, "%s: the experiment itself decides %s", where, key);
     }
     for (size_t i = 0; i < method_tables[0].count; i++) {
         if (strcmp(method_options[i].key, key) == 0) {
@@ -190,9 +219,12 @@ static int complete(const struct experiment *experiment, struct method *method, 
     struct plan *plan = &method->plan;
     plan->min_clients = method->place == PLACE_SITES ? experiment->clients : 1;
     plan->clients_per_round = 0;
-    if (method->place == PLACE_ONE) {
-        plan->local_steps *= experiment->clients;
+    uint64_t steps = (uint64_t)plan->local_steps * (method->place == PLACE_ONE ? experiment->clients : 1);
+    if (steps > STEPS_MOST) {
+        return err_set(err, ERR_CONFIG, "method %s: local_steps: %llu of all clients in one place are more than %u",
+                       method->name, (unsigned long long)steps, STEPS_MOST);
     }
+    plan->local_steps = (uint32_t)steps;
     int rc = plan_check(plan, err);
     if (rc == 0 && plan->model.input != experiment->methods[0].plan.model.input) {
         rc = err_set(err, ERR_CONFIG, "all methods are scored on the same images, so model.input must be the same");

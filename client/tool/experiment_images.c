@@ -41,21 +41,6 @@ static int draw_class(const struct experiment *experiment, const struct parts *p
     return 0;
 }
 
-static int link_one(const char *from, const char *to, const char *path, struct err *err)
-{
-    char parent[DISK_PATH_MAX], made[DISK_PATH_MAX], source[DISK_PATH_MAX], target[DISK_PATH_MAX];
-    const char *slash = strrchr(path, '/');
-    if (disk_join(source, from, path) || disk_join(target, to, path)) {
-        return err_set(err, ERR_CANTCREATE, "%s/%s: the path is too long", to, path);
-    }
-    (void)snprintf(parent, sizeof parent, "%.*s", (int)(slash - path), path);
-    int rc = folder_make(to, parent, made, err);
-    if (rc == 0 && symlink(source, target) && errno != EEXIST) {
-        rc = err_set(err, ERR_CANTCREATE, "cannot link %s: %s", target, strerror(errno));
-    }
-    return rc;
-}
-
 static int link_parts(const struct experiment *experiment, const struct parts *parts,
                       const struct experiment_images *images, struct err *err)
 {
@@ -66,30 +51,39 @@ static int link_parts(const struct experiment *experiment, const struct parts *p
     int rc = 0;
     for (uint32_t i = 0; rc == 0 && i < parts->listing->count; i++) {
         if (parts->part[i]) {
-            rc = link_one(from, parts->part[i] == 1 ? images->train : images->judge, parts->listing->paths[i], err);
+            rc = folder_link(from, parts->part[i] == 1 ? images->train : images->judge, parts->listing->paths[i], err);
         }
     }
     return rc;
 }
 
-/* The paths of what is used; contents are taken to be the same where names and sizes are. */
+/* Names and sizes of what is used; contents are taken to be the same where these are. */
+static void hash_listing(struct hash_stream *stream, const struct listing *listing, const uint8_t *part)
+{
+    const struct scan_file *file = listing->scan.files;
+    for (uint32_t i = 0; i < listing->count; i++, file++) {
+        while (file->path != listing->paths[i]) { /* paths are the scan's, in its order, without what is no image */
+            file++;
+        }
+        uint8_t use = part ? part[i] : 2;
+        if (use) {
+            hash_stream_add(stream, &use, 1);
+            hash_stream_add(stream, file->path, strlen(file->path) + 1);
+            hash_stream_add(stream, &file->size, sizeof file->size);
+        }
+    }
+}
+
 static int hash_parts(const struct listing *train, const uint8_t *part, const char *judge, struct hash128 *out,
                       struct err *err)
 {
     struct hash_stream *stream = hash_stream_new();
     struct listing listing = {0};
     int rc = stream ? 0 : err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
-    for (uint32_t i = 0; rc == 0 && i < train->count; i++) {
-        if (part[i]) {
-            hash_stream_add(stream, &part[i], 1);
-            hash_stream_add(stream, train->paths[i], strlen(train->paths[i]) + 1);
-        }
-    }
     rc = rc || !judge ? rc : listing_find(judge, &listing, err);
-    for (uint32_t i = 0; rc == 0 && i < listing.count; i++) {
-        hash_stream_add(stream, listing.paths[i], strlen(listing.paths[i]) + 1);
-    }
     if (rc == 0) {
+        hash_listing(stream, train, part);
+        hash_listing(stream, &listing, NULL);
         *out = hash_stream_end(stream);
     }
     listing_fini(&listing);

@@ -109,7 +109,7 @@ static struct row row_of(const struct findings *findings, const struct method *m
             add(&row.linear, result->linear);
             add(&row.ahead_knn, first ? result->knn - first->knn : (double)NAN);
             add(&row.ahead_linear, first ? result->linear - first->linear : (double)NAN);
-            add(&row.seconds, result->seconds);
+            add(&row.seconds, result->interrupted ? (double)NAN : result->seconds);
             add(&row.images_seen, (double)result->images_seen);
             add(&row.up, a_site(result->bytes_up, result));
             add(&row.down, a_site(result->bytes_down, result));
@@ -135,11 +135,14 @@ static int print_row(const struct method *method, const struct row *row, bool fi
         rc = rc ? rc : print_mean(&row->ahead_knn, true, out);
         rc = rc ? rc : print_mean(&row->ahead_linear, true, out);
     }
-    return rc ? rc
-              : buf_printf(out, " %s | %u | %s | %s | %.0f s |\n",
-                           human_count((uint64_t)mean_of(&row->images_seen), seen), row->rounds,
-                           travels ? human_bytes((uint64_t)mean_of(&row->up), up) : "-",
-                           travels ? human_bytes((uint64_t)mean_of(&row->down), down) : "-", mean_of(&row->seconds));
+    rc = rc ? rc
+            : buf_printf(out, " %s | %u | %s | %s |", human_count((uint64_t)mean_of(&row->images_seen), seen),
+                         row->rounds, travels ? human_bytes((uint64_t)mean_of(&row->up), up) : "-",
+                         travels ? human_bytes((uint64_t)mean_of(&row->down), down) : "-");
+    if (rc || row->seconds.n == 0) { /* all were interrupted */
+        return rc ? rc : buf_printf(out, " |\n");
+    }
+    return buf_printf(out, " %.0f s |\n", mean_of(&row->seconds));
 }
 
 static int print_split(const struct findings *findings, const char *split, struct buf *out)

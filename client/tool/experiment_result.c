@@ -55,6 +55,9 @@ int result_save(const char *folder, const struct cell *cell, const struct cell_r
         (json_int_t)result->bytes_down, "knn_top1_pixels", cli_number(result->pixels), "knn_top1_untrained",
         cli_number(result->knn_untrained), "knn_top1", cli_number(result->knn), "linear_top1_untrained",
         cli_number(result->linear_untrained), "linear_top1", cli_number(result->linear), "curve", points_json(result));
+    if (object && result->interrupted) {
+        (void)json_object_set_new(object, "interrupted", json_true());
+    }
     if (object && result->dots_count) {
         (void)json_object_set_new(object, "map", map_json(result));
     }
@@ -86,7 +89,7 @@ static int read_map(const json_t *map, struct cell_result *out)
 {
     const json_t *classes = json_object_get(map, "classes"), *dots = json_object_get(map, "dots");
     size_t n = json_array_size(dots), names = json_array_size(classes);
-    if (n == 0 || n > UINT32_MAX || names > sizeof out->classes / sizeof out->classes[0]) {
+    if (n == 0 || n > MAP_DOTS_MAX || names > sizeof out->classes / sizeof out->classes[0]) {
         return 0; /* There is no map. */
     }
     out->dots = mem_new(n, sizeof *out->dots);
@@ -109,6 +112,11 @@ static int read_map(const json_t *map, struct cell_result *out)
     return 0;
 }
 
+static bool is_share(double value)
+{
+    return value >= 0 && value <= 1;
+}
+
 static int read_result(const json_t *object, struct cell_result *out)
 {
     *out = (struct cell_result){
@@ -117,6 +125,7 @@ static int read_result(const json_t *object, struct cell_result *out)
         .images_seen = count_of(object, "images_seen"),
         .rounds = (uint32_t)count_of(object, "rounds"),
         .seconds = real_of(object, "seconds"),
+        .interrupted = json_is_true(json_object_get(object, "interrupted")),
         .restarts = (uint32_t)count_of(object, "restarts"),
         .bytes_up = count_of(object, "bytes_up"),
         .bytes_down = count_of(object, "bytes_down"),
@@ -133,7 +142,12 @@ static int read_result(const json_t *object, struct cell_result *out)
                                                           .bytes = count_of(point, "bytes"),
                                                           .knn = real_of(point, "knn_top1")};
     }
-    return read_map(json_object_get(object, "map"), out);
+    bool whole =
+        out->clients >= 1 && out->clients <= CLIENTS_MAX && out->rounds && is_share(out->knn) && is_share(out->linear);
+    for (uint32_t i = 0; i < out->points_count; i++) {
+        whole = whole && is_share(out->points[i].knn);
+    }
+    return whole ? read_map(json_object_get(object, "map"), out) : ERR_NOTFOUND;
 }
 
 int result_load(const char *folder, const struct hash128 *key, struct cell_result *out, struct err *err)

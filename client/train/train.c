@@ -93,7 +93,7 @@ static struct moco_options moco_options_of(const struct plan *plan, const struct
         .matching = !plan->matching.enabled                          ? MOCO_MATCHING_OFF
                     : plan->matching.form == MATCHING_FORM_POSITIVES ? MOCO_MATCHING_POSITIVES
                                                                      : MOCO_MATCHING_ENTROPY,
-        .local_candidates = plan->matching.candidates == MATCHING_CANDIDATES_ALL,
+        .local_candidates = plan->matching.enabled && plan->matching.candidates == MATCHING_CANDIDATES_ALL,
         .neighbours = plan->matching.neighbours,
         .matching_temperature = (float)plan->matching.temperature,
         .seed = site_seed(plan, options->name),

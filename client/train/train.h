@@ -1,7 +1,7 @@
 /* One local round: parameters and remote features in; update, features and report out. Everything else that a site
- * takes from one round to the next is the carry: key encoder and queue (nn/moco.h), and behind them, unless wire.update
- * is f32, the rest: what packing left out of the updates so far, f32 [total]. The result is a function of the job, the
- * folder and the seed: training the same round again after a crash yields the same bytes.
+ * takes from one round to the next is the carry: key encoder, queue and velocity (nn/moco.h), and behind them, unless
+ * wire.update is f32, the rest: what packing left out of the updates so far, f32 [total]. The result is a function of
+ * the job, the folder and the seed: training the same round again after a crash yields the same bytes.
  *
  * Error feedback (Seide et al., Interspeech 2014; Karimireddy et al., ICML 2019): a round sends Q(update + rest), and
  * what Q left out is the next round's rest. So what was sent differs from what was learned by the last rest alone,

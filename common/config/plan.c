@@ -119,7 +119,7 @@ const struct option plan_options[] = {
     {"matching.enabled", OPTION_BOOL, AT(matching.enabled), .standard = "true",
      .help = "Neighbourhood matching pulls features to their nearest neighbours."},
     {"matching.form", OPTION_CHOICE, AT(matching.form), .choices = forms, .standard = "positives",
-     .help = "positives: the remote neighbours of a feature's key are further positives; entropy: each feature "
+     .help = "positives: the candidates nearest to a feature's key are further positives; entropy: each feature "
              "decides for a neighbourhood."},
     {"matching.candidates", OPTION_CHOICE, AT(matching.candidates), .choices = candidates, .standard = "remote",
      .help = "Among what neighbours are looked for: remote features, or all: the client's own keys as well.",
@@ -170,6 +170,13 @@ int plan_check(const struct plan *plan, struct err *err)
     if (plan->bn_groups == 0 || plan->batch % plan->bn_groups != 0 || plan->batch / plan->bn_groups < 2) {
         return err_set(err, ERR_CONFIG, "bn_groups: a batch of %u makes no %u equal groups of two images or more",
                        plan->batch, plan->bn_groups);
+    }
+    if (plan->aggregation.optimizer == AGGREGATION_ADAM && plan->aggregation.learning_rate > 0.1) {
+        return err_set(
+            err, ERR_CONFIG,
+            "aggregation.learning_rate: adam moves each parameter by about as much in a round, and %g is too "
+            "much; 0.1 or less",
+            plan->aggregation.learning_rate);
     }
     const struct {
         const char *key;

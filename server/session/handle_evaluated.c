@@ -7,9 +7,13 @@ void handle_evaluated(struct coordinator *c, struct peer *peer, const struct msg
         peer_fault(c, peer, "EVALUATED: round %u; the last durable round is %u", evaluated->round, c->round.durable);
         return;
     }
-    log_event(c->log, LOG_LEVEL_INFO, "aggregate_evaluated", "name=%s round=%u knn_top1=%.6g images=%llu",
-              c->members[peer->member].name, evaluated->round, evaluated->knn_top1,
-              (unsigned long long)evaluated->images);
+    struct member *member = &c->members[peer->member];
+    if (evaluated->round <= member->evaluated) {
+        return; /* It has been said, and an observer fills no log by saying it again. */
+    }
+    member->evaluated = evaluated->round;
+    log_event(c->log, LOG_LEVEL_INFO, "aggregate_evaluated", "name=%s round=%u knn_top1=%.6g images=%llu", member->name,
+              evaluated->round, evaluated->knn_top1, (unsigned long long)evaluated->images);
     for (uint32_t i = c->history_count; i > 0 && c->history[i - 1].round >= evaluated->round; i--) {
         struct round_summary *row = &c->history[i - 1];
         if (row->round == evaluated->round) {

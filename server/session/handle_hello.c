@@ -51,8 +51,10 @@ static bool can_do_our_plan(struct coordinator *c, struct peer *peer, const stru
     for (size_t i = 0; i < 2; i++) {
         uint64_t needed = element_capabilities(forms[i]);
         if ((hello->capabilities & needed) != needed) {
-            peer_reject(c, peer, REJECT_PLAN, 0, "the plan has %s: %s, which the client cannot do", keys[i],
-                        element_name(element_of(forms[i])));
+            peer_reject(
+                c, peer, REJECT_PLAN, 0,
+                "the plan has %s: %s, which the client cannot do; use a starling-client of the server's version",
+                keys[i], element_name(element_of(forms[i])));
             return false;
         }
     }

@@ -73,6 +73,7 @@ struct member {
     uint64_t images; /* as READY said */
     uint32_t step, steps;
     double loss, images_per_second;
+    uint32_t evaluated;          /* an observer's: the round that it told of last */
     struct watch aggregate, own; /* of the latest contribution that was accepted */
     uint64_t bytes_up, bytes_down, bytes_by_kind[BLOB_FEATURES + 1];
 };

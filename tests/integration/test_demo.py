@@ -30,8 +30,9 @@ def children(pid):
                 words = file.read().decode().split("\0")
         except (OSError, ValueError):
             continue  # it ended meanwhile
-        if parent == pid and len(words) > 1:
-            found[words[words.index("--name") + 1] if "--name" in words else "server"] = int(entry)
+        if parent != pid or not words[0].startswith("starling-"):
+            continue  # among them a child that is still a copy of the demo
+        found[words[words.index("--name") + 1] if "--name" in words else "server"] = int(entry)
     return found
 
 

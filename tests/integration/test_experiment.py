@@ -160,6 +160,14 @@ class Experiment(harness.Federation):
             ("bn_groups: 1", "bn_groups: 3", 78, "method fedavg: bn_groups"),
             ("images: photos", "images: nowhere", 65, "nowhere"),
             ("validation_per_class: 4", "validation_per_class: 24", 65, "class east has 24 images"),
+            ("fedavg: {seeds: 1,", "fedavg.seeds: 1\n  plain: {", 78, '"fedavg.seeds": a method is a map'),
+            ("both: {map: true}", "other.seeds: 1", 78, '"other.seeds": a method is a map'),
+            ("rounds: 4", "rounds: 4\n  seed: 3", 78, "the experiment itself decides seed"),
+            ("both: {map: true}", "both: {min_clients: 1}", 78, "the experiment itself decides min_clients"),
+            ("seeds: [1, 2]", "seeds: [1, 1]", 78, "seed 1 is given twice"),
+            ("seeds: [1, 2]", "seeds: [99999999999999999999999]", 78, "seeds: a list"),
+            ("[iid, \"classes:1\"]", "[iid, iid]", 78, "split iid is given twice"),
+            ("local_steps: 1", "local_steps: 900000", 78, "local_steps: 1800000"),
             ("fedavg: {", "both: {", 78, 'key "methods.both" is given twice'),
         ):
             text = FILE.replace(old, new, 1)

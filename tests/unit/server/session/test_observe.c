@@ -143,16 +143,18 @@ static void every_evaluation_is_recorded(void **state)
     w.hold_jobs = true;
     say(&w, JUDGE, evaluated(1, 0.1));
     say(&w, JUDGE, evaluated(2, 0.2));
-    say(&w, JUDGE, evaluated(1, 0.3)); /* again, while its row is under way */
+    for (uint32_t i = 0; i < 100; i++) { /* who says it again makes neither rows nor lines */
+        say(&w, JUDGE, evaluated(1 + i % 2, 0.3));
+    }
     assert_int_equal(w.jobs_count, 1);
     bool written[3] = {false};
     while (w.jobs_count > 0) {
         const struct round_summary row = w.jobs[0]->checkpoint.summary;
         run_job(&w);
-        written[row.round] = row.round == 2 || row.knn_top1 > 0.2;
+        written[row.round] = row.knn_top1 < 0.25;
     }
     assert_true(written[1] && written[2]);
-    assert_int_equal(w.records, 3);
+    assert_int_equal(w.records, 2);
 }
 
 /* A round that closes in the middle of a download does not end it: the model is the newest until the next is durable.

@@ -247,6 +247,32 @@ static void own_images_are_no_neighbours(void **state)
     }
 }
 
+/* One candidate left, and none: as many neighbours as there are, and no numbers out of nothing. */
+static void too_few_candidates_are_fewer_neighbours(void **state)
+{
+    (void)state;
+    const float q[D] = {1}, k[D] = {0, 1}, rows[3 * D] = {0.6f, 0.8f};
+    const uint32_t own[1] = {4}, image[3] = {9, 4, 4}, all_own[3] = {4, 4, 4};
+    struct loss_candidates near = {.n = 3, .rows = rows, .image = image, .own = own};
+    const struct loss_candidates one = {.n = 1, .rows = rows};
+    const struct loss_negatives none = {0};
+    float dq[D] = {0}, expected[D] = {0}, scratch[9];
+    double loss, truth;
+    loss_matching_positives(1, D, q, k, &one, &none, 1, T, 1, expected, &truth, scratch);
+    loss_matching_positives(1, D, q, k, &near, &none, 3, T, 1, dq, &loss, scratch);
+    assert_true(loss == truth);
+    assert_memory_equal(dq, expected, sizeof dq);
+    loss_matching_entropy(1, D, q, &near, 3, T, 1, dq, &loss, scratch);
+    assert_true(loss == 0); /* of one share */
+    assert_memory_equal(dq, expected, sizeof dq);
+    near.image = all_own;
+    loss_matching_positives(1, D, q, k, &near, &none, 3, T, 1, dq, &loss, scratch);
+    assert_true(loss == 0);
+    loss_matching_entropy(1, D, q, &near, 3, T, 1, dq, &loss, scratch);
+    assert_true(loss == 0);
+    assert_memory_equal(dq, expected, sizeof dq);
+}
+
 /* Equal similarities: the entropy of K equal shares is log K, and its gradient zero; a single neighbour has none. */
 static void entropy_on_paper(void **state)
 {
@@ -296,6 +322,7 @@ int main(void)
         cmocka_unit_test(gradients_accumulate),
         cmocka_unit_test(own_images_are_no_negatives),
         cmocka_unit_test(own_images_are_no_neighbours),
+        cmocka_unit_test(too_few_candidates_are_fewer_neighbours),
         cmocka_unit_test(contrast_on_paper),
         cmocka_unit_test(no_negatives),
         cmocka_unit_test(entropy_on_paper),

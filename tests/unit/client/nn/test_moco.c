@@ -569,6 +569,34 @@ static void own_keys_are_no_negatives(void **state)
     moco_free(moco);
 }
 
+/* Nor are they its neighbours: where the queue shows nothing but the images that ask, neighbours are remote ones. */
+static void own_keys_are_no_neighbours(void **state)
+{
+    struct fixture *f = *state;
+    const uint32_t images[BATCH] = {0};
+    f->options.matching = MOCO_MATCHING_POSITIVES;
+    float *carry = NULL;
+    double losses[3]; /* remote candidates alone; all, with the images told; all, and nobody looks */
+    for (uint32_t i = 0; i < 3; i++) {
+        struct moco_step out;
+        f->options.local_candidates = i > 0;
+        struct moco *moco = moco_of(f);
+        if (!carry) {
+            assert_int_equal(begin(moco, f, NULL, 0, 0, 0), 0);
+            assert_int_equal(step(moco, f, images, &out), 0);
+            assert_int_equal(step(moco, f, images, &out), 0);
+            carry = carry_of(moco);
+        }
+        assert_int_equal(begin(moco, f, carry, 10, 0.5f, 2), 0);
+        assert_int_equal(step(moco, f, i < 2 ? images : NULL, &out), 0);
+        losses[i] = out.loss_matching;
+        moco_free(moco);
+    }
+    assert_true(fabs(losses[0] - losses[1]) < 1e-6);
+    assert_true(fabs(losses[0] - losses[2]) > 1e-3);
+    mem_free(carry);
+}
+
 static void newest_keys_come_first(void **state)
 {
     struct fixture *f = *state;
@@ -739,6 +767,7 @@ int main(void)
         TEST(a_queue_may_begin_empty),
         TEST(a_carry_is_checked),
         TEST(own_keys_are_no_negatives),
+        TEST(own_keys_are_no_neighbours),
         TEST(newest_keys_come_first),
         TEST(a_broken_step_changes_nothing),
         TEST(rounds_repeat),

@@ -57,7 +57,7 @@ struct moco {
     uint32_t *order;    /* [batch], the shuffle of this step */
     struct queue queue;
     struct negatives negatives;
-    float *remote; /* [remote_rows, d]; with local candidates the queue's rows stand behind them during a step */
+    float *candidates; /* [remote_rows, d]; with local candidates the queue's rows stand behind them during a step */
     uint32_t remote_rows;
     uint32_t *candidate_image; /* [remote_rows + K], with local candidates; else NULL */
     struct moco_round round;   /* as it was begun */
@@ -276,7 +276,7 @@ void moco_free(struct moco *moco)
     mem_free(moco->order);
     queue_fini(&moco->queue);
     negatives_fini(&moco->negatives);
-    mem_free(moco->remote);
+    mem_free(moco->candidates);
     mem_free(moco->candidate_image);
     mem_free(moco);
 }
@@ -316,11 +316,11 @@ static int resize_remote(struct moco *moco, uint32_t m, struct err *err)
     for (uint32_t i = 0; image && i < m; i++) {
         image[i] = QUEUE_NO_IMAGE;
     }
-    mem_free(moco->remote);
+    mem_free(moco->candidates);
     mem_free(moco->candidate_image);
     moco->candidate_image = image;
     negatives_fini(&moco->negatives);
-    moco->remote = remote;
+    moco->candidates = remote;
     moco->negatives = negatives;
     return 0;
 }
@@ -429,7 +429,7 @@ int moco_begin(struct moco *moco, const struct moco_round *round, struct err *er
         return rc;
     }
     if (m > 0) {
-        memcpy(moco->remote, round->remote, (size_t)m * d * sizeof *round->remote);
+        memcpy(moco->candidates, round->remote, (size_t)m * d * sizeof *round->remote);
     }
     moco->remote_rows = m;
     moco->round = *round;
@@ -505,7 +505,7 @@ static void losses_of_group(struct moco *moco, struct place *place, uint32_t ite
     uint32_t d = moco->layout->spec.features, B = moco->size, m = moco->remote_rows;
     const struct loss_candidates candidates = {
         .n = m + (o->local_candidates && m > 0 ? o->queue : 0),
-        .rows = moco->remote,
+        .rows = moco->candidates,
         .image = moco->candidate_image,
         .own = moco->images ? moco->images + (size_t)item * B : NULL,
     };
@@ -624,7 +624,7 @@ static void gather_candidates(struct moco *moco)
     bool wanted = moco->options.local_candidates && moco->remote_rows > 0 && moco->round.matching_weight > 0;
     for (uint32_t i = 0; wanted && i < queue->rows; i++) {
         uint32_t at = moco->remote_rows + i;
-        memcpy(moco->remote + (size_t)at * queue->d, queue_row(queue, i), queue->d * sizeof *moco->remote);
+        memcpy(moco->candidates + (size_t)at * queue->d, queue_row(queue, i), queue->d * sizeof *moco->candidates);
         moco->candidate_image[at] = queue_image(queue, i);
     }
 }
@@ -640,7 +640,7 @@ int moco_step(struct moco *moco, const uint32_t *images, const float *view1, con
     struct rng rng;
     rng_init(&rng, o->seed, RNG_SHUFFLE, moco->step, 0, 0);
     rng_permutation(&rng, moco->order, o->batch);
-    negatives_draw(&moco->negatives, &moco->queue, moco->remote, moco->remote_rows, o->fusion_share, o->seed,
+    negatives_draw(&moco->negatives, &moco->queue, moco->candidates, moco->remote_rows, o->fusion_share, o->seed,
                    moco->step);
     gather_candidates(moco);
     uint32_t items = net_weights_items(moco->query_weights);

@@ -141,7 +141,7 @@ int tsne(const float *rows, uint32_t n, uint32_t d, uint64_t seed, float *places
     } else {
         double rate = n / EXAGGERATION > 50 ? n / EXAGGERATION : 50;
         struct rng rng;
-        rng_init(&rng, seed, RNG_PROBE, 1, 0, 0);
+        rng_init(&rng, seed, RNG_MAP, 1, 0, 0);
         for (size_t i = 0; i < numbers; i++) {
             map.y[i] = 1e-4 * (double)rng_normal(&rng);
             map.gain[i] = 1;

@@ -205,7 +205,7 @@ static int check_file(const uint8_t *data, size_t len, const char *magic, size_t
     }
     uint32_t version = load_u32(data + 8), newest = magic == pending_magic ? PENDING_VERSION : VERSION;
     if (version < VERSION || version > newest) {
-        return err_set(err, ERR_DATA, "version %u, this program reads version %u", version, newest);
+        return err_set(err, ERR_DATA, "version %u, this program reads versions up to %u", version, newest);
     }
     struct hash128 hash = hash_of(data, len - HASH_BYTES);
     if (memcmp(hash.bytes, data + len - HASH_BYTES, HASH_BYTES) != 0) {

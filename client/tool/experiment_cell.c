@@ -255,7 +255,7 @@ static int place_dots(struct run *run, const struct dataset *sites, const struct
     rc = rc ? rc : evaluation_features(sites, layout, params, run->evaluation.threads, &all, err);
     if (rc == 0) {
         struct rng rng;
-        rng_init(&rng, run->cell->seed, RNG_PROBE, 0, 0, 0);
+        rng_init(&rng, run->cell->seed, RNG_MAP, 0, 0, 0);
         rng_permutation(&rng, order, n);
         for (uint32_t i = 0; i < shown; i++) {
             memcpy(rows + (size_t)i * d, all + (size_t)order[i] * d, d * sizeof *rows);

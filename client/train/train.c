@@ -3,9 +3,9 @@
  * Streams of random numbers belong to the site: its seed is mixed from the plan's seed and the site's name, so that two
  * sites with the same images do not see the same views. Round r (counted from 1) begins at position (r - 1) * steps *
  * batch of the site's endless order of images (feeder.h) and at step (r - 1) * steps of its draws, so rounds go on
- * where the one before ended, and a repeated round repeats everything. Key encoder and queue are set from the job's
- * carry or, without one, begin afresh, so nothing of an earlier round lingers. What refills a queue is drawn from
- * another endless order, so that the round's own images are what they would be without.
+ * where the one before ended, and a repeated round repeats everything. Key encoder, queue and velocity are
+ * set from the job's carry, as the plan has it, or begin afresh, so nothing of an earlier round lingers. What refills a
+ * queue is drawn from another endless order, so that the round's own images are what they would be without.
  *
  * The clock is read for the report alone. */
 #include "client/train/train.h"

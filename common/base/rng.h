@@ -29,7 +29,8 @@ enum rng_purpose {
     RNG_NETWORK,
     RNG_NEGATIVES,
     RNG_PROBE,
-    RNG_UPLOAD
+    RNG_UPLOAD,
+    RNG_MAP,
 };
 
 void rng_init(struct rng *rng, uint64_t seed, enum rng_purpose purpose, uint64_t a, uint64_t b, uint64_t c);

@@ -27,10 +27,14 @@ static int take_bank(struct coordinator *c, const struct checkpoint *from, struc
     return rc ? rc : bank_intake_new(capacity, dimension, &c->intake);
 }
 
+_Static_assert((int)OPTIMISER_NONE == (int)AGGREGATION_NONE && (int)OPTIMISER_MOMENTUM == (int)AGGREGATION_MOMENTUM &&
+                   (int)OPTIMISER_ADAM == (int)AGGREGATION_ADAM,
+               "the plan's optimizer is cast to the aggregate's");
+
 static int take_model(struct coordinator *c, const struct checkpoint *from, struct err *err)
 {
     const struct optimiser optimiser = {
-        .kind = (enum optimiser_kind)c->plan->aggregation.optimizer, /* in the same order */
+        .kind = (enum optimiser_kind)c->plan->aggregation.optimizer,
         .learning_rate = c->plan->aggregation.learning_rate,
         .momentum = c->plan->aggregation.momentum,
         .beta2 = c->plan->aggregation.beta2,

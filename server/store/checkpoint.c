@@ -35,7 +35,7 @@
 
 #define VERSION       2
 #define FIXED_BYTES   240
-#define WATCH_AT      168
+#define FIXED_BYTES_1 168
 #define STATE_AT      232
 #define COUNTED_BYTES 68
 #define NAME_BYTES    64
@@ -127,7 +127,7 @@ int checkpoint_encode(const struct checkpoint *checkpoint, const struct checkpoi
     return 0;
 }
 
-static bool has_measures(const uint8_t *data)
+static bool is_version_2(const uint8_t *data)
 {
     return load_u32(data + 8) > 1;
 }
@@ -135,18 +135,18 @@ static bool has_measures(const uint8_t *data)
 /* Of what stands before the plan. */
 static size_t fixed_bytes(const uint8_t *data)
 {
-    return has_measures(data) ? FIXED_BYTES : WATCH_AT;
+    return is_version_2(data) ? FIXED_BYTES : FIXED_BYTES_1;
 }
 
 static uint64_t state_bytes(const uint8_t *data)
 {
-    return has_measures(data) ? load_u64(data + STATE_AT) : 0;
+    return is_version_2(data) ? load_u64(data + STATE_AT) : 0;
 }
 
 /* Conditions (1) to (3). */
 static int check_frame(const uint8_t *data, size_t len, struct err *err)
 {
-    if (len < WATCH_AT + HASH_BYTES) {
+    if (len < FIXED_BYTES_1 + HASH_BYTES) {
         return err_set(err, ERR_DATA, "truncated: %zu bytes", len);
     }
     if (memcmp(data, magic, sizeof magic) != 0) {
@@ -211,7 +211,7 @@ int checkpoint_decode(const uint8_t *data, size_t len, struct checkpoint *out, s
     out->plan_len = load_u32(data + 64);
     out->counted_count = load_u32(data + 68);
     out->bank_len = load_u64(data + 72);
-    load_summary(data + 80, has_measures(data), &out->summary);
+    load_summary(data + 80, is_version_2(data), &out->summary);
     out->optimiser_len = state_bytes(data);
 
     const uint8_t *plan = data + fixed_bytes(data), *counted = plan + out->plan_len;

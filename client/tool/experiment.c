@@ -130,6 +130,7 @@ static int take_result(struct lab *lab, uint32_t index, struct err *err)
     struct cell_result *result = mem_new(1, sizeof *result);
     int rc = result ? cell_folder(lab, &lab->cells[index], folder, err) : err_set(err, ERR_NOMEM, "no memory");
     rc = rc ? rc : result_load(folder, &lab->cells[index].key, result, err);
+    rc = rc ? rc : cell_clean(folder, err);
     if (rc) {
         mem_free(result);
         return rc;

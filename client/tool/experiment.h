@@ -106,6 +106,9 @@ int experiment_images(const struct experiment *experiment, const char *out, stru
 int cell_run(const struct experiment *experiment, const struct experiment_images *images, const struct cell *cell,
              const char *folder, struct err *err);
 
+/* What a finished cell leaves when it was cut off before it had cleaned up. */
+int cell_clean(const char *folder, struct err *err);
+
 /* ERR_NOTFOUND: there is none, or of another key. result_fini frees what it points to. */
 int result_load(const char *folder, const struct hash128 *key, struct cell_result *out, struct err *err);
 int result_save(const char *folder, const struct cell *cell, const struct cell_result *result, struct err *err);

@@ -335,6 +335,13 @@ static int run_cell(struct run *run, struct err *err)
     return rc;
 }
 
+int cell_clean(const char *folder, struct err *err)
+{
+    char work[DISK_PATH_MAX];
+    int rc = folder_path(folder, "work", work, err);
+    return rc ? rc : remove_tree(work, err);
+}
+
 int cell_run(const struct experiment *experiment, const struct experiment_images *images, const struct cell *cell,
              const char *folder, struct err *err)
 {
@@ -344,7 +351,7 @@ int cell_run(const struct experiment *experiment, const struct experiment_images
         result ? folder_path(folder, "work", run.work, err) : err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
     rc = rc ? rc : run_cell(&run, err);
     rc = rc ? rc : result_save(folder, cell, result, err);
-    rc = rc ? rc : remove_tree(run.work, err);
+    rc = rc ? rc : cell_clean(folder, err);
     if (result) {
         result_fini(result);
         mem_free(result);

@@ -104,8 +104,10 @@ class Experiment(harness.Federation):
             tags = [element.tag.rpartition("}")[2] for element in ElementTree.parse(self.path("out", name)).iter()]
             self.assertEqual(tags.count("circle"), 2 * 40 + 4 if "map" in name else 2 * (4 if "rounds" in name else 2))
 
+        os.makedirs(self.path("out", "cells", CELLS[0], "work", "server"))  # it was cut off before it had cleaned up
         again = self.run_through("out")
         self.assertEqual([line for line in again if line.startswith("running ")], [])
+        self.assertEqual(sorted(os.listdir(self.path("out", "cells", CELLS[0]))), ["log", "result.json"])
         # Another plan makes other cells: their results do not pass for the new ones.
         self.write(FILE.replace("queue: 64", "queue: 32"))
         again = self.run_through("out", "--jobs", "2")

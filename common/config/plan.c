@@ -56,7 +56,7 @@ const struct option plan_options[] = {
      .help = "Of the contrastive loss."},
     {"key_momentum", OPTION_F64, AT(key_momentum), .least = 0, .most = 1, .standard = "0.99",
      .help = "Share of the momentum encoder that a step keeps."},
-    {"sgd_velocity", OPTION_CHOICE, AT(sgd_velocity), .choices = velocities, .standard = "reset",
+    {"sgd_velocity", OPTION_CHOICE, AT(sgd_velocity), .choices = velocities, .standard = "keep",
      .help = "What a client's SGD begins a round with. reset: no velocity; keep: the one that its last round left, so "
              "that short rounds get up to speed.", .added = true},
     {"key_encoder", OPTION_CHOICE, AT(key_encoder), .choices = key_encoders, .standard = "follow",

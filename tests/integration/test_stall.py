@@ -35,13 +35,16 @@ class Stall(harness.Federation):
 
     def test_a_slow_deadline_does_not_wait_for_ever(self):
         """One of three stands still for the rest of the run; two are enough, and the deadline closes the round."""
-        plan = {"min_clients": 2, "rounds": 3, "round_deadline": "3s"}
+        # The one that will stand still is there first, since two could be done before it has come; and rounds take a while.
+        plan = {"min_clients": 2, "rounds": 3, "round_deadline": "3s", "local_steps": 50}
         server = self.server(plan=plan, idle_timeout="2s")
-        clients = [self.client(name, server.address) for name in ("a", "b", "c")]
+        clients = [self.client("c", server.address)]
         server.wait_for("client_joined", name="c")
-        clients[2].signal(signal.SIGSTOP)
+        clients += [self.client(name, server.address) for name in ("a", "b")]
+        server.wait_for("client_joined", name="b")
+        clients[0].signal(signal.SIGSTOP)
         server.wait_for("done")
-        clients[2].signal(signal.SIGCONT)
+        clients[0].signal(signal.SIGCONT)
         for client in clients:
             self.assertEqual(client.exit_code(), 0)
         self.assertEqual([row[0] for row in self.history(server)], [1, 2, 3])

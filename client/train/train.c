@@ -239,24 +239,32 @@ struct augment_options train_augment(const struct plan *plan)
     };
 }
 
-/* As many batches as fill the queue, the second views as in a step. */
-static int refill_queue(struct trainer *trainer, const struct train_job *job, struct train_progress *progress,
-                        struct err *err)
+/* `steps` batches of the round, of the endless order of images that `seed` names. */
+static int feeder_of(const struct trainer *trainer, const struct train_job *job, uint64_t seed, uint32_t steps,
+                     struct feeder **out, struct err *err)
 {
     const struct plan *plan = trainer->plan;
-    uint32_t batches = (plan->queue + plan->batch - 1) / plan->batch;
     struct feeder_options options = {
         .dataset = trainer->dataset,
         .augment = train_augment(plan),
         .batch = plan->batch,
         .size = plan->model.input,
         .threads = trainer->threads,
-        .seed = rng_mix(trainer->seed ^ REFILL_SEED),
-        .position = (uint64_t)(job->round - 1) * batches * plan->batch,
-        .steps = batches,
+        .seed = seed,
+        .position = (uint64_t)(job->round - 1) * steps * plan->batch,
+        .steps = steps,
     };
+    return feeder_new(&options, out, err);
+}
+
+/* As many batches as fill the queue, the second views as in a step. */
+static int refill_queue(struct trainer *trainer, const struct train_job *job, struct train_progress *progress,
+                        struct err *err)
+{
+    const struct plan *plan = trainer->plan;
+    uint32_t batches = (plan->queue + plan->batch - 1) / plan->batch;
     struct feeder *feeder;
-    int rc = feeder_new(&options, &feeder, err);
+    int rc = feeder_of(trainer, job, rng_mix(trainer->seed ^ REFILL_SEED), batches, &feeder, err);
     for (uint32_t i = 0; rc == 0 && i < batches; i++) {
         rc = cancelled(progress, err);
         if (rc == 0) {
@@ -280,18 +288,8 @@ static int run_steps(struct trainer *trainer, const struct train_job *job, struc
                      struct train_result *out, struct err *err)
 {
     const struct plan *plan = trainer->plan;
-    struct feeder_options options = {
-        .dataset = trainer->dataset,
-        .augment = train_augment(plan),
-        .batch = plan->batch,
-        .size = plan->model.input,
-        .threads = trainer->threads,
-        .seed = trainer->seed,
-        .position = (uint64_t)(job->round - 1) * out->steps * plan->batch,
-        .steps = out->steps,
-    };
     struct feeder *feeder;
-    int rc = feeder_new(&options, &feeder, err);
+    int rc = feeder_of(trainer, job, trainer->seed, out->steps, &feeder, err);
     uint64_t began = now_ms(), waited = 0;
     for (uint32_t step = 0; rc == 0 && step < out->steps; step++) {
         struct moco_step result;

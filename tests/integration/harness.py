@@ -223,6 +223,26 @@ class Federation(unittest.TestCase):
         self.daemons.append(daemon)
         return daemon
 
+    def starling(self, *args):
+        """A running `starling` whose output, both streams, is to be read from its stdout as text."""
+        process = subprocess.Popen(
+            [os.path.join(BIN, "starling"), *args],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+        def end():
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            process.stdout.close()
+
+        self.addCleanup(end)
+        return process
+
     def run_to_end(self, program, *args):
         """A program that is expected to end by itself."""
         return subprocess.run(

@@ -2,7 +2,6 @@
 import json
 import os
 import signal
-import subprocess
 import unittest
 
 import harness
@@ -45,19 +44,7 @@ class Demo(harness.Federation):
     def demo(self, *args, clients=2):
         """The running demo, its output as lines."""
         sets = [f"--set={key}={value}" for key, value in SET.items()]
-        command = [os.path.join(harness.BIN, "starling"), "demo", "--clients", str(clients), *sets, *args]
-        process = subprocess.Popen(
-            command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-        def end():
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-            process.stdout.close()
-
-        self.addCleanup(end)
-        return process
+        return self.starling("demo", "--clients", str(clients), *sets, *args)
 
     def read_until(self, process, start):
         lines = []

@@ -2,7 +2,6 @@
 import json
 import os
 import signal
-import subprocess
 import time
 import unittest
 from xml.etree import ElementTree
@@ -48,19 +47,7 @@ class Experiment(harness.Federation):
             file.write(text)
 
     def experiment(self, out, *args):
-        command = [os.path.join(harness.BIN, "starling"), "experiment", "tiny.yaml", "--out", out, *args]
-        process = subprocess.Popen(
-            command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-        def end():
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-            process.stdout.close()
-
-        self.addCleanup(end)
-        return process
+        return self.starling("experiment", "tiny.yaml", "--out", out, *args)
 
     def run_through(self, out, *args):
         process = self.experiment(out, *args)

@@ -162,6 +162,9 @@ static int print_split(const struct findings *findings, const char *split, struc
             add(&untrained_linear, mean_of(&row.untrained_linear));
         }
     }
+    if (rc == 0 && untrained.n == 0) {
+        return buf_printf(out, "\nNo cell is finished yet.\n");
+    }
     return rc ? rc
               : buf_printf(out,
                            "| untrained encoder | | %.4f | %.4f | | | 0 | | | | |\n| raw pixels | | %.4f | - | | | | | "

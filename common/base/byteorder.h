@@ -2,6 +2,7 @@
 #ifndef STARLING_BASE_BYTEORDER_H
 #define STARLING_BASE_BYTEORDER_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -51,6 +52,32 @@ static inline void store_f64(uint8_t *p, double v)
     uint64_t bits;
     memcpy(&bits, &v, sizeof bits);
     store_u64(p, bits);
+}
+
+/* Rows of floats are large: where the machine's order is the file's, they are copied as a whole. */
+static inline void load_f32s(float *out, const uint8_t *p, size_t count)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    memcpy(out, p, count * sizeof *out);
+#else
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits = load_u32(p + 4 * i);
+        memcpy(&out[i], &bits, sizeof bits);
+    }
+#endif
+}
+
+static inline void store_f32s(uint8_t *p, const float *values, size_t count)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    memcpy(p, values, count * sizeof *values);
+#else
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        store_u32(p + 4 * i, bits);
+    }
+#endif
 }
 
 #endif

@@ -56,8 +56,9 @@ int bank_merge(const struct bank *bank, const struct bank_intake *intake, struct
 
 /* ---- What goes out (sample.c) ---- */
 
-/* At most `most` rows of others than `receiver`, drawn without replacement and spread over the owners as evenly as
- * their rows allow: a function of the arguments alone. `out` has room for `most`; returns how many there are. */
+/* At most `most` rows of others than `receiver`, the newest of each owner, spread over the owners as evenly as their
+ * rows allow, in an order that is drawn: a function of the arguments alone. `out` has room for `most`; returns how many
+ * there are. */
 uint32_t bank_sample(const struct bank *bank, uint64_t seed, uint32_t round, const char *receiver, uint32_t most,
                      uint32_t *out);
 

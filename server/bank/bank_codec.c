@@ -53,12 +53,7 @@ int bank_encode(const struct bank *bank, uint8_t **out, uint64_t *len)
     for (uint32_t i = 0; i < bank->rows; i++, at += 4) {
         store_u32(at, bank->rounds[i]);
     }
-    size_t floats = (size_t)bank->rows * bank->dimension;
-    for (size_t i = 0; i < floats; i++, at += 4) {
-        uint32_t bits;
-        memcpy(&bits, &bank->features[i], sizeof bits);
-        store_u32(at, bits);
-    }
+    store_f32s(at, bank->features, (size_t)bank->rows * bank->dimension);
     return 0;
 }
 
@@ -104,11 +99,7 @@ static int decode_rows(struct bank *bank, const uint8_t *at, struct err *err)
             }
         }
     }
-    size_t floats = (size_t)bank->rows * bank->dimension;
-    for (size_t i = 0; i < floats; i++, at += 4) {
-        uint32_t bits = load_u32(at);
-        memcpy(&bank->features[i], &bits, sizeof bits);
-    }
+    load_f32s(bank->features, at, (size_t)bank->rows * bank->dimension);
     uint32_t row;
     if (bank_check(bank->features, bank->rows, bank->dimension, &row) != BANK_OK) {
         return err_set(err, ERR_DATA, "feature bank: row %u is no unit vector", row);

@@ -1,5 +1,6 @@
-/* A sample of the others' rows. Every owner gives the same number of rows, or all that it has; what is left over is
- * given by owners that are drawn. */
+/* A sample of the others' rows. Every owner gives the same number of rows, its newest, or all that it has; what is left
+ * over is given by owners that are drawn. Newest, because features of an older encoder teach less, and in short rounds
+ * a bank reaches back many of them. */
 #include "server/bank/bank.h"
 
 #include "common/base/hash.h"
@@ -44,18 +45,6 @@ static uint32_t level_for(const struct bank *bank, uint32_t own, uint32_t most)
     return low;
 }
 
-/* `take` of an owner's rows, each subset with the same chance: a row is taken with the chance (to take) / (to see). */
-static uint32_t draw(const struct bank_owner *owner, uint32_t take, struct rng *rng, uint32_t *out)
-{
-    uint32_t taken = 0;
-    for (uint32_t i = 0; i < owner->count && taken < take; i++) {
-        if (rng_below(rng, owner->count - i) < take - taken) {
-            out[taken++] = owner->first + i;
-        }
-    }
-    return taken;
-}
-
 uint32_t bank_sample(const struct bank *bank, uint64_t seed, uint32_t round, const char *receiver, uint32_t most,
                      uint32_t *out)
 {
@@ -81,7 +70,9 @@ uint32_t bank_sample(const struct bank *bank, uint64_t seed, uint32_t round, con
             take++;
             spare--;
         }
-        taken += draw(owner, take, &rng, out + taken);
+        for (uint32_t r = 0; r < take; r++) {
+            out[taken++] = owner->first + r;
+        }
     }
     rng_permute(&rng, out, taken); /* The order says nothing about owners. */
     return taken;

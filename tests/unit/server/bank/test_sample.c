@@ -119,26 +119,39 @@ static void named_by_seed_round_and_receiver(void **state)
     bank_free(again);
 }
 
-/* Over many rounds each row of an owner comes up about equally often. */
-static void every_row_has_its_chance(void **state)
+static bool holds_newest(const struct bank *bank, const uint32_t *rows, uint32_t count)
 {
-    (void)state;
-    enum { ROUNDS = 3000 };
-    struct bank *bank = make_bank(0);
-    const struct bank_owner *five = find(bank, 5);
-    uint32_t hits[28] = {0}, all = 0;
-    for (uint32_t round = 0; round < ROUNDS; round++) {
-        uint32_t rows[10], count = bank_sample(bank, 1, round, "site-0", 10, rows);
-        for (uint32_t i = 0; i < count; i++) {
-            if (owner_of(bank, rows[i]) == 5) {
-                hits[rows[i] - five->first]++;
-                all++;
+    uint32_t per[OWNERS] = {0};
+    bool seen[200] = {false};
+    for (uint32_t i = 0; i < count; i++) {
+        seen[rows[i]] = true;
+        per[owner_of(bank, rows[i])]++;
+    }
+    for (uint32_t i = 0; i < bank->owners_count; i++) {
+        for (uint32_t r = 0; r < per[i]; r++) {
+            if (!seen[bank->owners[i].first + r]) {
+                return false;
             }
         }
     }
-    assert_int_equal(all, 2 * ROUNDS);  /* 10 rows from five owners: two each */
-    for (uint32_t i = 0; i < 28; i++) { /* mean 214, standard deviation about 14 */
-        assert_in_range(hits[i], 214 - 70, 214 + 70);
+    return true;
+}
+
+/* Each owner gives its newest rows; a sample that took others is seen. */
+static void newest_first(void **state)
+{
+    (void)state;
+    struct bank *bank = make_bank(0);
+    for (uint32_t round = 0; round < 50; round++) {
+        uint32_t rows[MOST], count = bank_sample(bank, 1, round, "site-0", 10 + round, rows);
+        assert_int_equal(count, 10 + round);
+        assert_true(holds_newest(bank, rows, count));
+        for (uint32_t i = 0; i < count; i++) {
+            if (rows[i] == find(bank, 5)->first) {
+                rows[i] += 27; /* its oldest */
+            }
+        }
+        assert_false(holds_newest(bank, rows, count));
     }
     bank_free(bank);
 }
@@ -160,7 +173,7 @@ int main(void)
         cmocka_unit_test(no_row_twice_and_as_many_as_asked),
         cmocka_unit_test(spread_evenly_as_far_as_rows_allow),
         cmocka_unit_test(named_by_seed_round_and_receiver),
-        cmocka_unit_test(every_row_has_its_chance),
+        cmocka_unit_test(newest_first),
         cmocka_unit_test(an_empty_bank_gives_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

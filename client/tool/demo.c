@@ -66,8 +66,9 @@ static int prepare(struct demo *demo, struct err *err)
     if (!demo->rounds) {
         return err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
     }
-    (void)printf("demo        %u clients, %u rounds; everything goes into %s\n", demo->options.clients,
-                 demo->plan.rounds, demo->workdir);
+    (void)printf("demo        %u client%s, %u round%s; everything goes into %s\n", demo->options.clients,
+                 demo->options.clients == 1 ? "" : "s", demo->plan.rounds, demo->plan.rounds == 1 ? "" : "s",
+                 demo->workdir);
     (void)fflush(stdout);
     code = demo_images(demo, err);
     if (code) {

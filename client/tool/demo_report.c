@@ -123,8 +123,9 @@ static int figures(const struct demo *demo, struct buf *out)
     char images[HUMAN_MAX], total[HUMAN_MAX], first[HUMAN_MAX], up[HUMAN_MAX], down[HUMAN_MAX], rss[HUMAN_MAX];
     uint64_t bytes_up, bytes_down;
     count_bytes(demo, &bytes_up, &bytes_down);
-    int code = buf_printf(out, "%u rounds with %u clients on %s images in %s, the first round closed after %s\n",
-                          demo->rounds_closed, demo->options.clients, human_count(demo->images, images),
+    int code = buf_printf(out, "%u round%s with %u client%s on %s images in %s, the first round closed after %s\n",
+                          demo->rounds_closed, demo->rounds_closed == 1 ? "" : "s", demo->options.clients,
+                          demo->options.clients == 1 ? "" : "s", human_count(demo->images, images),
                           human_ms(demo_now_ms() - demo->started_ms, total), human_ms(demo->first_round_ms, first));
     code = code ? code
                 : buf_printf(out, "all clients together sent %s and received %s; the server's peak memory was %s\n",

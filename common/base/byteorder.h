@@ -58,7 +58,9 @@ static inline void store_f64(uint8_t *p, double v)
 static inline void load_f32s(float *out, const uint8_t *p, size_t count)
 {
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    memcpy(out, p, count * sizeof *out);
+    if (count > 0) { /* `out` may be NULL with none */
+        memcpy(out, p, count * sizeof *out);
+    }
 #else
     for (size_t i = 0; i < count; i++) {
         uint32_t bits = load_u32(p + 4 * i);
@@ -70,7 +72,9 @@ static inline void load_f32s(float *out, const uint8_t *p, size_t count)
 static inline void store_f32s(uint8_t *p, const float *values, size_t count)
 {
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    memcpy(p, values, count * sizeof *values);
+    if (count > 0) {
+        memcpy(p, values, count * sizeof *values);
+    }
 #else
     for (size_t i = 0; i < count; i++) {
         uint32_t bits;

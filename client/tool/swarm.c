@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define QUERY_TIMEOUT_MS 30000
+#define QUERY_TIMEOUT_MS 120000 /* its server may still be letting thousands of connections go */
 #define IDLE_SECONDS_MAX 604800
 #define NO_ROWS          UINT32_MAX
 
@@ -193,7 +193,10 @@ int verb_swarm(int argc, char **argv)
             "download the model and the features of others, and upload updates whose average is known beforehand. "
             "The model of each round is compared with it, bit for bit; a difference ends the swarm with exit 1. The "
             "run is used up by it: give it a server of its own, whose plan has min_clients: N, so that all are in "
-            "the first round too. Nobody else may contribute.",
+            "the first round too. Nobody else may contribute. At most 64 of them download at a time. --json: clients, "
+            "welcome_seconds, model_bytes, models_compared, rounds (round, seconds from ROUND to the last ACCEPTED, "
+            "accepted, declined, bytes_up, bytes_down, mb_per_second, slots), seconds_median, mb_per_second_median, "
+            "heartbeats, peak_rss_bytes; server: seconds_median, peak_rss_bytes, bank_rows.",
         .examples = "  starling swarm --server localhost:7640 --clients 100 --rounds 5\n"
                     "  starling swarm --server localhost:7640 --clients 10000 --idle 60 --json\n",
     };

@@ -34,6 +34,7 @@ struct server {
     uint32_t messages[CLIENTS + 1];
     uint8_t *uploads[CLIENTS];
     uint64_t uploaded[CLIENTS];
+    uint64_t fail_after; /* the swarm's n-th allocation in the next step fails; 0: none */
     int rc;
     struct err err;
 };
@@ -86,7 +87,9 @@ static void tell(struct server *s, uint32_t client, struct msg msg)
 {
     s->now_us += 1000;
     if (s->rc == 0) {
+        mem_fail_after(s->fail_after);
         s->rc = swarm_message(s->swarm, client, &msg, s->now_us, &s->err);
+        mem_fail_after(0);
     }
 }
 
@@ -373,6 +376,39 @@ static void test_idle_clients_beat(void **state)
     close_swarm(s);
 }
 
+/* Each allocation of the first welcome, and of the first fetch, in turn. */
+static void test_no_memory(void **state)
+{
+    (void)state;
+    uint64_t n, failures[2] = {0, 0};
+    int rc = ERR_NOMEM;
+    for (n = 1; rc; n++) {
+        struct server server = {0}, *s = &server;
+        open_swarm(s, &(struct swarm_options){.rounds = 3});
+        s->fail_after = n;
+        welcome(s, 0, 0);
+        rc = s->rc;
+        assert_true(rc == 0 || rc == ERR_NOMEM);
+        failures[0] += rc != 0;
+        close_swarm(s);
+    }
+    for (n = 1, rc = ERR_NOMEM; rc; n++) {
+        struct server server = {0}, *s = &server;
+        open_swarm(s, &(struct swarm_options){.rounds = 3});
+        for (uint32_t i = 0; i < CLIENTS; i++) {
+            welcome(s, i, 0);
+        }
+        s->fail_after = n;
+        tell(s, 0, (struct msg){.type = MSG_ROUND, .round = {.round = 1, .model = model_blob(s, 1)}});
+        rc = s->rc;
+        assert_true(rc == 0 || rc == ERR_NOMEM);
+        failures[1] += rc != 0;
+        close_swarm(s);
+    }
+    assert_in_range(failures[0], 8, 1000);
+    assert_in_range(failures[1], 1, 10);
+}
+
 static void refuse(struct server *s, void (*change)(struct plan *plan), int code, const char *says)
 {
     open_swarm(s, &(struct swarm_options){.rounds = 0});
@@ -415,6 +451,7 @@ int main(void)
         cmocka_unit_test(test_whole_rounds),      cmocka_unit_test(test_each_lie_ends_it),
         cmocka_unit_test(test_a_deadline),        cmocka_unit_test(test_words_that_cross),
         cmocka_unit_test(test_idle_clients_beat), cmocka_unit_test(test_plans_that_are_refused),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -64,3 +64,9 @@ uint64_t memory_available(void)
     }
     return system;
 }
+
+uint64_t memory_peak(void)
+{
+    uint64_t kib = 0;
+    return read_number("/proc/self/status", "VmHWM:", &kib) ? kib * 1024 : 0;
+}

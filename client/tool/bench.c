@@ -8,6 +8,19 @@
 #include <string.h>
 #include <time.h>
 
+static const struct {
+    const char *name;
+    const char *called; /* as messages call it */
+    int (*run)(int argc, char **argv);
+    const char *help;
+} parts[] = {
+    {"step", "bench step", bench_step, "training steps a second, by the kernels that were fastest here"},
+    {"input", "bench input", bench_input, "pairs of augmented views a second, from the cache and from files"},
+    {"wire", "bench wire", bench_wire, "frames written and read, against bare sockets on loopback"},
+    {"aggregate", "bench aggregate", bench_aggregate, "updates that a coordinator checks and adds, against memcpy"},
+};
+#define PARTS (sizeof parts / sizeof parts[0])
+
 double bench_now(void)
 {
     struct timespec t;
@@ -23,10 +36,11 @@ static int help(FILE *out)
                        "\n"
                        "Usage: starling bench PART [flags]\n"
                        "\n"
-                       "Parts:\n"
-                       "  step    training steps a second, by the kernels that were fastest here\n"
-                       "  input   pairs of augmented views a second, from the cache and from files\n"
-                       "\n"
+                       "Parts:\n");
+    for (size_t i = 0; i < PARTS; i++) {
+        (void)fprintf(out, "  %-10s %s\n", parts[i].name, parts[i].help);
+    }
+    (void)fprintf(out, "\n"
                        "starling bench PART --help explains a part.\n");
     return 0;
 }
@@ -34,13 +48,11 @@ static int help(FILE *out)
 int verb_bench(int argc, char **argv)
 {
     const char *part = argc > 1 ? argv[1] : "";
-    if (strcmp(part, "step") == 0) {
-        argv[1] = (char *)"bench step"; /* as messages call it */
-        return bench_step(argc - 1, argv + 1);
-    }
-    if (strcmp(part, "input") == 0) {
-        argv[1] = (char *)"bench input";
-        return bench_input(argc - 1, argv + 1);
+    for (size_t i = 0; i < PARTS; i++) {
+        if (strcmp(part, parts[i].name) == 0) {
+            argv[1] = (char *)parts[i].called;
+            return parts[i].run(argc - 1, argv + 1);
+        }
     }
     if (strcmp(part, "--help") == 0) {
         return help(stdout);

@@ -19,7 +19,8 @@ static const struct {
     {"inspect", verb_inspect, "shows what a model file holds"},
     {"draw-images", verb_draw_images, "draws a labelled set of images to try things on"},
     {"import-cifar", verb_import_cifar, "unpacks the official CIFAR-10 or CIFAR-100 archive into folders"},
-    {"bench", verb_bench, "measures this machine: training steps, and augmented views"},
+    {"bench", verb_bench, "measures this machine: training steps, augmented views, frames, sums of updates"},
+    {"swarm", verb_swarm, "loads a server with many clients that train nothing, and checks every model"},
     {"experiment", verb_experiment, "compares methods: a matrix of federations, as tables and charts"},
     {"split", verb_split, "deals a folder of images out to clients"},
 };

@@ -115,6 +115,16 @@ static void on_idle_timeout(uv_timer_t *timer)
     }
 }
 
+void conn_idle_timeout(struct conn *conn, uint64_t idle_timeout_ms)
+{
+    conn->options.idle_timeout_ms = idle_timeout_ms;
+    if (conn->state == CONN_OPEN && idle_timeout_ms > 0) {
+        (void)uv_timer_start(&conn->timer, on_idle_timeout, idle_timeout_ms, 0);
+    } else if (conn->state == CONN_OPEN) {
+        (void)uv_timer_stop(&conn->timer);
+    }
+}
+
 void conn_opened(struct conn *conn)
 {
     struct sockaddr_storage name = {0};

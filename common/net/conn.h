@@ -38,6 +38,8 @@ struct conn_options {
     uint64_t connect_timeout_ms; /* conn_connect only. 0, here and above: none */
     size_t queue_max_bytes;      /* conn_send refuses above it: ERR_LIMIT */
     size_t decode_budget;        /* memory for one message */
+    uint32_t loopback_source;    /* conn_connect only: to 127.0.0.0/8 from 127.0.0.0 + this, so that many connections do
+                                    not run out of ports; 0: as the kernel chooses. At most 0xfffffe */
 };
 
 /* "host:port", "[v6]:port" -> host and port texts. ERR_USAGE with the sentence. */
@@ -54,6 +56,7 @@ int conn_accept(uv_stream_t *listener, const struct conn_options *options, struc
 int conn_send(struct conn *conn, struct msg *msg, struct err *err);
 size_t conn_queued_bytes(const struct conn *conn);
 void conn_limit(struct conn *conn, const struct frame_limits *limits);
+void conn_idle_timeout(struct conn *conn, uint64_t idle_timeout_ms); /* another one from now on; of an open one */
 void conn_close(struct conn *conn, uint64_t linger_ms);
 const char *conn_peer(const struct conn *conn);  /* "127.0.0.1:53122" */
 uint64_t conn_bytes_in(const struct conn *conn); /* from the peer so far */

@@ -5,6 +5,7 @@
 
 #include "common/base/mem.h"
 
+#include <netinet/in.h>
 #include <stdio.h>
 
 static void try_next(struct conn *conn);
@@ -69,11 +70,24 @@ static void on_connect(uv_connect_t *request, int status)
     }
 }
 
+/* Only IPv4 has more than one loopback address. */
+static int choose_source(struct conn *conn, const struct sockaddr *to)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)to;
+    if (conn->options.loopback_source == 0 || to->sa_family != AF_INET || ntohl(v4->sin_addr.s_addr) >> 24 != 127) {
+        return 0;
+    }
+    struct sockaddr_in from = {.sin_family = AF_INET,
+                               .sin_addr.s_addr = htonl(UINT32_C(127) << 24 | conn->options.loopback_source)};
+    return uv_tcp_bind(&conn->tcp, (const struct sockaddr *)(const void *)&from, 0);
+}
+
 static void try_next(struct conn *conn)
 {
     const struct addrinfo *address = conn->untried;
     conn->untried = address->ai_next;
-    int rc = uv_tcp_connect(&conn->connect, &conn->tcp, address->ai_addr, on_connect);
+    int rc = choose_source(conn, address->ai_addr);
+    rc = rc < 0 ? rc : uv_tcp_connect(&conn->connect, &conn->tcp, address->ai_addr, on_connect);
     if (rc < 0) {
         try_failed(conn, rc);
     }

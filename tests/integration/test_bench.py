@@ -44,6 +44,18 @@ class Bench(harness.Federation):
         self.assertGreater(found["from_cache"], found["from_files"])
         self.assertGreater(found["from_files"], 0)
 
+    def test_wire(self):
+        found = self.measured("wire", "--seconds", "1")
+        for key in ("encode", "decode", "loopback"):
+            self.assertGreater(found[key + "_bytes_per_second"], 0, key)
+
+    def test_aggregate(self):
+        found = self.measured("aggregate", "--width", "8", "--seconds", "1")
+        for key in ("updates", "bytes", "hash_bytes", "check_bytes", "commit_bytes", "memcpy_bytes"):
+            self.assertGreater(found[key + "_per_second"], 0, key)
+        self.assertAlmostEqual(found["updates_per_second"] * found["update_bytes"] / found["bytes_per_second"], 1)
+        self.assertGreater(found["fraction_of_memcpy"], 0)
+
     def test_what_is_refused(self):
         self.assertIn("--blocks", self.refused(64, "step", "--blocks", "1,x"))
         self.assertIn("openblas", self.refused(64, "step", "--backend", "mkl"))

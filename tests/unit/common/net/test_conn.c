@@ -350,9 +350,24 @@ static void test_no_memory(void **state)
     world_free(world);
 }
 
+/* 127.0.1.9, as the server sees it. */
+static void test_loopback_source(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->client_options.loopback_source = 0x109;
+    world_connect(world);
+    assert_memory_equal(conn_peer(world->server.conn), "127.0.1.9:", 10);
+    conn_close(world->client.conn, 1000);
+    world_run_until(world, &world->client.closed, 1);
+    world_run_until(world, &world->server.closed, 1);
+    world_free(world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_loopback_source),
         cmocka_unit_test(test_echo_of_all_messages),
         cmocka_unit_test(test_limits_follow_the_state),
         cmocka_unit_test(test_stream_of_chunks),

@@ -149,6 +149,21 @@ static void trickle_byte(uv_timer_t *timer)
     }
 }
 
+/* A time-out that is learned later counts from then on. */
+static void test_idle_later(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world_connect(world);
+    conn_idle_timeout(world->client.conn, 0);
+    conn_idle_timeout(world->server.conn, 50);
+    world_run_until(world, &world->server.closed, 1);
+    assert_int_equal(world->server.reason.code, ERR_TEMPFAIL);
+    world_run_until(world, &world->client.closed, 1);
+    assert_int_equal(world->client.reason.code, 0);
+    world_free(world);
+}
+
 /* Bytes count, whole messages need not come: six bytes, 40 ms apart, keep an idle time-out of 100 ms away; then it
  * comes. */
 static void test_bytes_are_life(void **state)
@@ -345,6 +360,7 @@ int main(void)
         cmocka_unit_test(test_other_protocols),
         cmocka_unit_test(test_bad_frames),
         cmocka_unit_test(test_idle),
+        cmocka_unit_test(test_idle_later),
         cmocka_unit_test(test_bytes_are_life),
         cmocka_unit_test(test_stall_reads_before_it_judges),
         cmocka_unit_test(test_close_inside_on_message),

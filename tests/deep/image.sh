@@ -75,6 +75,9 @@ for program in starling-server starling-client starling; do
     as_user "$program --version"
 done
 as_user "starling demo --rounds 1 --clients 2"
-echo "packages of the runtime: $(enter "$runtime" "$runtime" dpkg-query -f . -W | wc -c); $(du -sm "$runtime" | cut -f1) MB, of it Debian itself $(du -sm "$base" | cut -f1) MB"
+size() {
+    du -sm "$1" | cut -f1
+}
+echo "the runtime: $(size "$runtime") MB, of it Debian itself $(size "$base") MB"
 rm -rf "$build" "$runtime"
 say "done"

@@ -47,10 +47,10 @@ class Backup(harness.Federation):
         told = set(re.findall(r"`([^`]+)`", " ".join(tables)))
         self.assertIn("pending", told)
         for state in states:
-            names = {re.sub(r"\d{6}", "000012", name) for name in os.listdir(state) if not name.endswith(".tmp")}
-            names = {name.removeprefix("history.db") if name.startswith("history.db-") else name for name in names}
-            names = {"models/round-000012.starling" if name == "models" else "cache/" if name == "cache" else name for name in names}
-            self.assertEqual(names - told, set())
+            for name in os.listdir(state):
+                name = re.sub(r"\d{6}", "000012", name).removesuffix(".tmp")
+                name = {"models": "models/round-000012.starling", "cache": "cache/"}.get(name, name)
+                self.assertIn(re.sub("^history.db-", "-", name), told)
 
     def test_no_copy_of_what_is_not_whole(self):
         server = self.server(plan=PLAN)

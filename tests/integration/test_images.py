@@ -1,5 +1,5 @@
-"""Dockerfile, packages and compose.yaml against the programs, without Docker: the runtime's packages are those whose libraries
-the programs load, the health checks tell a healthy daemon from one that is not, and what the files say of each other holds.
+"""Dockerfile, packages and compose.yaml against the programs, without Docker: the runtime's packages are those whose
+libraries the programs load, the health checks tell a healthy daemon from one that is not, and what the files say of each other holds.
 tests/deep runs the Dockerfile's lines in a chroot and has docker-compose judge compose.yaml."""
 import os
 import re
@@ -18,6 +18,10 @@ GIVEN = {"libc6", "libgcc-s1", "libasan8", "libubsan1", "libtsan2"}
 def read(*parts):
     with open(os.path.join(ROOT, *parts), encoding="utf-8") as file:
         return file.read()
+
+
+def output(*args):
+    return subprocess.run(args, capture_output=True, text=True).stdout
 
 
 def packages(purpose):
@@ -43,22 +47,22 @@ class Images(harness.Federation):
         files = set()
         for program in PROGRAMS:
             path = os.path.join(harness.BIN, program)
-            names = set(re.findall(r"\(NEEDED\).*\[(.+)\]", subprocess.run(["readelf", "-d", path], capture_output=True, text=True).stdout))
-            linked = subprocess.run(["ldd", path], check=True, capture_output=True, text=True).stdout
+            names = set(re.findall(r"\(NEEDED\).*\[(.+)\]", output("readelf", "-d", path)))
+            linked = output("ldd", path)
             for name, file in re.findall(r"^\s*(\S+) => (\S+) \(", linked, re.M):
                 if name in names:
                     files.add(os.path.realpath(file))
-        needed = {self.package_of(file) for file in files}
+        needed = self.packages_of(files)
         self.assertGreater(len(needed), 8)
         self.assertEqual(needed - GIVEN, packages("run"))
         self.assertNotEqual(needed - GIVEN, packages("run") - {"libdnnl2"})
 
-    def package_of(self, file):
-        for name in (file, file.removeprefix("/usr")):  # dpkg knows a library by the name that its package has for it
-            done = subprocess.run(["dpkg-query", "-S", name], capture_output=True, text=True)
-            if done.returncode == 0:
-                return done.stdout.split(":")[0]
-        self.fail(f"no package has {file}")
+    def packages_of(self, files):
+        """dpkg knows a library by the name that its package has for it, in /usr/lib or in /lib."""
+        names = sorted(files | {file.removeprefix("/usr") for file in files})
+        found = re.findall(r"^(\S+?)(?::\w+)?: (\S+)$", output("dpkg-query", "-S", *names), re.M)
+        self.assertEqual(files - {"/usr" + name.removeprefix("/usr") for _, name in found}, set(), "no package has them")
+        return {package for package, _ in found}
 
     def test_dockerfile(self):
         found = stages()
@@ -89,7 +93,8 @@ class Images(harness.Federation):
         for name, service in services.items():
             with self.subTest(name):
                 self.assertEqual(service["build"]["target"], "server" if name == "server" else "client")
-                self.assertTrue(os.path.exists(os.path.join(ROOT, "deploy", service["build"]["context"], service["build"]["dockerfile"])))
+                self.assertEqual(service["build"]["context"], "..")
+                self.assertEqual(service["build"]["dockerfile"], "deploy/Dockerfile")
                 self.assertNotIn("ports", service)  # nothing is encrypted
                 self.assertEqual(service["networks"], ["federation"])
                 self.assertIn(f"{name}:/var/lib/starling", service["volumes"])
@@ -102,7 +107,8 @@ class Images(harness.Federation):
                 # The programs know these flags.
                 entry = dict(stages()[service["build"]["target"]])["ENTRYPOINT"]
                 program, *flags = yaml.safe_load(entry) + service["command"]
-                flags = [flag.replace("/etc/starling", os.path.join(ROOT, "deploy")).replace("${STARLING_THREADS:-1}", "1") for flag in flags]
+                line = " ".join(flags).replace("/etc/starling", os.path.join(ROOT, "deploy"))
+                flags = line.replace("${STARLING_THREADS:-1}", "1").split()
                 done = self.run_to_end(program, *flags, "--check-config")
                 self.assertEqual(done.returncode, 0, done.stderr)
 

@@ -45,6 +45,12 @@ class Deploy(harness.Federation):
             self.assertEqual(logged - explained, set(), f"{side}: logged, not explained")
             self.assertEqual(explained - logged, set(), f"{side}: explained, not logged")
 
+    def test_what_is_wrong_has_a_remedy(self):
+        rows = re.findall(r"^\| `(\w+)` \| ([\w, ]+) \| .* \| (.*) \|$", read("deploy", "EVENTS.md"), re.M)
+        serious = [row for row in rows if re.search("warn|error", row[1])]
+        self.assertGreater(len(serious), 30)
+        self.assertEqual([row for row in serious if row[2] == "-"], [])
+
     def test_every_exit_code_is_explained(self):
         codes = {code for code in re.findall(r"X\(\w+, (\d+), ", read("common", "base", "err.h"))}
         section = read("deploy", "EVENTS.md").split("## Exit codes")[1]

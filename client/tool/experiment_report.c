@@ -227,11 +227,12 @@ static int save_json(const struct findings *findings, struct err *err)
 /* ---- Charts ---- */
 
 struct curve {
-    double round[POINTS_MAX], megabytes[POINTS_MAX], knn[POINTS_MAX];
+    double images[POINTS_MAX], megabytes[POINTS_MAX], knn[POINTS_MAX];
     uint32_t count;
 };
 
-/* Means over the seeds that are there; their points lie at the same rounds. */
+/* Means over the seeds that are there; their points lie at the same rounds. Methods whose rounds differ in length are
+ * comparable by what they have seen. */
 static void curve_of(const struct findings *findings, const struct method *method, const char *split, struct curve *out)
 {
     uint32_t n = 0;
@@ -239,7 +240,7 @@ static void curve_of(const struct findings *findings, const struct method *metho
     for (uint32_t i = 0; i < findings->experiment->seeds_count; i++) {
         const struct cell_result *result = find(findings, method, split, findings->experiment->seeds[i]);
         for (uint32_t p = 0; result && p < result->points_count; p++) {
-            out->round[p] = result->points[p].round;
+            out->images[p] = (double)result->images_seen * result->points[p].round / result->rounds / 1e3;
             out->megabytes[p] += a_site(result->points[p].bytes, result) / 1e6;
             out->knn[p] += result->points[p].knn;
             out->count = p + 1;
@@ -269,14 +270,14 @@ static int save_lines(const struct findings *findings, const char *split, bool b
     char title[160], name[128];
     (void)snprintf(title, sizeof title, "%.100s, %s", findings->title, split);
     struct chart chart = {.title = title,
-                          .x_label = bytes ? "megabytes a site, both ways" : "rounds",
+                          .x_label = bytes ? "megabytes a site, both ways" : "thousands of images seen",
                           .y_label = "kNN accuracy",
                           .log_x = bytes,
                           .lines = lines};
     for (uint32_t m = 0; m < experiment->methods_count; m++) {
         if (curves[m].count && !(bytes && experiment->methods[m].place != PLACE_SITES)) {
             lines[chart.lines_count++] = (struct chart_line){.name = experiment->methods[m].name,
-                                                             .x = bytes ? curves[m].megabytes : curves[m].round,
+                                                             .x = bytes ? curves[m].megabytes : curves[m].images,
                                                              .y = curves[m].knn,
                                                              .count = curves[m].count};
         }

@@ -203,6 +203,9 @@ int main(int argc, char **argv)
     const long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
     if (child < 0 || waitpid(child, &status, 0) != child || ptrace(PTRACE_SETOPTIONS, child, 0, options) != 0) {
         perror("die_at");
+        if (child > 0) {
+            (void)kill(child, SIGKILL);
+        }
         return 71;
     }
     (void)signal(SIGTERM, pass_on);

@@ -351,6 +351,7 @@ static const struct {
 } scripts[] = {
     {"session/run", TWO_JOIN "f000 t000 t100 c000 c100 f000 f001 t000 c001 t100 c100 t000 c000 t100 c100 s000"},
     {"session/declined", TWO_JOIN "t008 c000 t010 c000 t020 c000 t040 t080 c000 t0c0 t001 t002 t004 c000 w0ff w0ff"},
+    {"session/no_features", TWO_JOIN "t004 c000 t104 c100 f000 f001"},
     {"session/uploads", TWO_JOIN "t000 c002 t100 l0 o2 h200 y2c8 t200 c100 c200 c203"},
     {"session/observer", TWO_JOIN "o2 h20a y2c8 t000 t100 c000 c100 f200 e201 e200"},
     {"session/operator", "o0 h010 s005 s005 b000"},

@@ -1,9 +1,12 @@
 /* Writes the seeds of the corpora: one good input of each kind, from which a fuzzer finds the bad ones.
  *
  *     make_corpus tests/fuzz/corpus */
+#include "client/shell/files.h"
 #include "common/config/plan.h"
 #include "common/vec/modelfile.h"
 #include "common/vec/quant.h"
+#include "server/bank/bank.h"
+#include "server/store/checkpoint.h"
 #include "tests/support/msg_samples.h"
 
 #include <stdio.h>
@@ -186,13 +189,196 @@ static int make_config(const char *corpus)
            make_text(corpus, "config/unknown", "min_client: 2\n", 14);
 }
 
+/* Two owners, three rows; byte 0 of the input is the capacity less one. */
+static int make_bank_bytes(struct buf *out)
+{
+    static const float rows[2][2][4] = {{{0.6f, 0.8f}, {0.5f, 0.5f, -0.5f, 0.5f}}, {{0, -1}}};
+    struct bank *empty = NULL, *bank = NULL;
+    struct bank_intake *intake = NULL;
+    uint8_t *bytes = NULL;
+    uint64_t len;
+    int rc = bank_new(16, 4, &empty);
+    rc = rc ? rc : bank_intake_new(16, 4, &intake);
+    rc = rc ? rc : bank_intake_add(intake, "site-A", 3, rows[0][0], 2);
+    rc = rc ? rc : bank_intake_add(intake, "site-B", 3, rows[1][0], 1);
+    rc = rc ? rc : bank_merge(empty, intake, &bank);
+    rc = rc ? rc : bank_encode(bank, &bytes, &len);
+    rc = rc ? rc : buf_append(out, bytes, (size_t)len);
+    bank_free(empty);
+    bank_free(bank);
+    bank_intake_free(intake);
+    mem_free(bytes);
+    return rc;
+}
+
+static int make_bank(const char *corpus)
+{
+    struct buf bytes;
+    buf_init(&bytes, 1 << 16);
+    int rc = buf_append(&bytes, "\x0f", 1);
+    rc = rc ? rc : make_bank_bytes(&bytes);
+    rc = rc ? rc : save(corpus, "bank/two_owners", &bytes);
+    if (rc == 0) {
+        bytes.data[0] = 1;
+        rc = save(corpus, "bank/cut_down", &bytes);
+        bytes.len /= 2;
+        rc = rc ? rc : save(corpus, "bank/truncated", &bytes);
+    }
+    buf_fini(&bytes);
+    return rc;
+}
+
+static int make_checkpoint(const char *corpus)
+{
+    struct counted counted[2] = {{.round = 3, .name = "site-A"}, {.round = 2, .name = "site-B"}};
+    struct checkpoint_model model = {SAMPLE_HASH(5), SAMPLE_HASH(6)};
+    uint8_t plan[] = "rounds: 4\n", state[16] = {0};
+    struct buf bytes, head, bank;
+    struct hash128 tail;
+    buf_init(&bytes, 1 << 20);
+    buf_init(&head, 1 << 20);
+    buf_init(&bank, 1 << 20);
+    int rc = make_bank_bytes(&bank);
+    const struct checkpoint checkpoint = {.round = 3,
+                                          .run = SAMPLE_HASH(1),
+                                          .plan = plan,
+                                          .plan_len = sizeof plan - 1,
+                                          .bank = bank.data,
+                                          .bank_len = bank.len,
+                                          .optimiser = state,
+                                          .optimiser_len = sizeof state,
+                                          .counted = counted,
+                                          .counted_count = 2,
+                                          .summary = {.round = 3, .accepted = 1, .images = 24, .loss = 1.5}};
+    rc = rc ? rc : checkpoint_encode(&checkpoint, &model, &head, &tail);
+    rc = rc ? rc : buf_append(&bytes, "\x01", 1); /* mended */
+    rc = rc ? rc : buf_append(&bytes, head.data, head.len);
+    rc = rc ? rc : buf_append(&bytes, bank.data, bank.len);
+    rc = rc ? rc : buf_append(&bytes, state, sizeof state);
+    rc = rc ? rc : buf_append(&bytes, &tail, sizeof tail);
+    rc = rc ? rc : save(corpus, "checkpoint/round_3", &bytes);
+    if (rc == 0) { /* version 1: without the measures and the state, and their 72 bytes in front of the plan */
+        bytes.data[1 + 8] = 1;
+        memmove(bytes.data + 1 + 168, bytes.data + 1 + 240, bytes.len - 1 - 240);
+        bytes.len -= 72;
+        memmove(bytes.data + bytes.len - 32, bytes.data + bytes.len - 16, 16);
+        bytes.len -= 16;
+        rc = save(corpus, "checkpoint/version_1", &bytes);
+        bytes.len /= 2;
+        rc = rc ? rc : save(corpus, "checkpoint/truncated", &bytes);
+    }
+    buf_fini(&bytes);
+    buf_fini(&head);
+    buf_fini(&bank);
+    return rc;
+}
+
+static int make_state_file(const char *corpus, const char *name, uint8_t mode, int rc, struct file_image *image)
+{
+    struct buf bytes;
+    buf_init(&bytes, 1 << 20);
+    rc = rc ? rc : buf_append(&bytes, &mode, 1);
+    for (size_t i = 0; i < image->count && rc == 0; i++) {
+        rc = buf_append(&bytes, image->parts[i].data, image->parts[i].len);
+    }
+    rc = rc ? rc : save(corpus, name, &bytes);
+    buf_fini(&bytes);
+    file_image_fini(image);
+    return rc;
+}
+
+/* Byte 0 of the input as fuzz_state.c reads it, 4 mends the hash. */
+static int make_state(const char *corpus)
+{
+    uint8_t carry[24] = "a site's own state";
+    const struct hash128 instance = SAMPLE_HASH(9);
+    struct kept_state state = {.run = SAMPLE_HASH(1), .plan_hash = SAMPLE_HASH(2), .round = 3};
+    struct kept_pending pending = {.run = state.run, .plan_hash = state.plan_hash};
+    struct contribution *contribution = &pending.contribution;
+    struct blob blob = SAMPLE_BLOB(BLOB_UPDATE, 0, 0);
+    struct file_image image;
+    state.carry = pending.carry = (struct kept_carry){.round = 3, .data = carry, .bytes = sizeof carry};
+    int rc = make_state_file(corpus, "state/state", 4 | 0, files_encode_state(&state, &image), &image);
+    rc = rc ? rc : make_state_file(corpus, "state/instance", 4 | 2, files_encode_instance(&instance, &image), &image);
+    contribution->round = 7;
+    contribution->report = sample_msgs[MSG_OFFER].offer.report;
+    contribution->update_blob = blob;
+    contribution->update_blob.count = 6;
+    contribution->update_blob.bytes = 24;
+    contribution->update = bytes_copy(carry, 24);
+    rc = rc || !contribution->update ? ERR_NOMEM : 0;
+    rc = rc ? rc : make_state_file(corpus, "state/pending_bare", 4 | 1, files_encode_pending(&pending, &image), &image);
+    contribution->features_blob = contribution->update_blob;
+    contribution->features_blob.kind = BLOB_FEATURES;
+    contribution->features_blob.dimension = 3;
+    contribution->features_blob.encoder = 1;
+    contribution->features = bytes_copy(carry, 24);
+    rc = rc || !contribution->features ? ERR_NOMEM : 0;
+    rc = rc ? rc : make_state_file(corpus, "state/pending", 4 | 1, files_encode_pending(&pending, &image), &image);
+    contribution_fini(contribution);
+    return rc;
+}
+
+/* Scripts for fuzz_session.c, a word for each step: what, who, and how in hexadecimal; behind '/' so many more bytes.
+ */
+static int make_script(const char *corpus, const char *name, const char *words)
+{
+    struct buf bytes;
+    unsigned how;
+    buf_init(&bytes, 1 << 16);
+    int rc = 0;
+    for (const char *at = words; *at && rc == 0; at += strspn(at, " ")) {
+        uint8_t step[3] = {(uint8_t)at[0], (uint8_t)at[1], 0};
+        at += 2;
+        if (*at != ' ' && sscanf(at, "%2x", &how) == 1) {
+            step[2] = (uint8_t)how;
+        }
+        at += strcspn(at, " /");
+        rc = buf_append(&bytes, step, sizeof step);
+        for (at += *at == '/'; rc == 0 && *at && *at != ' ' && sscanf(at, "%2x", &how) == 1; at += 2) {
+            uint8_t byte = (uint8_t)how;
+            rc = buf_append(&bytes, &byte, 1);
+        }
+    }
+    rc = rc ? rc : save(corpus, name, &bytes);
+    buf_fini(&bytes);
+    return rc;
+}
+
+#define TWO_JOIN "o0 h000 y0c8 o1 h101 y1c8 "
+static const struct {
+    const char *name, *words;
+} scripts[] = {
+    {"session/run", TWO_JOIN "f000 t000 t100 c000 c100 f000 f001 t000 c001 t100 c100 t000 c000 t100 c100 s000"},
+    {"session/declined", TWO_JOIN "t008 c000 t010 c000 t020 c000 t040 t080 c000 t0c0 t001 t002 t004 c000 w0ff w0ff"},
+    {"session/no_features", TWO_JOIN "t004 c000 t104 c100 f000 f001"},
+    {"session/uploads", TWO_JOIN "t000 c002 t100 l0 o2 h200 y2c8 t200 c100 c200 c203"},
+    {"session/observer", TWO_JOIN "o2 h20a y2c8 t000 t100 c000 c100 f200 e201 e200"},
+    {"session/operator", "o0 h010 s005 s005 b000"},
+    {"session/killed", TWO_JOIN "t000 c000 k0 o0 h040 y0c8 o1 h141 y1c8 t000 t100 c000 c100 k0 o0 h040"},
+    {"session/disk_full", TWO_JOIN "j004 t000 t100 c000 c100 w0ff j000 w0ff x0"},
+    {"session/jobs_held", TWO_JOIN "j003 t000 t100 c000 j00b c100 j00b s000 j00b j000 x0"},
+    {"session/names", "o0 h000 o1 h120 o2 h200 h200 o3 h318 o4 o5 o6 o7 w0ff"},
+    {"session/any", "o0 m001/0408011001 o0 m011/020805"},
+};
+
+static int make_session(const char *corpus)
+{
+    int rc = 0;
+    for (size_t i = 0; i < sizeof scripts / sizeof scripts[0] && rc == 0; i++) {
+        rc = make_script(corpus, scripts[i].name, scripts[i].words);
+    }
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
         (void)fprintf(stderr, "usage: make_corpus tests/fuzz/corpus\n");
         return 64;
     }
-    static const char *const folders[] = {"msg", "frame", "modelfile", "quant", "config"};
+    static const char *const folders[] = {"msg",  "frame",      "modelfile", "quant",  "config",
+                                          "bank", "checkpoint", "state",     "session"};
     for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
         char path[4096];
         (void)snprintf(path, sizeof path, "%s/%s", argv[1], folders[i]);
@@ -201,7 +387,8 @@ int main(int argc, char **argv)
         }
     }
     if (make_messages(argv[1]) || make_streams(argv[1]) || make_modelfile(argv[1]) || make_quant(argv[1]) ||
-        make_config(argv[1])) {
+        make_config(argv[1]) || make_bank(argv[1]) || make_checkpoint(argv[1]) || make_state(argv[1]) ||
+        make_session(argv[1])) {
         (void)fprintf(stderr, "a seed could not be made\n");
         return 1;
     }

@@ -118,8 +118,8 @@ class Daemon:
     def pid(self):
         return self.process.pid
 
-    def wait_for(self, event, after=0, **fields):
-        """The place after the first event with this name and these fields (as texts) from `after` on."""
+    def _find(self, event, after, fields):
+        """The place after the first such event from `after` on, or None: the log ended before there was one."""
         wanted = {key: str(value) for key, value in fields.items()}
         deadline = time.monotonic() + WAIT_S
         with self.changed:
@@ -130,12 +130,23 @@ class Daemon:
                     at += 1
                     if got.get("event") == event and all(got.get(k) == v for k, v in wanted.items()):
                         return at
+                if self.lines and self.lines[-1] == "(end of log)":
+                    return None
                 left = deadline - time.monotonic()
-                ended = self.lines and self.lines[-1] == "(end of log)"
-                if ended or left <= 0:
-                    why = "ended" if ended else "said nothing of it for long"
-                    raise AssertionError(f"{self.label} {why} while waiting for {event} {wanted}")
+                if left <= 0:
+                    raise AssertionError(f"{self.label} said nothing of it for long while waiting for {event} {wanted}")
                 self.changed.wait(left)
+
+    def wait_for(self, event, after=0, **fields):
+        """The place after the first event with this name and these fields (as texts) from `after` on."""
+        at = self._find(event, after, fields)
+        if at is None:
+            raise AssertionError(f"{self.label} ended while waiting for {event} {fields}")
+        return at
+
+    def reached(self, event, **fields):
+        """Waits for an event of a daemon that may die before: whether it came."""
+        return self._find(event, 0, fields) is not None
 
     def count(self, event, **fields):
         wanted = {key: str(value) for key, value in fields.items()}
@@ -197,11 +208,18 @@ class Federation(unittest.TestCase):
             make_images(folder, count, seed=name)
         return folder
 
-    def server(self, listen="127.0.0.1:0", state="server", plan=None, flags=(), **options):
+    def server(self, **how):
         """Starts a server and waits until it listens; its address is .address."""
+        daemon = self.start_server(**how)
+        at = daemon.wait_for("listening")
+        daemon.address = daemon.events[at - 1]["address"]
+        return daemon
+
+    def start_server(self, listen="127.0.0.1:0", state="server", plan=None, flags=(), under=(), **options):
+        """under: the words of a command that runs it."""
         values = dict(TINY_PLAN)
         values.update(plan or {})
-        args = [os.path.join(BIN, "starling-server"), "--listen", listen, "--state", self.path(state)]
+        args = [*under, os.path.join(BIN, "starling-server"), "--listen", listen, "--state", self.path(state)]
         args += ["--log-format", "json", *flags]
         for key, value in {"idle_timeout": "5s", **options}.items():
             args += ["--set", f"{key.replace('__', '.')}={value}"]
@@ -209,13 +227,11 @@ class Federation(unittest.TestCase):
             args += ["--set", f"plan.{key}={value}"]
         daemon = Daemon(f"server({state})", args)
         self.daemons.append(daemon)
-        at = daemon.wait_for("listening")
-        daemon.address = daemon.events[at - 1]["address"]
         daemon.state = self.path(state)
         return daemon
 
-    def client(self, name, address, images=None, state=None, flags=()):
-        args = [os.path.join(BIN, "starling-client"), "--server", address, "--name", name, "--threads", "1"]
+    def client(self, name, address, images=None, state=None, flags=(), under=()):
+        args = [*under, os.path.join(BIN, "starling-client"), "--server", address, "--name", name, "--threads", "1"]
         args += ["--images", images or self.images(name), "--state", self.path(state or "client-" + name)]
         # Kernels that each client measures for itself may differ, on a busy machine above all, and with them the bits.
         args += ["--set", "compute.kernels=" + self.path("kernels"), "--log-format", "json", *flags]

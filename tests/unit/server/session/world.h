@@ -182,6 +182,7 @@ static inline void world_step(struct world *w, struct event event)
             assert_true(w->peers[action->peer].open && !w->peers[action->peer].closing);
             w->peers[action->peer].closing = closed[action->peer] = true;
         } else if (action->kind == ACTION_JOB) {
+            assert_true(w->jobs_count < sizeof w->jobs / sizeof w->jobs[0]);
             w->jobs[w->jobs_count++] = action->job;
         } else {
             assert_false(w->exited);

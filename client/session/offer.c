@@ -127,4 +127,16 @@ void session_on_declined(struct session *session, const struct msg *msg)
               declined->round, decline_reason_name(declined->reason), log_quotable(declined->text, text, sizeof text));
     session_drop(session, "the server declined it");
     session->state = STATE_READY;
+    if (!decline_repeats(declined->reason)) {
+        return;
+    }
+    if (session->inherited) { /* This process may do better; a new connection asks the server to let it try. */
+        struct err err;
+        (void)err_set(&err, ERR_DATA, "what was trained before the last start was declined; the round begins anew");
+        session_close(session, false, &err);
+        return;
+    }
+    session->refused_round = declined->round;
+    session->refused_model = session->open.model.hash;
+    session->refused_remote = session->open.remote.hash;
 }

@@ -358,6 +358,7 @@ static const struct field status_reply_fields[] = {
     MESSAGES(14, msg_status_reply, clients, clients_count, MSG_CLIENTS_MAX, status_client),
     MESSAGES(15, msg_status_reply, history, history_count, MSG_HISTORY_MAX, status_round),
     TEXT(16, msg_status_reply, alarm),
+    MS(17, msg_status_reply, waited_ms),
 };
 SCHEMA(status_reply, msg_status_reply, status_reply, NULL);
 

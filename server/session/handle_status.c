@@ -65,9 +65,10 @@ static void reply_to(struct coordinator *c, struct peer *peer, uint32_t wanted)
     (void)snprintf(reply->software, sizeof reply->software, "starling %s", STARLING_VERSION);
     reply->round = c->round.durable;
     reply->rounds = c->plan->rounds;
-    (void)snprintf(reply->state, sizeof reply->state, "%s", round_phase_name(c->round.phase));
+    (void)snprintf(reply->state, sizeof reply->state, "%s", round_state(&c->round));
     waits_for(c, reply->waits_for);
     reply->remaining_ms = remaining_ms(c);
+    reply->waited_ms = c->now_ms - c->round.since_ms;
     reply->uptime_ms = c->now_ms - c->started_ms;
     reply->bank_rows = c->bank->rows;
     reply->bank_capacity = c->bank->capacity;

@@ -95,6 +95,7 @@ static const struct msg sample_msgs[MSG_TYPE_END] = {
                                            .state = "open",
                                            .waits_for = "2 of 3 clients",
                                            .remaining_ms = 61000,
+                                           .waited_ms = 62000,
                                            .uptime_ms = UINT64_C(5000000000),
                                            .bank_rows = 4096,
                                            .bank_capacity = 65536,

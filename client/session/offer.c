@@ -101,8 +101,9 @@ void session_on_queued(struct session *session, const struct msg *msg)
     }
     session->state = STATE_OFFERING; /* Also when a slot was taken away again. */
     session->upload = NULL;
-    log_event(session->log, LOG_LEVEL_INFO, "queued", "round=%u place=%u waits_for=GRANT", msg->queued.round,
-              msg->queued.place);
+    log_event(session->log, msg->queued.reason ? LOG_LEVEL_WARN : LOG_LEVEL_INFO, "queued",
+              "round=%u place=%u reason=\"%s\" waits_for=GRANT", msg->queued.round, msg->queued.place,
+              queued_reason_name(msg->queued.reason));
 }
 
 void session_on_accepted(struct session *session, const struct msg *msg)

@@ -74,13 +74,16 @@ static int text_head(const struct msg_status_reply *reply, struct buf *out)
     int code = buf_printf(out, "round      %u of %u closed, %s\n", reply->round, reply->rounds, reply->state);
     if (!code && *reply->waits_for) {
         code = buf_printf(out, "waits for  %s", reply->waits_for);
-        if (!code) {
-            code = buf_printf(out, " (%s so far", human_ms(reply->waited_ms, since));
+        const char *before = " (";
+        if (!code && reply->waited_ms) { /* servers of earlier builds do not say it */
+            code = buf_printf(out, "%s%s so far", before, human_ms(reply->waited_ms, since));
+            before = ", ";
         }
         if (!code && reply->remaining_ms) {
-            code = buf_printf(out, ", %s left", human_ms(reply->remaining_ms, left));
+            code = buf_printf(out, "%s%s left", before, human_ms(reply->remaining_ms, left));
+            before = ", ";
         }
-        code = code ? code : buf_printf(out, ")\n");
+        code = code ? code : buf_printf(out, before[0] == ',' ? ")\n" : "\n");
     }
     if (!code && *reply->alarm) {
         code = buf_printf(out, "alarm      %s\n", reply->alarm);

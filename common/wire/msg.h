@@ -185,8 +185,16 @@ struct msg_grant {
     uint32_t kind, round;
     uint64_t offset;
 };
+enum queued_reason {
+    QUEUED_TAKEN,   /* all slots are */
+    QUEUED_STALLED, /* a slot was lost: nothing came */
+    QUEUED_SLOW,    /* ... less came than upload_rate */
+    QUEUED_LONG,    /* ... it took too long in all */
+};
+const char *queued_reason_name(uint32_t reason); /* "stalled" */
 struct msg_queued {
     uint32_t round, place;
+    uint32_t reason;
 };
 struct msg_accepted {
     uint32_t round;

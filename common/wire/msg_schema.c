@@ -240,6 +240,7 @@ SCHEMA(grant, msg_grant, grant, NULL);
 static const struct field queued_fields[] = {
     U32(1, msg_queued, round),
     U32(2, msg_queued, place),
+    U32(3, msg_queued, reason),
 };
 SCHEMA(queued, msg_queued, queued, NULL);
 

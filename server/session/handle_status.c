@@ -11,7 +11,11 @@ static void describe_client(const struct coordinator *c, const struct member *me
     const struct peer *peer = member->peer == NONE ? NULL : c->peers[member->peer];
     memcpy(out->name, member->name, sizeof out->name);
     out->role = member->role;
-    (void)snprintf(out->state, sizeof out->state, "%s", peer ? peer_state_name(peer->state) : "AWAY");
+    bool refused = c->round.members[member - c->members].refused;
+    (void)snprintf(out->state, sizeof out->state, "%s",
+                   !peer     ? "AWAY"
+                   : refused ? "REFUSED"
+                             : peer_state_name(peer->state));
     out->last_seen_ms = c->now_ms - member->last_seen_ms;
     out->connected = peer != NULL;
     out->step = member->step;

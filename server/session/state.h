@@ -89,7 +89,8 @@ struct slot {
     uint32_t member;
     struct transfer update, features;
     uint64_t granted_ms, chunk_ms;
-    struct absorb { /* what the job needs, and what it found */
+    uint64_t window_ms, window_bytes; /* since when its rate is measured, and what has come since */
+    struct absorb {                   /* what the job needs, and what it found */
         struct agg *agg;
         struct bank_intake *intake;
         const struct layout *layout;

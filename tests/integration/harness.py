@@ -197,11 +197,11 @@ class Federation(unittest.TestCase):
             make_images(folder, count, seed=name)
         return folder
 
-    def server(self, listen="127.0.0.1:0", state="server", plan=None, flags=(), **options):
+    def server(self, listen="127.0.0.1:0", state="server", plan=None, flags=(), wrap=(), **options):
         """Starts a server and waits until it listens; its address is .address."""
         values = dict(TINY_PLAN)
         values.update(plan or {})
-        args = [os.path.join(BIN, "starling-server"), "--listen", listen, "--state", self.path(state)]
+        args = [*wrap, os.path.join(BIN, "starling-server"), "--listen", listen, "--state", self.path(state)]
         args += ["--log-format", "json", *flags]
         for key, value in {"idle_timeout": "5s", **options}.items():
             args += ["--set", f"{key.replace('__', '.')}={value}"]

@@ -46,6 +46,7 @@ void server_start(struct world *world)
             .bank_capacity = 2 * UPLOAD_ROWS + 1,
             .sessions_max = LINKS_MAX,
             .idle_timeout_ms = IDLE_MS,
+            .upload_rate = 500,
             .log = &world->log,
         };
         memset(&options.boot, (int)chance(world, 256), sizeof options.boot);

@@ -77,7 +77,7 @@ static const struct msg sample_msgs[MSG_TYPE_END] = {
                              .has_features = true,
                              .features = SAMPLE_BLOB(BLOB_FEATURES, 128, 1)}},
     [MSG_GRANT] = {.type = MSG_GRANT, .grant = {BLOB_FEATURES, 7, 512}},
-    [MSG_QUEUED] = {.type = MSG_QUEUED, .queued = {7, 2}},
+    [MSG_QUEUED] = {.type = MSG_QUEUED, .queued = {7, 2, QUEUED_SLOW}},
     [MSG_ACCEPTED] = {.type = MSG_ACCEPTED, .accepted = {7}},
     [MSG_DECLINED] = {.type = MSG_DECLINED,
                       .declined = {.round = 7, .reason = DECLINE_NORM, .text = "the update is 40 times as long"}},

@@ -129,6 +129,7 @@ static void a_round_that_nobody_can_do_is_stuck_visibly(void **state)
     assert_non_null(
         strstr(status.waits_for, "clients that can do this round, 0 of at least 2 have delivered, 2 refused: "));
     assert_non_null(strstr(status.waits_for, "is out of range; is the learning rate too high?"));
+    assert_string_equal(status.clients[0].state, "REFUSED");
     msg_fini(&keep);
     advance(&w, 3 * DEADLINE_MS);
     hear_nothing(&w, 0); /* It is not asked to train the same again. */

@@ -119,7 +119,9 @@ void inside_check_client(struct world *world, const struct client *client)
     if (held &&
         (!kept || kept->round != held->round || !hash_equal(&kept->update_blob.hash, &held->update_blob.hash))) {
         violate(world, "%s holds a contribution to round %u, which a crash would lose", client->name, held->round);
-    } else if (!held && kept && !client->work) { /* (with work: the session is about to hear of it) */
+    } else if (!held && kept && !client->work && kept->round > client->session->ended_round) {
+        /* With work the session is about to hear of it; that of a round that is over is left by a cancelled training.
+         */
         violate(world, "%s has forgotten its contribution to round %u", client->name, kept->round);
     }
 }

@@ -35,6 +35,7 @@ static void go_offline(struct session *session, const struct err *reason)
     session->connect_ms = session->now_ms + wait;
     session->state = STATE_OFFLINE;
     session->closing = session->welcomed = session->refused = false;
+    session->refused_round = 0;
     session->retry_after_ms = 0;
     session->upload = NULL;
     log_event(session->log, attempt_level(session), "connection_lost",

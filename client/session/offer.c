@@ -101,8 +101,9 @@ void session_on_queued(struct session *session, const struct msg *msg)
     }
     session->state = STATE_OFFERING; /* Also when a slot was taken away again. */
     session->upload = NULL;
-    log_event(session->log, LOG_LEVEL_INFO, "queued", "round=%u place=%u waits_for=GRANT", msg->queued.round,
-              msg->queued.place);
+    log_event(session->log, msg->queued.reason ? LOG_LEVEL_WARN : LOG_LEVEL_INFO, "queued",
+              "round=%u place=%u reason=\"%s\" waits_for=GRANT", msg->queued.round, msg->queued.place,
+              queued_reason_name(msg->queued.reason));
 }
 
 void session_on_accepted(struct session *session, const struct msg *msg)
@@ -127,4 +128,16 @@ void session_on_declined(struct session *session, const struct msg *msg)
               declined->round, decline_reason_name(declined->reason), log_quotable(declined->text, text, sizeof text));
     session_drop(session, "the server declined it");
     session->state = STATE_READY;
+    if (!decline_repeats(declined->reason)) {
+        return;
+    }
+    if (session->inherited) { /* This process may do better; a new connection asks the server to let it try. */
+        struct err err;
+        (void)err_set(&err, ERR_DATA, "what was trained before the last start was declined; the round begins anew");
+        session_close(session, false, &err);
+        return;
+    }
+    session->refused_round = declined->round;
+    session->refused_model = session->open.model.hash;
+    session->refused_remote = session->open.remote.hash;
 }

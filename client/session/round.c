@@ -69,6 +69,14 @@ static bool is_in_training(const struct session *session, const struct msg_round
            hash_equal(&session->training_model, &round->model.hash);
 }
 
+/* The same model, the same features of others, the same images: it would train to the same bits, and be declined for
+ * the same reason. A new connection begins afresh, as the server does. */
+static bool is_refused(const struct session *session, const struct msg_round *round)
+{
+    return session->refused_round == round->round && hash_equal(&session->refused_model, &round->model.hash) &&
+           hash_equal(&session->refused_remote, &round->remote.hash);
+}
+
 void session_on_round(struct session *session, const struct msg *msg)
 {
     const struct msg_round *round = &msg->round;
@@ -81,6 +89,11 @@ void session_on_round(struct session *session, const struct msg *msg)
         return;
     }
     if (is_in_work(session, round)) {
+        return;
+    }
+    if (!session->pending && is_refused(session, round)) {
+        log_event(session->log, LOG_LEVEL_WARN, "not_trained_again",
+                  "round=%u reason=\"it would be declined again\" waits_for=\"the end of the round\"", round->round);
         return;
     }
     session->open = *round;

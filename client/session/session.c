@@ -226,6 +226,7 @@ int session_new(const struct session_options *options, uint64_t now_ms, struct s
     session->plan_hash = options->saved_plan;
     session->saved_round = options->saved_round;
     session->pending = options->pending;
+    session->inherited = options->pending != NULL;
     session->idle_timeout_ms = IDLE_TIMEOUT_STANDARD_MS;
     session->connect_ms = session->ticked_ms = now_ms;
     *out = session;

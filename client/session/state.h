@@ -67,6 +67,8 @@ struct session {
     struct msg_round open;
     struct transfer model, remote;
     uint32_t bad_hashes;
+    uint32_t refused_round; /* on this connection, declined for a reason that training it again would meet; 0: none */
+    struct hash128 refused_model, refused_remote;
 
     /* The training in progress, if training_round is not 0. */
     uint32_t training_round;
@@ -82,6 +84,7 @@ struct session {
 
     /* What is to be counted, and the upload of it. */
     struct contribution *pending;
+    bool inherited;            /* pending is of an earlier process */
     const struct blob *upload; /* of pending, the one that was granted last; NULL: none */
     uint64_t upload_offset;
 };

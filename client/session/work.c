@@ -40,6 +40,7 @@ void session_trained(struct session *session, struct contribution *contribution)
     session->training_round = 0;
     session->training_cancelled = false;
     session->pending = contribution;
+    session->inherited = false;
     log_event(session->log, LOG_LEVEL_INFO, "round_trained", "round=%u images=%llu loss=%.4f train_ms=%llu",
               contribution->round, (unsigned long long)contribution->report.images, contribution->report.loss,
               (unsigned long long)contribution->report.train_ms);

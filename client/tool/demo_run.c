@@ -333,6 +333,9 @@ static int supervise(struct federation *fed, struct err *err)
         if (!code && fed->server.process.pid) {
             demo_watch_ask(&fed->watch);
         }
+        if (!code && fed->watch.stuck[0]) {
+            code = err_set(err, ERR_FAILED, "%s", fed->watch.stuck);
+        }
     }
     return code;
 }

@@ -9,6 +9,7 @@
 #define QUERY_MS      2000
 #define QUIET_MS      10000 /* the longest time without a line */
 #define HISTORY_USUAL 32
+#define STUCK_MS      10000 /* a client that is being started again may yet help */
 #define LINE_MAX      4096
 
 void demo_watch_init(struct demo_watch *watch, struct demo *demo)
@@ -125,6 +126,10 @@ void demo_watch_ask(struct demo_watch *watch)
         watch->demo->peak_rss_bytes = reply.peak_rss_bytes;
     }
     take_rounds(watch, &reply);
+    if (strcmp(reply.state, "STUCK") == 0 && reply.waited_ms >= STUCK_MS) {
+        (void)snprintf(watch->stuck, sizeof watch->stuck, "round %u cannot close; it waits for %s", reply.round + 1,
+                       reply.waits_for);
+    }
     watch->done = watch->demo->rounds_closed == watch->demo->plan.rounds;
     if (!watch->done) {
         demo_watch_waiting(watch, &reply);

@@ -10,6 +10,7 @@ struct demo_watch {
     uint64_t started_ms, spoke_ms;
     bool done;         /* the last round is closed */
     char trouble[512]; /* why the last question had no answer; empty: it had one */
+    char stuck[512];   /* what the open round lacks and nobody here can bring; empty: it can close */
 };
 
 void demo_watch_init(struct demo_watch *watch, struct demo *demo);

@@ -57,25 +57,33 @@ json_t *status_json(const struct msg_status_reply *reply)
     for (uint32_t i = 0; history && i < reply->history_count; i++) {
         (void)json_array_append_new(history, status_round_json(&reply->history[i]));
     }
-    return json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I, s:o, s:{s:I, s:I, s:I}, s:I, s:o, s:o}", "run",
+    return json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:o, s:{s:I, s:I, s:I}, s:I, s:o, s:o}", "run",
                      hash_hex(&reply->run, run), "plan_hash", hash_hex(&reply->plan_hash, plan), "round",
                      (json_int_t)reply->round, "rounds", (json_int_t)reply->rounds, "state", reply->state, "waits_for",
-                     reply->waits_for, "remaining_ms", (json_int_t)reply->remaining_ms, "clients", clients, "bank",
-                     "rows", (json_int_t)reply->bank_rows, "capacity", (json_int_t)reply->bank_capacity, "contributors",
-                     (json_int_t)reply->bank_contributors, "peak_rss_bytes", (json_int_t)reply->peak_rss_bytes,
-                     "history", history, "alarm", *reply->alarm ? json_string(reply->alarm) : json_null());
+                     reply->waits_for, "remaining_ms", (json_int_t)reply->remaining_ms, "waited_ms",
+                     (json_int_t)reply->waited_ms, "clients", clients, "bank", "rows", (json_int_t)reply->bank_rows,
+                     "capacity", (json_int_t)reply->bank_capacity, "contributors", (json_int_t)reply->bank_contributors,
+                     "peak_rss_bytes", (json_int_t)reply->peak_rss_bytes, "history", history, "alarm",
+                     *reply->alarm ? json_string(reply->alarm) : json_null());
 }
 
 static int text_head(const struct msg_status_reply *reply, struct buf *out)
 {
-    char hex[HASH_HEX], left[HUMAN_MAX], up[HUMAN_MAX], rss[HUMAN_MAX], rows[HUMAN_MAX], capacity[HUMAN_MAX];
+    char hex[HASH_HEX], left[HUMAN_MAX], since[HUMAN_MAX], up[HUMAN_MAX], rss[HUMAN_MAX], rows[HUMAN_MAX],
+        capacity[HUMAN_MAX];
     int code = buf_printf(out, "round      %u of %u closed, %s\n", reply->round, reply->rounds, reply->state);
     if (!code && *reply->waits_for) {
         code = buf_printf(out, "waits for  %s", reply->waits_for);
-        if (!code && reply->remaining_ms) {
-            code = buf_printf(out, " (%s left)", human_ms(reply->remaining_ms, left));
+        const char *before = " (";
+        if (!code && reply->waited_ms) { /* servers of earlier builds do not say it */
+            code = buf_printf(out, "%s%s so far", before, human_ms(reply->waited_ms, since));
+            before = ", ";
         }
-        code = code ? code : buf_printf(out, "\n");
+        if (!code && reply->remaining_ms) {
+            code = buf_printf(out, "%s%s left", before, human_ms(reply->remaining_ms, left));
+            before = ", ";
+        }
+        code = code ? code : buf_printf(out, before[0] == ',' ? ")\n" : "\n");
     }
     if (!code && *reply->alarm) {
         code = buf_printf(out, "alarm      %s\n", reply->alarm);

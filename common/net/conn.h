@@ -67,8 +67,10 @@ uint64_t conn_linger_ms(uint64_t idle_timeout_ms);
  * address when it is in use. */
 struct listener {
     uv_tcp_t tcp;
-    void (*on_connection)(void *ctx, struct listener *listener); /* answers with conn_accept; both set by the caller */
+    void (*on_connection)(void *ctx, struct listener *listener); /* answers with conn_accept; all set by the caller */
+    void (*on_failure)(void *ctx, const char *why);              /* a connection could not be taken; NULL: ignored */
     void *ctx;
+    int socket_bytes;                        /* of each buffer that the kernel keeps for a connection; 0: as it likes */
     void (*done)(struct listener *listener); /* of listener_close */
 };
 /* ERR_USAGE, ERR_UNAVAILABLE; after a failure there is nothing to close. */

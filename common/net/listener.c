@@ -10,7 +10,8 @@
 
 #define BACKLOG 511
 
-static int listen_on(const struct addrinfo *info, int *fd)
+/* Accepted sockets inherit the sizes of buffers, which count from the handshake on. */
+static int listen_on(const struct addrinfo *info, int bytes, int *fd)
 {
     int on = 1;
     *fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -18,6 +19,8 @@ static int listen_on(const struct addrinfo *info, int *fd)
         return -errno;
     }
     if (setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
+        (bytes > 0 && (setsockopt(*fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes) < 0 ||
+                       setsockopt(*fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes) < 0)) ||
         bind(*fd, info->ai_addr, info->ai_addrlen) < 0 || listen(*fd, BACKLOG) < 0) {
         int rc = -errno;
         (void)close(*fd);
@@ -26,7 +29,7 @@ static int listen_on(const struct addrinfo *info, int *fd)
     return 0;
 }
 
-static int open_socket(const char *address, int *fd, struct err *err)
+static int open_socket(const char *address, int bytes, int *fd, struct err *err)
 {
     char host[256], port[8];
     int rc = net_split_address(address, host, port, err);
@@ -38,7 +41,7 @@ static int open_socket(const char *address, int *fd, struct err *err)
     if (rc != 0) {
         return err_set(err, ERR_UNAVAILABLE, "%s: %s", address, gai_strerror(rc));
     }
-    rc = listen_on(info, fd);
+    rc = listen_on(info, bytes, fd);
     freeaddrinfo(info);
     return rc < 0 ? err_set(err, ERR_UNAVAILABLE, "%s: cannot listen: %s", address, uv_strerror(rc)) : 0;
 }
@@ -48,6 +51,8 @@ static void on_connection(uv_stream_t *stream, int status)
     struct listener *listener = stream->data;
     if (status == 0) {
         listener->on_connection(listener->ctx, listener);
+    } else if (listener->on_failure) {
+        listener->on_failure(listener->ctx, uv_strerror(status));
     }
 }
 
@@ -62,7 +67,7 @@ static void on_closed(uv_handle_t *handle)
 int listener_open(uv_loop_t *loop, const char *address, struct listener *listener, char bound[300], struct err *err)
 {
     int fd = -1;
-    int rc = open_socket(address, &fd, err);
+    int rc = open_socket(address, listener->socket_bytes, &fd, err);
     if (rc < 0) {
         return rc;
     }

@@ -185,8 +185,16 @@ struct msg_grant {
     uint32_t kind, round;
     uint64_t offset;
 };
+enum queued_reason {
+    QUEUED_TAKEN,   /* all slots are */
+    QUEUED_STALLED, /* a slot was lost: nothing came */
+    QUEUED_SLOW,    /* ... less came than upload_rate */
+    QUEUED_LONG,    /* ... it took too long in all */
+};
+const char *queued_reason_name(uint32_t reason); /* "stalled" */
 struct msg_queued {
     uint32_t round, place;
+    uint32_t reason;
 };
 struct msg_accepted {
     uint32_t round;
@@ -204,6 +212,8 @@ enum decline_reason {
     DECLINE_NOT_SELECTED,
 };
 const char *decline_reason_name(uint32_t reason); /* "stale" */
+/* Whether the same round, trained again from the same model and images, would be declined again for this reason. */
+bool decline_repeats(uint32_t reason);
 struct msg_declined {
     uint32_t round, reason;
     char text[MSG_TEXT_MAX];
@@ -261,6 +271,7 @@ struct msg_status_reply {
     char state[24];
     char waits_for[MSG_TEXT_MAX];
     uint64_t remaining_ms;
+    uint64_t waited_ms; /* how long it has been in this state */
     uint64_t uptime_ms;
     uint64_t bank_rows, bank_capacity;
     uint32_t bank_contributors;

@@ -60,3 +60,25 @@ const char *decline_reason_name(uint32_t reason)
     };
     return NAME_AT(names, reason);
 }
+
+const char *queued_reason_name(uint32_t reason)
+{
+    static const char *const names[] = {
+        [QUEUED_TAKEN] = "taken", [QUEUED_STALLED] = "stalled", [QUEUED_SLOW] = "slow", [QUEUED_LONG] = "long"};
+    return NAME_AT(names, reason);
+}
+
+bool decline_repeats(uint32_t reason)
+{
+    switch (reason) {
+    case DECLINE_NOT_FINITE:
+    case DECLINE_RANGE:
+    case DECLINE_LAYOUT:
+    case DECLINE_LENGTH:
+    case DECLINE_WEIGHT:
+    case DECLINE_FEATURES:
+        return true;
+    default:
+        return false;
+    }
+}

@@ -240,6 +240,7 @@ SCHEMA(grant, msg_grant, grant, NULL);
 static const struct field queued_fields[] = {
     U32(1, msg_queued, round),
     U32(2, msg_queued, place),
+    U32(3, msg_queued, reason),
 };
 SCHEMA(queued, msg_queued, queued, NULL);
 
@@ -358,6 +359,7 @@ static const struct field status_reply_fields[] = {
     MESSAGES(14, msg_status_reply, clients, clients_count, MSG_CLIENTS_MAX, status_client),
     MESSAGES(15, msg_status_reply, history, history_count, MSG_HISTORY_MAX, status_round),
     TEXT(16, msg_status_reply, alarm),
+    MS(17, msg_status_reply, waited_ms),
 };
 SCHEMA(status_reply, msg_status_reply, status_reply, NULL);
 

@@ -19,19 +19,25 @@ const char *round_phase_name(enum round_phase phase)
 
 const char *round_event_name(enum round_event_kind kind)
 {
-    static const char *const names[ROUND_EVENTS] = {"READY",     "LOST",     "OFFERED",    "ABSORBING",
-                                                    "DELIVERED", "DECLINED", "AGGREGATED", "SAVED",
-                                                    "FAILED",    "TICK",     "STOP",       "DRAINED"};
+    static const char *const names[ROUND_EVENTS] = {"READY",    "LOST",    "OFFERED",    "ABSORBING", "DELIVERED",
+                                                    "DECLINED", "REFUSED", "AGGREGATED", "SAVED",     "FAILED",
+                                                    "TICK",     "STOP",    "DRAINED"};
     return names[kind];
 }
 
-void round_init(struct round *round, const struct round_options *options, uint32_t durable)
+const char *round_state(const struct round *round)
+{
+    return round->stuck ? "STUCK" : round_phase_name(round->phase);
+}
+
+void round_init(struct round *round, const struct round_options *options, uint32_t durable, uint64_t now_ms)
 {
     memset(round, 0, sizeof *round);
     round->options = *options;
     round->durable = durable;
     round->phase = durable >= options->rounds ? ROUND_DONE : ROUND_WAITING;
     round->retry_ms = round->next_ms = NEVER;
+    round->since_ms = now_ms;
 }
 
 void round_fini(struct round *round)
@@ -79,7 +85,7 @@ int round_member_add(struct round *round, uint32_t place)
 bool round_owes(const struct round *round, uint32_t member)
 {
     const struct round_member *m = &round->members[member];
-    return m->participant && !m->delivered && !m->declined && (!m->absent || m->absorbing);
+    return m->participant && !m->delivered && !m->declined && !m->refused && (!m->absent || m->absorbing);
 }
 
 struct round_tally round_count(const struct round *round)
@@ -90,6 +96,7 @@ struct round_tally round_count(const struct round *round)
         tally.participants += round->members[i].participant;
         tally.delivered += round->members[i].participant && round->members[i].delivered;
         tally.owing += round_owes(round, i);
+        tally.refused += round->members[i].refused;
     }
     return tally;
 }
@@ -101,6 +108,11 @@ static void join(struct round_member *member)
     *member = (struct round_member){.ready = true, .participant = true};
 }
 
+static bool is_candidate(const struct round_member *member)
+{
+    return member->ready && !member->participant && !member->refused;
+}
+
 /* Invites `most` of the ready members outside the round (all, if they are no more than that). They are drawn in the
  * order of names by a stream that the round's number names, so that the choice does not depend on who came first. */
 static void invite_some(struct round *round, uint32_t most)
@@ -108,15 +120,14 @@ static void invite_some(struct round *round, uint32_t most)
     uint32_t *chosen = round->invited;
     uint32_t candidates = 0, taken = 0;
     for (uint32_t i = 0; i < round->count; i++) {
-        const struct round_member *member = &round->members[round->order[i]];
-        candidates += member->ready && !member->participant;
+        candidates += is_candidate(&round->members[round->order[i]]);
     }
     most = most < candidates ? most : candidates;
     struct rng rng;
     rng_init(&rng, round->options.seed, RNG_CHOICE, round->durable + 1, round->draws++, 0);
     for (uint32_t i = 0; i < round->count && taken < most; i++) {
         uint32_t member = round->order[i];
-        if (!round->members[member].ready || round->members[member].participant) {
+        if (!is_candidate(&round->members[member])) {
             continue;
         }
         /* Each remaining candidate is taken with the chance (still to take) / (still to see): a fair sample in order.
@@ -141,11 +152,12 @@ static uint32_t seats_free(const struct round *round, const struct round_tally *
     return (uint32_t)(by_weight < by_plan ? by_weight : by_plan);
 }
 
-static void drop_absent(struct round *round)
+/* The absent and the refused. */
+static void drop_idle(struct round *round)
 {
     for (uint32_t i = 0; i < round->count; i++) {
         struct round_member *member = &round->members[i];
-        if (member->participant && member->absent && !member->delivered && !member->absorbing) {
+        if ((member->absent || member->refused) && !member->delivered && !member->absorbing) {
             member->participant = false;
         }
     }
@@ -155,7 +167,7 @@ static uint32_t admit(struct round *round)
 {
     struct round_tally tally = round_count(round);
     if (tally.participants >= round->options.weight_max / round->weight_bound) {
-        drop_absent(round);
+        drop_idle(round);
         tally = round_count(round);
     }
     invite_some(round, seats_free(round, &tally));
@@ -213,13 +225,25 @@ static uint32_t extend(struct round *round, uint64_t now_ms)
 {
     round->extensions++;
     round->deadline_ms = now_ms + round->options.deadline_ms;
-    drop_absent(round);
+    drop_idle(round);
     /* Those that were declined leave and are admitted again like everybody else who is ready. */
     for (uint32_t i = 0; i < round->count; i++) {
         struct round_member *member = &round->members[i];
         member->participant = member->participant && !member->declined;
     }
     return ROUND_DO_EXTEND | admit(round);
+}
+
+/* Somebody was refused, and the others that are here are too few, whatever they bring. */
+static bool is_stuck(const struct round *round)
+{
+    struct round_tally tally = round_count(round);
+    uint32_t can = tally.delivered + tally.owing;
+    for (uint32_t i = 0; i < round->count; i++) {
+        const struct round_member *member = &round->members[i];
+        can += member->ready && !member->refused && !member->delivered && (!member->participant || member->declined);
+    }
+    return tally.refused > 0 && can < round->options.min_clients;
 }
 
 static uint32_t settle(struct round *round, uint64_t now_ms)
@@ -255,8 +279,8 @@ static uint32_t on_ready(struct round *round, struct round_member *member, uint3
     if (round->phase != ROUND_OPEN) {
         return 0;
     }
-    /* What was declined may come again from a client that was repaired and restarted. */
-    member->declined = false;
+    /* What was declined or refused may come again from a client that was repaired and restarted. */
+    member->declined = member->refused = false;
     bool again = member->participant && !member->delivered && !member->absorbing;
     uint32_t actions = settle(round, now_ms);
     if (again && round->phase == ROUND_OPEN && member->participant && !(actions & ROUND_DO_INVITE)) {
@@ -269,8 +293,8 @@ static uint32_t on_ready(struct round *round, struct round_member *member, uint3
 
 static uint32_t on_offered(struct round *round, struct round_member *member, uint64_t now_ms)
 {
+    member->declined = member->refused = false; /* A good one may follow a bad one. */
     struct round_tally tally = round_count(round);
-    member->declined = false; /* A good one may follow a bad one. */
     if (member->ready && !member->participant && seats_free(round, &tally) > 0) {
         join(member);
     }
@@ -286,11 +310,14 @@ static uint32_t on_contribution(struct round *round, enum round_event_kind kind,
     switch (kind) {
     case ROUND_ABSORBING:
         member->absorbing = !member->delivered;
-        member->declined = false;
+        member->declined = member->refused = false;
         return 0;
     case ROUND_DELIVERED:
         member->delivered = true;
-        member->declined = false;
+        member->declined = member->refused = false;
+        break;
+    case ROUND_REFUSED:
+        member->refused = !member->delivered;
         break;
     default:
         member->declined = !member->delivered;
@@ -372,7 +399,7 @@ static uint32_t on_tick(struct round *round, uint64_t now_ms)
 static uint32_t step(struct round *round, const struct round_event *event, uint64_t now_ms)
 {
     bool open = round->phase == ROUND_OPEN;
-    struct round_member *member = event->kind <= ROUND_DECLINED ? &round->members[event->member] : NULL;
+    struct round_member *member = event->kind <= ROUND_REFUSED ? &round->members[event->member] : NULL;
     round->invited_count = 0;
     switch (event->kind) {
     case ROUND_READY:
@@ -386,6 +413,7 @@ static uint32_t step(struct round *round, const struct round_event *event, uint6
     case ROUND_ABSORBING:
     case ROUND_DELIVERED:
     case ROUND_DECLINED:
+    case ROUND_REFUSED:
         return open ? on_contribution(round, event->kind, member, now_ms) : 0;
     case ROUND_AGGREGATED:
         if (round->phase != ROUND_AGGREGATING) {
@@ -438,7 +466,14 @@ static uint64_t find_next_ms(const struct round *round)
 
 uint32_t round_step(struct round *round, const struct round_event *event, uint64_t now_ms)
 {
-    uint32_t actions = step(round, event, now_ms);
+    enum round_phase before = round->phase;
+    uint32_t durable = round->durable, actions = step(round, event, now_ms);
+    bool stuck = round->phase == ROUND_OPEN && is_stuck(round);
+    if (round->phase != before || round->durable != durable || round->stuck != stuck) {
+        round->since_ms = now_ms;
+        actions |= stuck && !round->stuck ? ROUND_DO_STUCK : 0;
+    }
+    round->stuck = stuck;
     round->next_ms = find_next_ms(round);
     return actions;
 }

@@ -26,6 +26,7 @@
  *   ABSORBING                    note
  *   DELIVERED                    note; settle
  *   DECLINED                     note; settle
+ *   REFUSED                      note; settle
  *   AGGREGATED                                      SAVE -> SAVING
  *   SAVED                                                              END, then see (*)
  *   FAILED                                          see (+)            see (+)
@@ -43,16 +44,24 @@
  *   1. a participant that is away for deadline / 10 counts as absent (until it comes back);
  *   2. no participant owes anything, and min_clients have delivered: AGGREGATE -> AGGREGATING;
  *   3. the deadline has passed and no absorption is under way: with min_clients delivered AGGREGATE -> AGGREGATING;
- *      else EXTEND by another deadline: the absent are dropped, those that were declined are asked again, ready late
- *      joiners are admitted: INVITE;
+ *      else EXTEND by another deadline: the absent and the refused are dropped, those that were declined are asked
+ *      again, ready late joiners are admitted: INVITE;
  *   4. those that delivered and those that may still are fewer than min_clients: INVITE ready late joiners.
  *
- * A participant owes a contribution unless it has delivered, was declined, or is absent. One whose contribution is
- * being absorbed owes it whether it is connected or not, so a round never closes over an absorption that has begun.
+ * A participant owes a contribution unless it has delivered, was declined or refused, or is absent. One whose
+ * contribution is being absorbed owes it whether it is connected or not, so a round never closes over an absorption
+ * that has begun.
+ *
+ * Declined and refused differ in what another try would bring. What was declined may come whole next time. What was
+ * refused would come again bit for bit, from the same model and the same images, so a member that was refused is not
+ * asked again in this round, unless it connects anew (somebody may have repaired it) or offers something by itself.
+ * The round is *stuck* while somebody was refused, and those that delivered and those that still can are fewer than
+ * min_clients: STUCK is told when that begins, and the state that people see is STUCK. It stays open for clients that
+ * are repaired, and for others.
  *
  * The sum of weights is bounded when the round opens: with P participants each counts for at most
  * weight_bound = min(weight_cap, weight_max / P). At most weight_max / weight_bound members can take part in it, also
- * after late joiners are admitted; where they need seats, the absent give theirs up. */
+ * after late joiners are admitted; where they need seats, the absent and the refused give theirs up. */
 #ifndef STARLING_ROUND_ROUND_H
 #define STARLING_ROUND_ROUND_H
 
@@ -76,7 +85,8 @@ enum round_event_kind {
     ROUND_OFFERED,    /* member: has a contribution for the open round, maybe from before a restart of the server */
     ROUND_ABSORBING,  /* member: its contribution is here, and is being checked and added */
     ROUND_DELIVERED,  /* member: it is in the sum */
-    ROUND_DECLINED,   /* member: it was refused, and left no trace */
+    ROUND_DECLINED,   /* member: it did not come whole, and left no trace */
+    ROUND_REFUSED,    /* member: likewise, for a reason that another try would meet again */
     ROUND_AGGREGATED, /* the next model exists */
     ROUND_SAVED,      /* it is durable */
     ROUND_FAILED,     /* aggregating or saving failed */
@@ -100,10 +110,11 @@ enum round_action {
     ROUND_DO_OPEN = 1 << 3,      /* round `durable + 1` is open */
     ROUND_DO_EXTEND = 1 << 4,    /* its deadline was moved */
     ROUND_DO_INVITE = 1 << 5,    /* invited[0..invited_count) are to get it */
-    ROUND_DO_AGGREGATE = 1 << 6, /* nothing more is accepted; make the next model */
-    ROUND_DO_SAVE = 1 << 7,      /* make it durable */
-    ROUND_DO_DRAIN = 1 << 8,     /* say goodbye to everybody */
-    ROUND_DO_EXIT = 1 << 9,
+    ROUND_DO_STUCK = 1 << 6,     /* it cannot close with the clients that are here */
+    ROUND_DO_AGGREGATE = 1 << 7, /* nothing more is accepted; make the next model */
+    ROUND_DO_SAVE = 1 << 8,      /* make it durable */
+    ROUND_DO_DRAIN = 1 << 9,     /* say goodbye to everybody */
+    ROUND_DO_EXIT = 1 << 10,
 };
 
 struct round_options {
@@ -118,6 +129,7 @@ struct round_member {
     bool ready;
     bool participant; /* of the open round; what follows holds for participants */
     bool absorbing, delivered, declined, absent;
+    bool refused;     /* of the open round, participant or not any more */
     uint64_t lost_ms; /* when it was lost, while it is not ready */
 };
 
@@ -127,6 +139,8 @@ struct round {
     uint32_t durable; /* the last durable round; the one worked on is durable + 1 */
     bool stopping;    /* STOP came while a round was being closed */
     bool exited;
+    bool stuck;                      /* OPEN: see above */
+    uint64_t since_ms;               /* of phase and stuck */
     uint64_t opened_ms, deadline_ms; /* of the open round */
     uint32_t extensions, draws;
     uint64_t weight_bound;
@@ -142,7 +156,7 @@ struct round {
 };
 
 /* `durable` rounds are behind us. A round that starts with durable == rounds is DONE. */
-void round_init(struct round *round, const struct round_options *options, uint32_t durable);
+void round_init(struct round *round, const struct round_options *options, uint32_t durable, uint64_t now_ms);
 void round_fini(struct round *round);
 /* A new member, not ready, which comes at `place` in the order of names. Its index is round->count - 1 afterwards.
  * ERR_NOMEM. */
@@ -152,6 +166,8 @@ uint32_t round_step(struct round *round, const struct round_event *event, uint64
 /* When TICK is due; UINT64_MAX: never. */
 uint64_t round_next_ms(const struct round *round);
 
+const char *round_state(const struct round *round); /* for people: the phase's name, or "STUCK" */
+
 /* Whether the open round still waits for this member. */
 bool round_owes(const struct round *round, uint32_t member);
 
@@ -159,6 +175,7 @@ struct round_tally {
     uint32_t ready;        /* members */
     uint32_t participants; /* of the open round */
     uint32_t delivered, owing;
+    uint32_t refused; /* members */
 };
 struct round_tally round_count(const struct round *round);
 

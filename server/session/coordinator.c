@@ -88,7 +88,7 @@ static int take_state(struct coordinator *c, const struct checkpoint *from, stru
         .weight_cap = plan->weight_cap,
         .weight_max = FIXED_WEIGHT_MAX,
     };
-    round_init(&c->round, &options, from->round);
+    round_init(&c->round, &options, from->round, c->now_ms);
     c->plan_bytes = mem_new(c->options.plan_len, 1);
     c->sample = mem_new(plan->fusion.remote, sizeof *c->sample);
     c->packed_row = mem_new(plan->model.features + 1, sizeof(float)); /* no form is longer */
@@ -135,6 +135,7 @@ int coordinator_new(const struct coordinator_options *options, const struct chec
         return rc;
     }
     take_alarm(c, from);
+    reminder_set(c);
     char run[HASH_HEX], text[MSG_TEXT_MAX];
     waits_for(c, text);
     log_event(c->log, LOG_LEVEL_INFO, "coordinator_started", "run=%s round=%u of=%u bank_rows=%u waits_for=\"%s\"",
@@ -203,6 +204,7 @@ static void tick(struct coordinator *c)
     if (c->now_ms >= round_next_ms(&c->round)) {
         round_apply(c, ROUND_TICK, 0);
     }
+    reminder_tick(c);
     send_heartbeats(c);
 }
 
@@ -245,6 +247,7 @@ int coordinator_step(struct coordinator *c, const struct event *event, uint64_t 
         break;
     }
     flush_due(c);
+    reminder_set(c);
     c->out = NULL;
     return c->nomem ? ERR_NOMEM : 0;
 }
@@ -260,7 +263,7 @@ uint64_t coordinator_next_ms(const struct coordinator *c)
         return c->now_ms + 100; /* There was no memory to hand it out; the next step tries again. */
     }
     uint64_t next = earlier(round_next_ms(&c->round), peers_next_ms(c));
-    next = earlier(next, slots_next_ms(c));
+    next = earlier(next, earlier(slots_next_ms(c), c->remind_ms));
     return c->welcomed > 0 ? earlier(next, c->alive_ms) : next;
 }
 
@@ -277,7 +280,7 @@ void coordinator_set_usage(struct coordinator *c, uint64_t peak_rss_bytes)
 
 const char *coordinator_phase(const struct coordinator *c)
 {
-    return round_phase_name(c->round.phase);
+    return round_state(&c->round);
 }
 
 uint32_t coordinator_round(const struct coordinator *c)

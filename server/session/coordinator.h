@@ -34,7 +34,8 @@ struct coordinator_options {
     uint32_t bank_capacity; /* rows */
     uint32_t sessions_max;  /* peers at a time; further ones are rejected with REJECT_FULL */
     uint64_t idle_timeout_ms;
-    struct hash128 boot; /* random per start */
+    uint32_t upload_rate; /* bytes a second that keep an upload slot while others wait; 0: any */
+    struct hash128 boot;  /* random per start */
     const struct log *log;
 };
 

@@ -103,7 +103,7 @@ static void decline(struct coordinator *c, struct peer *peer, const struct msg_o
     peer->state = open ? PEER_WORKING : PEER_READY;
     send_declined(c, peer, offer->round, reason, "%s", text);
     if (open) {
-        round_apply(c, ROUND_DECLINED, member);
+        round_apply(c, decline_repeats(reason) ? ROUND_REFUSED : ROUND_DECLINED, member);
     }
 }
 

@@ -11,7 +11,11 @@ static void describe_client(const struct coordinator *c, const struct member *me
     const struct peer *peer = member->peer == NONE ? NULL : c->peers[member->peer];
     memcpy(out->name, member->name, sizeof out->name);
     out->role = member->role;
-    (void)snprintf(out->state, sizeof out->state, "%s", peer ? peer_state_name(peer->state) : "AWAY");
+    bool refused = c->round.members[member - c->members].refused;
+    (void)snprintf(out->state, sizeof out->state, "%s",
+                   !peer     ? "AWAY"
+                   : refused ? "REFUSED"
+                             : peer_state_name(peer->state));
     out->last_seen_ms = c->now_ms - member->last_seen_ms;
     out->connected = peer != NULL;
     out->step = member->step;
@@ -65,9 +69,10 @@ static void reply_to(struct coordinator *c, struct peer *peer, uint32_t wanted)
     (void)snprintf(reply->software, sizeof reply->software, "starling %s", STARLING_VERSION);
     reply->round = c->round.durable;
     reply->rounds = c->plan->rounds;
-    (void)snprintf(reply->state, sizeof reply->state, "%s", round_phase_name(c->round.phase));
+    (void)snprintf(reply->state, sizeof reply->state, "%s", round_state(&c->round));
     waits_for(c, reply->waits_for);
     reply->remaining_ms = remaining_ms(c);
+    reply->waited_ms = c->now_ms - c->round.since_ms;
     reply->uptime_ms = c->now_ms - c->started_ms;
     reply->bank_rows = c->bank->rows;
     reply->bank_capacity = c->bank->capacity;

@@ -169,9 +169,12 @@ static void absorb_done(struct coordinator *c, struct slot *slot)
         peer->state = PEER_WORKING;
         send_declined(c, peer, round_current(c), absorb->reason, "%s", absorb->err.text);
     }
-    bool delivered = absorb->result == 0 && absorb->reason == 0;
+    enum round_event_kind verdict = absorb->result != 0               ? ROUND_DECLINED
+                                    : absorb->reason == 0             ? ROUND_DELIVERED
+                                    : decline_repeats(absorb->reason) ? ROUND_REFUSED
+                                                                      : ROUND_DECLINED;
     slot_free(c, slot);
-    round_apply(c, delivered ? ROUND_DELIVERED : ROUND_DECLINED, index);
+    round_apply(c, verdict, index);
     slots_fill(c);
 }
 

@@ -1,6 +1,8 @@
 /* Carries out what the round wants done; server/round decides what and when. */
 #include "server/session/state.h"
 
+#define REMIND_MOST_MS (UINT64_C(3600) * 1000)
+
 uint32_t round_current(const struct coordinator *c)
 {
     return c->round.durable + 1;
@@ -42,7 +44,7 @@ static void opened(struct coordinator *c)
 {
     c->declined = 0;
     c->bytes_up = c->bytes_down = 0;
-    c->trouble[0] = '\0';
+    c->trouble[0] = c->refusal[0] = '\0';
     model_describe(c);
     log_event(c->log, LOG_LEVEL_INFO, "round_opened", "round=%u clients=%u deadline_ms=%llu", round_current(c),
               c->round.invited_count, (unsigned long long)c->plan->round_deadline_ms);
@@ -74,6 +76,15 @@ static void extended(struct coordinator *c)
     log_event(c->log, LOG_LEVEL_WARN, "round_extended", "round=%u times=%u delivered=%u least=%u deadline_ms=%llu",
               round_current(c), c->round.extensions, tally.delivered, c->plan->min_clients,
               (unsigned long long)c->plan->round_deadline_ms);
+}
+
+static void stuck(struct coordinator *c)
+{
+    struct round_tally tally = round_count(&c->round);
+    char text[MSG_TEXT_MAX];
+    waits_for(c, text);
+    log_event(c->log, LOG_LEVEL_ERROR, "round_stuck", "round=%u refused=%u delivered=%u least=%u waits_for=\"%s\"",
+              round_current(c), tally.refused, tally.delivered, c->plan->min_clients, text);
 }
 
 static void closed(struct coordinator *c)
@@ -123,6 +134,9 @@ void round_apply(struct coordinator *c, enum round_event_kind kind, uint32_t mem
             invite(c, c->round.invited[i]);
         }
     }
+    if (todo & ROUND_DO_STUCK) {
+        stuck(c);
+    }
     if (todo & ROUND_DO_OPEN) {
         /* Contributions that were offered while the round was WAITING, as after a restart. They are of ready members,
          * and WAITING ends as soon as there are min_clients of these, so all of them take part. */
@@ -146,4 +160,32 @@ void round_apply(struct coordinator *c, enum round_event_kind kind, uint32_t mem
     if ((todo & ROUND_DO_WAIT) || (c->round.phase == ROUND_WAITING && kind <= ROUND_LOST)) {
         log_waiting(c);
     }
+}
+
+/* ---- Reminders ---- */
+
+/* No wait is silent: what has not moved on for idle_timeout is said again, then after twice as long each time. */
+void reminder_tick(struct coordinator *c)
+{
+    if (c->now_ms < c->remind_ms) {
+        return;
+    }
+    char text[MSG_TEXT_MAX];
+    waits_for(c, text);
+    log_event(c->log, LOG_LEVEL_INFO, "still_waiting", "round=%u state=%s seconds=%llu for=\"%s\"", round_current(c),
+              round_state(&c->round), (unsigned long long)(c->now_ms - c->round.since_ms) / 1000, text);
+    c->remind_wait_ms = 2 * c->remind_wait_ms < REMIND_MOST_MS ? 2 * c->remind_wait_ms : REMIND_MOST_MS;
+    c->remind_ms = c->now_ms + c->remind_wait_ms;
+}
+
+void reminder_set(struct coordinator *c)
+{
+    if (c->remind_since_ms == c->round.since_ms && c->remind_phase == c->round.phase && c->remind_ms != 0) {
+        return;
+    }
+    bool waits = c->round.phase != ROUND_DONE && c->round.phase != ROUND_DRAINING;
+    c->remind_since_ms = c->round.since_ms;
+    c->remind_phase = c->round.phase;
+    c->remind_wait_ms = c->options.idle_timeout_ms;
+    c->remind_ms = waits ? c->now_ms + c->remind_wait_ms : UINT64_MAX;
 }

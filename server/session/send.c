@@ -136,6 +136,9 @@ void send_declined(struct coordinator *c, struct peer *peer, uint32_t round, uin
               name_of(c, peer), round, decline_reason_name(reason), log_quotable(msg.declined.text, text, sizeof text));
     peer_send(c, peer, &msg);
     c->declined += round == round_current(c);
+    if (decline_repeats(reason)) {
+        memcpy(c->refusal, text, sizeof c->refusal);
+    }
 }
 
 void send_accepted(struct coordinator *c, struct peer *peer, uint32_t round)

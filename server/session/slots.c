@@ -1,8 +1,10 @@
 /* Upload slots: how many contributions may be in memory at a time, and the line for them. First come, first served.
  *
- * A member in the line has been told its place (QUEUED). A slot stages one contribution whole. It is lost by an
- * uploader that sends nothing for idle_timeout / 2, or that takes longer than round_deadline / 2, while others wait;
- * and it survives a lost connection for as long as nobody else needs it. */
+ * A member in the line has been told its place (QUEUED). A slot stages one contribution whole. While others wait it is
+ * lost by an uploader that sends nothing for idle_timeout / 2, that brings fewer than upload_rate bytes a second over
+ * idle_timeout, or that takes longer than round_deadline / 2. Whoever loses one is told why and goes to the end of the
+ * line, so each of n members that wait gets a slot after n - 1 turns at most, however slow the others are. A slot
+ * survives a lost connection for as long as nobody else needs it. */
 #include "server/session/state.h"
 
 #include <string.h>
@@ -24,12 +26,13 @@ static void dequeue(struct coordinator *c, uint32_t member)
     c->members[member].queued = false;
 }
 
-static void send_place(struct coordinator *c, uint32_t member)
+static void send_place(struct coordinator *c, uint32_t member, enum queued_reason reason)
 {
     struct peer *peer = member_peer(c, member);
     struct msg msg = {.type = MSG_QUEUED};
     msg.queued.round = round_current(c);
     msg.queued.place = place_of(c, member) + 1;
+    msg.queued.reason = reason;
     peer->state = PEER_QUEUED;
     peer_send(c, peer, &msg);
 }
@@ -66,7 +69,8 @@ static void give(struct coordinator *c, struct slot *slot, uint32_t index)
     }
     slot->state = SLOT_UPLOADING;
     slot->member = index;
-    slot->granted_ms = slot->chunk_ms = c->now_ms;
+    slot->granted_ms = slot->chunk_ms = slot->window_ms = c->now_ms;
+    slot->window_bytes = 0;
     member->slot = (uint32_t)(slot - c->slots);
     int rc = transfer_begin(&slot->update, &member->offer.update);
     if (rc == 0 && member->offer.has_features) {
@@ -113,20 +117,25 @@ void slots_fill(struct coordinator *c)
     }
 }
 
-void slots_enqueue(struct coordinator *c, uint32_t member)
+static void enqueue(struct coordinator *c, uint32_t member, enum queued_reason reason)
 {
     c->queue[c->queue_count++] = member;
     c->members[member].queued = true;
     slots_fill(c);
     if (c->members[member].queued) {
-        send_place(c, member);
+        send_place(c, member, reason);
     }
+}
+
+void slots_enqueue(struct coordinator *c, uint32_t member)
+{
+    enqueue(c, member, QUEUED_TAKEN);
 }
 
 void slots_repeat(struct coordinator *c, uint32_t member)
 {
     if (c->members[member].queued) {
-        send_place(c, member);
+        send_place(c, member, QUEUED_TAKEN);
     } else {
         member_peer(c, member)->regranted = true;
         slot_continue(c, &c->slots[c->members[member].slot]);
@@ -185,37 +194,65 @@ void slots_close(struct coordinator *c)
 
 /* ---- Time ---- */
 
-static uint64_t due_ms(const struct coordinator *c, const struct slot *slot)
+/* When an upload loses its slot if nothing more comes, and why then. */
+struct limit {
+    uint64_t at_ms;
+    enum queued_reason reason;
+};
+
+static struct limit limit_of(const struct coordinator *c, const struct slot *slot)
 {
-    uint64_t stalled = slot->chunk_ms + c->options.idle_timeout_ms / 2;
-    uint64_t too_long = slot->granted_ms + c->plan->round_deadline_ms / 2;
-    return stalled < too_long ? stalled : too_long;
+    uint64_t idle_ms = c->options.idle_timeout_ms;
+    struct limit limit = {slot->chunk_ms + idle_ms / 2, QUEUED_STALLED};
+    bool slow = slot->window_bytes < c->options.upload_rate * idle_ms / 1000;
+    if (slow && slot->window_ms + idle_ms < limit.at_ms) {
+        limit = (struct limit){slot->window_ms + idle_ms, QUEUED_SLOW};
+    }
+    if (slot->granted_ms + c->plan->round_deadline_ms / 2 < limit.at_ms) {
+        limit = (struct limit){slot->granted_ms + c->plan->round_deadline_ms / 2, QUEUED_LONG};
+    }
+    return limit;
+}
+
+static void take_away(struct coordinator *c, struct slot *slot, enum queued_reason reason)
+{
+    uint32_t member = slot->member;
+    log_event(c->log, LOG_LEVEL_WARN, "upload_too_slow",
+              "name=%s received=%llu bytes=%llu seconds=%llu waiting=%u reason=\"%s\"", c->members[member].name,
+              (unsigned long long)slot->update.received, (unsigned long long)slot->update.blob.bytes,
+              (unsigned long long)(c->now_ms - slot->granted_ms) / 1000, c->queue_count, queued_reason_name(reason));
+    slot_free(c, slot);
+    member_peer(c, member)->regranted = true;
+    slots_fill(c);
+    enqueue(c, member, reason);
 }
 
 void slots_tick(struct coordinator *c)
 {
-    for (uint32_t i = 0; i < c->options.upload_slots && c->queue_count > 0; i++) {
+    for (uint32_t i = 0; i < c->options.upload_slots; i++) {
         struct slot *slot = &c->slots[i];
-        if (slot->state != SLOT_UPLOADING || c->now_ms < due_ms(c, slot)) {
+        if (slot->state != SLOT_UPLOADING) {
             continue;
         }
-        uint32_t member = slot->member;
-        log_event(c->log, LOG_LEVEL_WARN, "upload_too_slow", "name=%s received=%llu bytes=%llu waiting=%u",
-                  c->members[member].name, (unsigned long long)slot->update.received,
-                  (unsigned long long)slot->update.blob.bytes, c->queue_count);
-        slot_free(c, slot);
-        member_peer(c, member)->regranted = true;
-        slots_fill(c);
-        slots_enqueue(c, member);
+        struct limit limit = limit_of(c, slot);
+        if (c->queue_count > 0 && c->now_ms >= limit.at_ms) {
+            take_away(c, slot, limit.reason);
+        } else if (c->now_ms - slot->window_ms >= c->options.idle_timeout_ms) { /* A new window. */
+            slot->window_ms = c->now_ms;
+            slot->window_bytes = 0;
+        }
     }
 }
 
 uint64_t slots_next_ms(const struct coordinator *c)
 {
     uint64_t next = UINT64_MAX;
-    for (uint32_t i = 0; i < c->options.upload_slots && c->queue_count > 0; i++) {
-        if (c->slots[i].state == SLOT_UPLOADING && due_ms(c, &c->slots[i]) < next) {
-            next = due_ms(c, &c->slots[i]);
+    for (uint32_t i = 0; i < c->options.upload_slots; i++) {
+        if (c->slots[i].state == SLOT_UPLOADING) {
+            uint64_t window_ms = c->slots[i].window_ms + c->options.idle_timeout_ms;
+            uint64_t at_ms = c->queue_count > 0 ? limit_of(c, &c->slots[i]).at_ms : window_ms;
+            at_ms = at_ms < window_ms ? at_ms : window_ms;
+            next = at_ms < next ? at_ms : next;
         }
     }
     return next;

@@ -89,7 +89,8 @@ struct slot {
     uint32_t member;
     struct transfer update, features;
     uint64_t granted_ms, chunk_ms;
-    struct absorb { /* what the job needs, and what it found */
+    uint64_t window_ms, window_bytes; /* since when its rate is measured, and what has come since */
+    struct absorb {                   /* what the job needs, and what it found */
         struct agg *agg;
         struct bank_intake *intake;
         const struct layout *layout;
@@ -156,9 +157,12 @@ struct coordinator {
     struct round_summary collapsed; /* the latest round of an episode of collapse; round 0: there is none */
     uint32_t accepted;              /* in round `durable` */
     uint32_t declined;              /* in the open round */
+    char refusal[MSG_TEXT_MAX];     /* in the open round, why a contribution was refused last */
     uint64_t bytes_up, bytes_down;
 
-    uint64_t alive_ms; /* next heartbeat */
+    uint64_t alive_ms;                                   /* next heartbeat */
+    uint64_t remind_ms, remind_wait_ms, remind_since_ms; /* when to say again what is waited for */
+    enum round_phase remind_phase;
 
     /* Of the step in progress. */
     struct actions *out;
@@ -230,6 +234,8 @@ uint64_t slots_next_ms(const struct coordinator *c);
 void round_apply(struct coordinator *c, enum round_event_kind kind, uint32_t member);
 uint32_t round_current(const struct coordinator *c);                  /* durable + 1 */
 uint64_t member_weight(const struct coordinator *c, uint32_t member); /* what its contribution counts for */
+void reminder_tick(struct coordinator *c);
+void reminder_set(struct coordinator *c); /* at the end of a step: begins anew when the state is another */
 
 /* ---- jobs.c ---- */
 

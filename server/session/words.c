@@ -53,7 +53,12 @@ void waits_for(const struct coordinator *c, char out[MSG_TEXT_MAX])
         list_names(c, is_ready, out, MSG_TEXT_MAX);
         break;
     case ROUND_OPEN:
-        if (tally.owing > 0) {
+        if (c->round.stuck) {
+            (void)snprintf(out, MSG_TEXT_MAX,
+                           "clients that can do this round, %u of at least %u have delivered, %u "
+                           "refused: %.150s",
+                           tally.delivered, c->plan->min_clients, tally.refused, c->refusal);
+        } else if (tally.owing > 0) {
             (void)snprintf(out, MSG_TEXT_MAX, "%u of %u clients", tally.owing, tally.participants);
             list_names(c, is_owing, out, MSG_TEXT_MAX);
         } else {

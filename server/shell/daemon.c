@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SPARE_PEERS 64 /* connections beyond max_clients, so that these can be told that the server is full */
+#define SPARE_PEERS 64 /* connections beyond max_clients, so that these are told that the server is full */
 
 /* ---- Events and actions ---- */
 
@@ -67,6 +67,12 @@ static void on_connection(void *ctx, struct listener *listener)
 {
     (void)listener;
     peers_accept(ctx);
+}
+
+static void on_failure(void *ctx, const char *why)
+{
+    struct daemon *daemon = ctx;
+    log_event(daemon->log, LOG_LEVEL_WARN, "accept_failed", "reason=\"%s\"", why);
 }
 
 /* The first signal asks; the second does not wait for a job on the worker thread, nor for anything else. Everything
@@ -134,7 +140,22 @@ static int load_state(struct daemon *daemon, struct checkpoint *state, struct er
     return rc;
 }
 
-static int make_coordinator(struct daemon *daemon, const struct checkpoint *state, struct err *err)
+/* How many clients the limit on open files leaves room for; *room: connections, with those that are to be refused. */
+static uint32_t capacity(const struct daemon *daemon, uint32_t *room)
+{
+    uint32_t wanted = daemon->options->max_clients;
+    uint64_t most = machine_files_most(), used = machine_files_open() + FILES_RESERVE;
+    uint64_t left = most > used ? most - used : 1;
+    *room = left < (uint64_t)wanted + SPARE_PEERS ? (uint32_t)left : wanted + SPARE_PEERS;
+    uint32_t spare = *room > 2 * SPARE_PEERS ? SPARE_PEERS : *room / 4;
+    uint32_t clients = *room - spare < wanted ? *room - spare : wanted;
+    log_event(daemon->log, clients < wanted ? LOG_LEVEL_WARN : LOG_LEVEL_INFO, "capacity",
+              "clients=%u max_clients=%u connections=%u open_files_most=%llu", clients, wanted, *room,
+              (unsigned long long)most);
+    return clients;
+}
+
+static int make_coordinator(struct daemon *daemon, const struct checkpoint *state, uint32_t clients, struct err *err)
 {
     const struct server_options *options = daemon->options;
     struct coordinator_options wanted = {
@@ -144,8 +165,9 @@ static int make_coordinator(struct daemon *daemon, const struct checkpoint *stat
         .layout = daemon->layout,
         .upload_slots = options->upload_slots,
         .bank_capacity = options->bank.capacity,
-        .sessions_max = options->max_clients,
+        .sessions_max = clients,
         .idle_timeout_ms = options->idle_timeout_ms,
+        .upload_rate = options->upload_rate,
         .log = daemon->log,
     };
     int rc = machine_random(&wanted.boot, err);
@@ -166,11 +188,17 @@ static int make_coordinator(struct daemon *daemon, const struct checkpoint *stat
 static int make_ready(struct daemon *daemon, struct err *err)
 {
     struct checkpoint state = {0};
-    uint32_t connections = daemon->options->max_clients;
+    uint32_t connections, clients = capacity(daemon, &connections), least = daemon->options->plan.min_clients;
+    if (clients < least) {
+        return err_set(err, ERR_CONFIG,
+                       "the limit on open files leaves room for %u clients, and plan.min_clients is %u: no round could "
+                       "ever open; raise the hard limit (ulimit -Hn, or LimitNOFILE= of systemd)",
+                       clients, least);
+    }
     int rc = load_state(daemon, &state, err);
-    rc = rc ? rc : make_coordinator(daemon, &state, err);
+    rc = rc ? rc : make_coordinator(daemon, &state, clients, err);
     checkpoint_fini(&state);
-    if (rc == 0 && (rc = peers_init(daemon, connections + SPARE_PEERS)) != 0) {
+    if (rc == 0 && (rc = peers_init(daemon, connections)) != 0) {
         (void)err_set(err, rc, "out of memory for %u connections", connections);
     }
     return rc;
@@ -195,6 +223,8 @@ static int announce(struct daemon *daemon, struct err *err)
 static int start_listening(struct daemon *daemon, struct err *err)
 {
     daemon->listener.on_connection = on_connection;
+    daemon->listener.on_failure = on_failure;
+    daemon->listener.socket_bytes = (int)daemon->options->socket_buffer;
     daemon->listener.ctx = daemon;
     int rc = listener_open(&daemon->loop, daemon->options->listen, &daemon->listener, daemon->bound, err);
     if (rc) {

@@ -3,7 +3,7 @@
  *   daemon.c   start, the loop, signals, the end; events into the coordinator, actions out of it
  *   peers.c    connections, by the small numbers that the coordinator knows them by
  *   jobs.c     what takes long: one job at a time on libuv's thread pool
- *   machine.c  what the machine is asked for: random ids, clocks, memory */
+ *   machine.c  what the machine is asked for: random ids, clocks, memory, open files */
 #ifndef STARLING_SHELL_INTERNAL_H
 #define STARLING_SHELL_INTERNAL_H
 
@@ -25,8 +25,12 @@ struct peer {
 struct peers {
     struct peer *items; /* [room]; a peer's number is its place */
     uint32_t room;
-    bool full; /* said in the log, once until there is room again */
+    uint32_t refusing; /* further connections that are being told that there is no room */
+    bool full;         /* said in the log, once until there is room again */
 };
+/* What of the limit on open files is not for peers: the state's files while a round is saved, and REFUSALS_MAX. */
+#define FILES_RESERVE 32
+#define REFUSALS_MAX  16
 int peers_init(struct daemon *daemon, uint32_t room);
 void peers_fini(struct daemon *daemon);
 void peers_accept(struct daemon *daemon);
@@ -53,6 +57,9 @@ void jobs_fini(struct daemon *daemon);
 int machine_random(struct hash128 *out, struct err *err);
 int64_t machine_unix_ms(void);
 uint64_t machine_peak_rss_bytes(void);
+/* How many files this process may open, and how many it has. */
+uint64_t machine_files_most(void);
+uint64_t machine_files_open(void);
 
 /* ---- daemon.c ---- */
 

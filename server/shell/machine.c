@@ -1,6 +1,7 @@
 /* What the daemon asks the machine for. */
 #include "server/shell/internal.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +23,26 @@ int64_t machine_unix_ms(void)
     struct timespec now;
     (void)clock_gettime(CLOCK_REALTIME, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+uint64_t machine_files_most(void)
+{
+    struct rlimit files;
+    return getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur != RLIM_INFINITY ? files.rlim_cur : UINT32_MAX;
+}
+
+/* Without a /proc: more than a server that has just begun has open. */
+uint64_t machine_files_open(void)
+{
+    uint64_t count = 0;
+    DIR *folder = opendir("/proc/self/fd");
+    while (folder && readdir(folder)) {
+        count++;
+    }
+    if (folder) {
+        (void)closedir(folder);
+    }
+    return count ? count : 32;
 }
 
 /* VmHWM belongs to this program. ru_maxrss, which is asked when there is no /proc, also counts what the process was

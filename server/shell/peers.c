@@ -1,9 +1,19 @@
 /* Connections, by the small numbers that the coordinator knows them by. A number is free again when its connection has
- * been closed and the coordinator has heard of it. */
+ * been closed and the coordinator has heard of it.
+ *
+ * What a connection costs at most: one open file; here UNREAD_MAX_BYTES and a chunk or a status in its queue (chunks of
+ * the model by reference), and one frame that comes in, of at most 1 MiB where an upload was granted and 1 KiB
+ * elsewhere; in the kernel two buffers of socket_buffer, which it doubles for its own keeping.
+ *
+ * There are as many numbers as open files allow, less FILES_RESERVE, so that the limit on open files is never met by
+ * connections: whoever comes when all numbers are taken is accepted out of the reserve, told so, and closed; beyond
+ * REFUSALS_MAX at a time, closed without a word. (Should files run out all the same, libuv gives up a descriptor of its
+ * own to close who stands in the backlog, and the log says so.) */
 #include "server/shell/internal.h"
 
 #include "common/base/mem.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define QUEUE_MAX_BYTES ((size_t)16 << 20) /* a status of MSG_CLIENTS_MAX clients, or a chunk */
@@ -75,11 +85,22 @@ static void on_close(void *ctx, struct conn *conn, const struct err *reason)
 
 static const struct conn_events events = {on_open, on_message, on_drained, on_close};
 
-/* A connection for which there is no number: taken, so that it does not stand in the backlog, and closed. */
+/* A connection for which there is no number: taken, so that it does not stand in the backlog, told why, and closed. */
 static void refuse_open(void *ctx, struct conn *conn)
 {
-    (void)ctx;
-    conn_close(conn, 0);
+    struct daemon *daemon = ctx;
+    uint64_t idle_ms = daemon->options->idle_timeout_ms;
+    struct msg msg = {.type = MSG_REJECT};
+    msg.reject = (struct msg_reject){.code = daemon->leaving ? REJECT_STOPPING : REJECT_FULL,
+                                     .retry = true,
+                                     .retry_after_ms = idle_ms / 6,
+                                     .minor_least = PROTOCOL_MINOR_LEAST,
+                                     .minor_most = PROTOCOL_MINOR_MOST};
+    (void)snprintf(msg.reject.text, sizeof msg.reject.text, "%s",
+                   daemon->leaving ? "the server is stopping" : "the server has no room for another connection");
+    bool told = daemon->peers.refusing++ < REFUSALS_MAX && conn_send(conn, &msg, NULL) == 0;
+    msg_fini(&msg);
+    conn_close(conn, told ? conn_linger_ms(idle_ms) : 0);
 }
 
 static void refuse_message(void *ctx, struct conn *conn, const struct msg *msg)
@@ -97,9 +118,10 @@ static void refuse_drained(void *ctx, struct conn *conn)
 
 static void refuse_close(void *ctx, struct conn *conn, const struct err *reason)
 {
-    (void)ctx;
+    struct daemon *daemon = ctx;
     (void)conn;
     (void)reason;
+    daemon->peers.refusing--;
 }
 
 static const struct conn_events refusal = {refuse_open, refuse_message, refuse_drained, refuse_close};
@@ -140,7 +162,7 @@ void peers_accept(struct daemon *daemon)
     }
     const struct conn_options options = {
         .events = peer ? &events : &refusal,
-        .ctx = peer,
+        .ctx = peer ? (void *)peer : daemon,
         .limits = &msg_limits_server_new,
         .idle_timeout_ms = daemon->options->idle_timeout_ms,
         .queue_max_bytes = QUEUE_MAX_BYTES,

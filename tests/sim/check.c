@@ -5,7 +5,8 @@
  *     at this moment would leave checkpoint n;
  *   - the model of a round is, bit for bit, what the counted contributions make of the model before it, and each client
  *     counts at most once (computed here from the trainers' results, apart from the server);
- *   - training a round again has the same inputs and yields the same bits;
+ *   - training a round again has the same inputs and yields the same bits; what was declined for good is not trained
+ *     again on the same connection;
  *   - a client trains on the durable model, with features of others only, all of them from contributions that counted;
  *   - a sound connection is never given up for silence, and nobody sees a protocol error;
  *   - a client commits what counted, drops what did not, and in the end has committed exactly what counted.
@@ -79,6 +80,9 @@ void check_train(struct world *world, const struct client *client, const struct 
     if (action->round == 0 || action->round > world->scenario.rounds || action->round > truth->durable + 1) {
         violate(world, "%s is to train round %u; %u is durable", client->name, action->round, truth->durable);
         return;
+    }
+    if (client->refused == action->round) {
+        violate(world, "%s trains round %u again, which was declined for good", client->name, action->round);
     }
     if (memcmp(action->model, truth->params[action->round - 1], world->layout->total * sizeof(float)) != 0) {
         violate(world, "%s trains round %u on a model that is not that of round %u", client->name, action->round,

@@ -40,7 +40,7 @@ void client_start(struct world *world, struct client *client)
         .saved_run = disk->run,
         .saved_plan = disk->plan,
         .saved_round = disk->round,
-        .pending = disk->pending ? copy_of(disk->pending) : NULL,
+        .pending = disk->pending && world->scenario.bug != BUG_PENDING_LOST ? copy_of(disk->pending) : NULL,
         .log = &world->log,
     };
     memcpy(options.name, client->name, sizeof options.name);
@@ -53,6 +53,7 @@ void client_start(struct world *world, struct client *client)
     client->process.up = true;
     client->process.paused = false;
     client->stopping = client->cancelled = false;
+    client->refused = 0;
 }
 
 static void forget(struct client *client)
@@ -102,6 +103,18 @@ static void work_later(struct world *world, struct client *client, uint64_t in_m
              (struct entry){.kind = kind, .who = WHO_CLIENT + client->index, .code = (int)client->work_epoch});
 }
 
+/* A learning rate that is too high, say. The truth keeps what a repaired client makes. */
+static void overheat(struct world *world, const struct client *client, struct contribution *work)
+{
+    if (world->scenario.hot && client->index == 0 && work->round == 2 && !world->repaired) {
+        struct bytes *hot = bytes_copy(work->update->data, work->update->len);
+        ((float *)(void *)hot->data)[0] = 1e6f;
+        bytes_unref(work->update);
+        work->update = hot;
+        contribution_describe(work, &world->plan, world->layout);
+    }
+}
+
 static void begin_training(struct world *world, struct client *client, struct session_action *action)
 {
     check_train(world, client, action);
@@ -111,6 +124,7 @@ static void begin_training(struct world *world, struct client *client, struct se
     }
     client->work = train(world, client->index, action->round, (const float *)(const void *)action->model,
                          (const float *)(const void *)action->remote, action->remote_rows);
+    overheat(world, client, client->work);
     client->cancelled = false;
     client->work_epoch++;
     uint32_t ms = chance(world, 8) ? between(world, 100, 4000) : between(world, 4000, 3 * IDLE_MS);
@@ -143,7 +157,7 @@ static void end_training(struct world *world, struct client *client)
     if (client->cancelled && chance(world, 2)) {
         fail_training(world, client, ERR_CANCELLED);
     } else if (world->now_ms < client->disk.full_until_ms) {
-        fail_training(world, client, ERR_FULL);
+        fail_training(world, client, chance(world, 2) ? ERR_FULL : ERR_IO);
     } else {
         drop(&client->disk.pending);
         client->disk.pending = copy_of(client->work);
@@ -254,6 +268,7 @@ static void carry_out(struct world *world, struct client *client, struct session
             violate(world, "%s connects while it is connected", client->name);
         } else {
             client->link = net_connect(world, client->index);
+            client->refused = 0;
         }
         break;
     case SESSION_SEND:
@@ -314,6 +329,9 @@ void client_event(struct world *world, struct client *client, struct session_eve
     }
     world->speaker = client->name;
     world->hearing = event->kind == SESSION_MESSAGE ? event->message->type : 0;
+    if (world->hearing == MSG_DECLINED && event->message->declined.reason == DECLINE_RANGE) {
+        client->refused = event->message->declined.round;
+    }
     struct session_actions actions = {0};
     if (session_step(client->session, event, world->now_ms, &actions) != 0) {
         violate(world, "session_step failed");
@@ -322,4 +340,7 @@ void client_event(struct world *world, struct client *client, struct session_eve
         carry_out(world, client, &actions.items[i]);
     }
     session_actions_fini(&actions);
+    if (client->process.up) {
+        inside_check_client(world, client);
+    }
 }

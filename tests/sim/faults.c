@@ -34,12 +34,16 @@ static void cut_any(struct world *world)
     }
 }
 
-static void full_disk(struct world *world)
+static void bad_disk(struct world *world)
 {
     uint64_t until = world->now_ms + between(world, 500, 15000);
-    if (chance(world, 2)) {
+    uint32_t kind = chance(world, 3);
+    if (kind == 0) {
         say(world, "fault", "the server's disk is full");
         world->server.full_until_ms = until;
+    } else if (kind == 1) {
+        say(world, "fault", "the server's disk has errors");
+        world->server.shaky_until_ms = until;
     } else {
         struct client *client = any_client(world);
         say(world, "fault", "the disk of %s is full", client->name);
@@ -102,6 +106,14 @@ static void client_fault(struct world *world)
     }
 }
 
+/* Of the wall clock; time-outs must not know. What the monotonic clock jumps over is a pause. */
+static void jump_clock(struct world *world)
+{
+    world->wall_ms = (int64_t)between(world, 0, 200000000) - 100000000;
+    sight(world, "clock_jumped");
+    say(world, "fault", "the wall clock is set to %lld ms off", (long long)world->wall_ms);
+}
+
 void faults_next(struct world *world)
 {
     /* Each seed has its own weather. */
@@ -115,15 +127,17 @@ void faults_next(struct world *world)
         world->clients[0].gone = true;
         client_crash(world, &world->clients[0], false);
     }
-    uint32_t kind = chance(world, 10);
+    uint32_t kind = chance(world, 11);
     if (kind < 4) {
         cut_any(world);
     } else if (kind < 6) {
         client_fault(world);
     } else if (kind < 9) {
         server_fault(world);
+    } else if (kind < 10) {
+        bad_disk(world);
     } else {
-        full_disk(world);
+        jump_clock(world);
     }
     schedule(world, between(world, gap / 2, gap * 2), (struct entry){.kind = HAPPEN_FAULT});
 }

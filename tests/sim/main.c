@@ -91,6 +91,15 @@ static const char *const bugs[BUG_COUNT] = {
     [BUG_FORGETFUL_WELCOME] = "WELCOME forgets what counted",
     [BUG_EARLY_COMMIT] = "ACCEPTED is taken for durable",
     [BUG_LOST_MOMENTUM] = "a restart forgets the optimiser's state",
+    [BUG_SLOT_LEAKED] = "an upload slot is not given back",
+    [BUG_LOST_PLACE] = "a place in the line for a slot is lost",
+    [BUG_WRONG_WEIGHT] = "a weight is off by one",
+    [BUG_FORGOT_DELIVERED] = "the round forgets who has delivered",
+    [BUG_JOB_END_LOST] = "the end of a job is lost",
+    [BUG_NO_FOLDER_SYNC] = "the folder of a checkpoint is not synced",
+    [BUG_ERROR_IGNORED] = "a failed save is taken for a good one",
+    [BUG_PENDING_LOST] = "a restarted client forgets what it handed in",
+    [BUG_REFUSAL_FORGOTTEN] = "a refusal for good is taken for damage",
 };
 
 /* A planted mistake must be found within this many seeds. */

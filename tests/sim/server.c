@@ -46,6 +46,7 @@ void server_start(struct world *world)
             .bank_capacity = 2 * UPLOAD_ROWS + 1,
             .sessions_max = LINKS_MAX,
             .idle_timeout_ms = IDLE_MS,
+            .upload_rate = 500,
             .log = &world->log,
         };
         memset(&options.boot, (int)chance(world, 256), sizeof options.boot);
@@ -117,12 +118,21 @@ static void save(struct world *world, const struct job *job)
     struct server *server = &world->server;
     server->disk.full = world->now_ms < server->full_until_ms;
     server->disk.syncs_nothing = world->scenario.bug == BUG_LYING_DISK && job->checkpoint.round == 2;
+    server->disk.syncs_no_folder = world->scenario.bug == BUG_NO_FOLDER_SYNC && job->checkpoint.round == 2;
+    server->disk.fails_at = UINT64_MAX;
+    if (world->now_ms < server->shaky_until_ms) {
+        server->disk.fails_at = server->disk.operations + chance(world, 24);
+        sight(world, "disk_error");
+    }
     if (server->die_in_save) {
         server->disk.dies_after = server->disk.operations + chance(world, 24);
     }
     server->job_result = store_save(server->store, world->layout, &job->checkpoint, &server->job_reason);
+    server->disk.fails_at = UINT64_MAX;
     if (server->job_result == 0) {
         check_durable(world, &job->checkpoint);
+    } else if (world->scenario.bug == BUG_ERROR_IGNORED) {
+        server->job_result = 0;
     }
     check_image(world);
 }
@@ -132,8 +142,10 @@ static void run_job(struct world *world, struct job *job)
     struct server *server = &world->server;
     server->job_result = 0;
     server->job_reason = (struct err){0};
+    inside_plant_job(world, job);
     if (job->kind != JOB_SAVE) {
         job_run(job);
+        inside_plant_result(world, job);
         if (job->kind == JOB_ABSORB && world->scenario.bug == BUG_COUNT_TWICE && !world->planted &&
             !world->scenario.features) {
             world->planted = true;
@@ -158,9 +170,14 @@ static void end_job(struct world *world)
     server->jobs_count--;
     memmove(server->jobs, server->jobs + 1, server->jobs_count * sizeof server->jobs[0]);
     server->job_running = false;
-    server_event(world,
-                 &(struct event){
-                     .kind = EVENT_JOB_DONE, .job = job, .result = server->job_result, .reason = &server->job_reason});
+    if (world->scenario.bug == BUG_JOB_END_LOST && job->kind == JOB_ABSORB && !world->planted) {
+        world->planted = true;
+    } else {
+        server_event(world, &(struct event){.kind = EVENT_JOB_DONE,
+                                            .job = job,
+                                            .result = server->job_result,
+                                            .reason = &server->job_reason});
+    }
     if (server->process.up) {
         begin_job(world);
     }
@@ -236,7 +253,7 @@ void server_event(struct world *world, struct event *event)
         return;
     }
     world->speaker = "server";
-    event->unix_ms = (int64_t)world->now_ms;
+    event->unix_ms = (int64_t)world->now_ms + world->wall_ms;
     struct actions actions = {0};
     if (coordinator_step(server->coordinator, event, world->now_ms, &actions) != 0) {
         violate(world, "coordinator_step failed");
@@ -245,4 +262,11 @@ void server_event(struct world *world, struct event *event)
         carry_out(world, &actions.items[i]);
     }
     actions_fini(&actions);
+    if (server->process.up) {
+        inside_plant(world);
+        inside_check(world);
+        if (event->kind == EVENT_TICK && coordinator_next_ms(server->coordinator) <= world->now_ms) {
+            violate(world, "what was due at the server is still due after it was called");
+        }
+    }
 }

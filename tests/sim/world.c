@@ -32,12 +32,14 @@ void say(struct world *world, const char *who, const char *format, ...)
 
 const char *const sights[] = {
     /* of the server's log */
-    "round_extended", "contribution_declined", "save_failed", "client_left", "upload_too_slow",
+    "round_extended", "contribution_declined", "save_failed", "client_left", "upload_too_slow", "round_stuck",
+    "still_waiting",
     /* of the clients' log */
     "queued", "dropped", "declined", "rejected", "stale", "work_failed",
     /* of the world */
     "killed_in_save", "killed_after_save", "durable_by_luck", "committed_by_welcome", "committed_by_round_end",
-    "cancelled", "trained_again", "offered_again", "silent_for_idle_timeout", "refused", NULL};
+    "cancelled", "trained_again", "offered_again", "silent_for_idle_timeout", "refused", "disk_error", "clock_jumped",
+    "repaired", NULL};
 
 void sight(struct world *world, const char *what)
 {
@@ -50,6 +52,7 @@ static void log_emit(void *ctx, enum log_level level, const char *event, const c
 {
     struct world *world = ctx;
     sight(world, event);
+    world->stuck |= world->scenario.hot && strcmp(event, "round_stuck") == 0;
     say(world, world->speaker, "%-5s %s %s", log_level_name(level), event, fields);
 }
 
@@ -137,6 +140,7 @@ struct scenario scenario_of(uint64_t seed)
     s.straggler = s.min_clients < s.clients && rng_below(&rng, 2);
     s.one_dies = s.min_clients < s.clients && rng_below(&rng, 2);
     s.optimizer = rng_below(&rng, AGGREGATION_ADAM + 1);
+    s.hot = rng_below(&rng, 6) == 0;
     return s;
 }
 
@@ -179,6 +183,7 @@ static void begin(struct world *world, const struct scenario *scenario)
     world->now_ms = 1;
     world->faults_end_ms = scenario->calm ? 0 : between(world, 30000, 120000);
     world->latest_ms = world->faults_end_ms + scenario->rounds * (uint64_t)(4 * scenario->deadline_ms + 20 * IDLE_MS);
+    world->latest_ms += scenario->hot ? 4 * scenario->deadline_ms + 20 * IDLE_MS : 0;
     simdisk_init(&world->server.disk);
     server_start(world);
     for (uint32_t i = 0; i < scenario->clients; i++) {
@@ -307,6 +312,18 @@ static bool is_over(const struct world *world)
     return over;
 }
 
+/* Somebody has read what the server says of the stuck round, and mends the client. */
+static void repair(struct world *world)
+{
+    struct client *client = &world->clients[0];
+    if (world->stuck && !world->repaired && client->process.up && chance(world, 20) == 0) {
+        sight(world, "repaired");
+        say(world, "world", "%s is repaired, and started again", client->name);
+        world->repaired = true;
+        client_crash(world, client, true);
+    }
+}
+
 void world_run(struct world *world, const struct scenario *scenario)
 {
     begin(world, scenario);
@@ -329,6 +346,7 @@ void world_run(struct world *world, const struct scenario *scenario)
         }
         tick(world);
         net_check_idle(world);
+        repair(world);
     }
     if (!world->violation[0]) {
         check_end(world);

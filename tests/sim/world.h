@@ -7,6 +7,7 @@
  *   server.c   the coordinator's shell: actions, jobs, the simulated disk
  *   client.c   a session's shell: actions, its trainer and its disk
  *   check.c    the truth, computed apart from the code under test, and the invariants
+ *   inside.c   what must hold inside the coordinator after each of its steps; mistakes that are planted there
  *
  * The first broken invariant is kept as `violation`, and ends the run. */
 #ifndef STARLING_TESTS_SIM_WORLD_H
@@ -39,6 +40,15 @@ enum bug {
     BUG_FORGETFUL_WELCOME, /* the server forgets whom it counted when it greets */
     BUG_EARLY_COMMIT,      /* a client takes ACCEPTED for the end of the round */
     BUG_LOST_MOMENTUM,     /* a restarted server begins with a state of the optimiser that is all zero */
+    BUG_SLOT_LEAKED,       /* an upload slot is never given back */
+    BUG_LOST_PLACE,        /* who stands first in the line for a slot is dropped from it */
+    BUG_WRONG_WEIGHT,      /* a contribution counts for an image more than it has */
+    BUG_FORGOT_DELIVERED,  /* the round forgets that a member has delivered, and asks it again */
+    BUG_JOB_END_LOST,      /* the end of a job is never heard of */
+    BUG_NO_FOLDER_SYNC,    /* the checkpoint's file is synced, its folder is not */
+    BUG_ERROR_IGNORED,     /* a save that failed is taken for one that did not */
+    BUG_PENDING_LOST,      /* a restarted client forgets what it had handed in */
+    BUG_REFUSAL_FORGOTTEN, /* what is refused for good is taken for damage, and asked for again for ever */
     BUG_COUNT
 };
 
@@ -52,13 +62,14 @@ struct scenario {
     bool straggler;     /* the last client needs about as long as a round may take */
     bool features;      /* the plan exchanges features */
     uint32_t optimizer; /* of the plan */
+    bool hot;           /* the first client's update of round 2 is out of range, until somebody repairs it */
 };
 /* What a seed stands for. */
 struct scenario scenario_of(uint64_t seed);
 
 /* What a set of seeds must have gone through, lest it prove nothing: events of the log, and what the world does. */
 extern const char *const sights[];
-#define SIGHTS_MAX 32
+#define SIGHTS_MAX 40
 
 enum who { WHO_WORLD, WHO_SERVER, WHO_CLIENT /* + index */ };
 
@@ -130,7 +141,7 @@ struct server {
     bool die_in_save;    /* the machine goes down in the middle of the next save */
     bool die_after_save; /* ... when it is durable, and nobody has heard of it */
     bool stopping;
-    uint64_t refuses_until_ms, full_until_ms;
+    uint64_t refuses_until_ms, full_until_ms, shaky_until_ms;
     struct simdisk disk;
 };
 
@@ -154,6 +165,7 @@ struct client {
     struct contribution *work; /* what the trainer will have made */
     uint32_t work_epoch;
     bool cancelled, stopping, finished, gone;
+    uint32_t refused; /* on its connection: the round that was declined as out of range; 0: none */
 };
 
 /* What is known to be true, learned from the trainers and from durable checkpoints alone. */
@@ -176,8 +188,10 @@ struct world {
     uint64_t faults_end_ms, latest_ms; /* a run that is not over by then waits for ever */
     struct entry *queue;               /* a heap */
     size_t queue_count, queue_room;
-    char violation[512]; /* empty: none so far */
-    bool planted;        /* a mistake that is to happen once has happened */
+    char violation[512];  /* empty: none so far */
+    bool planted;         /* a mistake that is to happen once has happened */
+    bool stuck, repaired; /* hot: a round is stuck; the client has been repaired */
+    int64_t wall_ms;      /* the wall clock, which jumps, minus the monotonic one */
     uint64_t faults;
     uint64_t seen[SIGHTS_MAX]; /* of sights[] */
 
@@ -238,6 +252,13 @@ void client_event(struct world *world, struct client *client, struct session_eve
 void client_happens(struct world *world, struct client *client, const struct entry *entry);
 void client_free(struct client *client);
 uint64_t client_images(uint32_t index);
+
+/* inside.c: after a step of the coordinator. */
+void inside_check(struct world *world);
+void inside_check_client(struct world *world, const struct client *client);
+void inside_plant(struct world *world);
+void inside_plant_job(struct world *world, struct job *job);
+void inside_plant_result(struct world *world, struct job *job);
 
 /* check.c */
 void features_row(float *row, uint32_t client, uint32_t round, uint32_t index);

@@ -126,7 +126,8 @@ static void settle(struct simdisk *disk, const char *path)
 
 static int begin(struct simdisk *disk)
 {
-    return disk->operations++ >= disk->dies_after ? ERR_IO : 0;
+    uint64_t number = disk->operations++;
+    return number >= disk->dies_after || number == disk->fails_at ? ERR_IO : 0;
 }
 
 static int sim_create(void *ctx, const char *path, int *file)
@@ -210,7 +211,7 @@ static int sim_sync_folder(void *ctx, const char *path)
 {
     struct simdisk *disk = ctx;
     int rc = begin(disk);
-    if (rc || disk->syncs_nothing) {
+    if (rc || disk->syncs_nothing || disk->syncs_no_folder) {
         return rc;
     }
     for (uint32_t i = 0; i < disk->seen.count; i++) {
@@ -280,7 +281,8 @@ static const struct disk_ops operations = {
 
 void simdisk_init(struct simdisk *disk)
 {
-    *disk = (struct simdisk){.disk = {.ops = &operations, .ctx = disk}, .dies_after = UINT64_MAX};
+    *disk =
+        (struct simdisk){.disk = {.ops = &operations, .ctx = disk}, .dies_after = UINT64_MAX, .fails_at = UINT64_MAX};
 }
 
 static void close_all(struct simdisk *disk)
@@ -320,7 +322,7 @@ void simdisk_crash(struct simdisk *disk, struct rng *rng)
         file_crash(disk->durable.entries[i].file, rng);
         put(&disk->seen, disk->durable.entries[i].path, disk->durable.entries[i].file);
     }
-    disk->dies_after = UINT64_MAX;
+    disk->dies_after = disk->fails_at = UINT64_MAX;
 }
 
 void simdisk_image(const struct simdisk *disk, struct simdisk *out)

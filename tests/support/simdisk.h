@@ -30,10 +30,12 @@ struct simdisk {
     struct disk disk; /* hand this to the code under test */
     struct simfolder seen, durable;
     struct simfile *open[SIMDISK_OPEN];
-    bool full;           /* creating and writing fails with ERR_FULL */
-    uint64_t operations; /* so far */
-    uint64_t dies_after; /* operations; UINT64_MAX: never */
-    bool syncs_nothing;  /* a lying disk: fsync returns 0 and does nothing */
+    bool full;            /* creating and writing fails with ERR_FULL */
+    uint64_t operations;  /* so far */
+    uint64_t dies_after;  /* operations; UINT64_MAX: never */
+    uint64_t fails_at;    /* the one operation that ends with ERR_IO; UINT64_MAX: none */
+    bool syncs_nothing;   /* a lying disk: fsync returns 0 and does nothing */
+    bool syncs_no_folder; /* likewise, for folders alone */
 };
 
 void simdisk_init(struct simdisk *disk);

@@ -341,6 +341,50 @@ static void test_a_declined_contribution_is_dropped(void **state)
     fixture_fini(&f);
 }
 
+/* The same inputs give the same bits: what was out of range would be so again. */
+static void test_what_would_be_declined_again_is_not_trained_again(void **state)
+{
+    (void)state;
+    static const uint32_t again[] = {DECLINE_RANGE, DECLINE_HASH};
+    for (size_t i = 0; i < 2; i++) {
+        struct fixture f;
+        begin(&f);
+        to_uploading(&f);
+        hears(&f, (struct msg){.type = MSG_DECLINED,
+                               .declined = {.round = OPEN, .reason = again[i], .text = "out of range"}});
+        (void)must(&f, SESSION_DROP);
+        hears(&f, round_of(&f, OPEN));
+        is_in(&f, again[i] == DECLINE_RANGE ? "READY" : "FETCHING");
+        if (again[i] == DECLINE_RANGE) { /* On a new connection it is: the site may have been repaired. */
+            reconnect(&f, OPEN - 1, 0);
+            hears(&f, round_of(&f, OPEN));
+            is_in(&f, "FETCHING");
+        }
+        fixture_fini(&f);
+    }
+}
+
+/* What an earlier process trained says nothing about this one, which may have been repaired. */
+static void test_what_was_inherited_and_declined_is_trained_anew(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_plan(&f, 4);
+    struct session_options options = fixture_options();
+    options.pending = contribution_of(&f, OPEN);
+    fixture_start(&f, &options);
+    to_ready(&f);
+    (void)must_send(&f, MSG_OFFER);
+    hears(&f, (struct msg){.type = MSG_DECLINED,
+                           .declined = {.round = OPEN, .reason = DECLINE_RANGE, .text = "out of range"}});
+    assert_int_equal(must(&f, SESSION_DROP)->round, OPEN);
+    (void)must(&f, SESSION_CLOSE);
+    reconnect(&f, OPEN - 1, 0);
+    hears(&f, round_of(&f, OPEN));
+    is_in(&f, "FETCHING");
+    fixture_fini(&f);
+}
+
 static void test_the_end_of_a_round_cancels_its_training_before_the_next_begins(void **state)
 {
     (void)state;
@@ -605,6 +649,8 @@ int main(void)
         cmocka_unit_test(test_welcome_settles_what_became_durable_meanwhile),
         cmocka_unit_test(test_a_round_that_ends_without_us_drops_the_contribution),
         cmocka_unit_test(test_a_declined_contribution_is_dropped),
+        cmocka_unit_test(test_what_would_be_declined_again_is_not_trained_again),
+        cmocka_unit_test(test_what_was_inherited_and_declined_is_trained_anew),
         cmocka_unit_test(test_the_end_of_a_round_cancels_its_training_before_the_next_begins),
         cmocka_unit_test(test_a_round_that_ended_while_away_cancels_too),
         cmocka_unit_test(test_the_same_round_is_not_begun_twice),

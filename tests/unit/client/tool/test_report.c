@@ -122,6 +122,7 @@ static const struct msg_status_reply reply = {.software = "starling 0.1.0",
                                               .state = "open",
                                               .waits_for = "2 of 5 clients",
                                               .remaining_ms = 60000,
+                                              .waited_ms = 5000,
                                               .bank_rows = 5,
                                               .bank_capacity = 10,
                                               .bank_contributors = 2,
@@ -187,7 +188,7 @@ static void status_text_shows_waits_and_clients(void **state)
     assert_int_equal(status_text(&reply, &text), 0);
     assert_int_equal(buf_append(&text, "", 1), 0);
     const char *out = (const char *)text.data;
-    assert_non_null(strstr(out, "waits for  2 of 5 clients (60 s left)\n"));
+    assert_non_null(strstr(out, "waits for  2 of 5 clients (5.0 s so far, 60 s left)\n"));
     assert_non_null(strstr(out, "3/12"));
     assert_non_null(strstr(strstr(out, "south"), "offline"));
     buf_fini(&text);

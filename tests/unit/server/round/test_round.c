@@ -38,7 +38,7 @@ static uint32_t step(struct round *round, enum round_event_kind kind, uint32_t m
 
 static void start(struct round *round, uint32_t members)
 {
-    round_init(round, &options, 0);
+    round_init(round, &options, 0, now);
     for (uint32_t i = 0; i < members; i++) {
         assert_int_equal(round_member_add(round, i), 0);
     }
@@ -213,6 +213,73 @@ static void a_declined_one_that_offers_again_is_waited_for(void **state)
     round_fini(&round);
 }
 
+/* What would come again as it was is not asked for again: not at a deadline, nor when seats are free. */
+static void the_refused_are_not_asked_again_and_the_round_says_that_it_is_stuck(void **state)
+{
+    (void)state;
+    struct round round;
+    open_two(&round, 3);
+    assert_int_equal(step(&round, ROUND_ABSORBING, 0), 0);
+    assert_int_equal(step(&round, ROUND_REFUSED, 0), ROUND_DO_STUCK); /* 1 alone is not enough, and 2 is away. */
+    assert_string_equal(round_state(&round), "STUCK");
+    assert_int_equal(round.since_ms, now);
+    assert_int_equal(step(&round, ROUND_REFUSED, 1), 0); /* told once */
+    now += DEADLINE;
+    assert_int_equal(step(&round, ROUND_TICK, 0), ROUND_DO_EXTEND);
+    assert_int_equal(round_count(&round).refused, 2);
+    assert_int_equal(round_count(&round).participants, 0);
+    assert_true(round.stuck);
+
+    /* Another client is one of two; a repaired one comes anew: then there are enough that can. */
+    assert_int_equal(step(&round, ROUND_READY, 2), ROUND_DO_INVITE);
+    assert_true(round.stuck);
+    (void)step(&round, ROUND_LOST, 0);
+    now += 5;
+    assert_int_equal(step(&round, ROUND_READY, 0), ROUND_DO_INVITE);
+    assert_string_equal(round_state(&round), "OPEN");
+    assert_int_equal(round.since_ms, now);
+    assert_int_equal(step(&round, ROUND_REFUSED, 0), ROUND_DO_STUCK); /* It was not repaired. */
+    assert_int_equal(step(&round, ROUND_OFFERED, 0), 0);              /* It has another one. */
+    assert_int_equal(step(&round, ROUND_DELIVERED, 0), 0);
+    assert_int_equal(step(&round, ROUND_DELIVERED, 2), ROUND_DO_AGGREGATE);
+    assert_false(round.stuck);
+    round_fini(&round);
+}
+
+static void the_refused_do_not_hold_a_round_that_has_enough(void **state)
+{
+    (void)state;
+    struct round round;
+    start(&round, 3);
+    options.min_clients = round.options.min_clients = 3;
+    (void)step(&round, ROUND_READY, 0);
+    (void)step(&round, ROUND_READY, 1);
+    assert_int_equal(step(&round, ROUND_READY, 2), ROUND_DO_OPEN | ROUND_DO_INVITE);
+    round.options.min_clients = 2;
+    assert_int_equal(step(&round, ROUND_REFUSED, 1), 0);
+    assert_int_equal(step(&round, ROUND_DELIVERED, 0), 0);
+    assert_int_equal(step(&round, ROUND_DELIVERED, 2), ROUND_DO_AGGREGATE);
+    (void)step(&round, ROUND_AGGREGATED, 0);
+    assert_int_equal(step(&round, ROUND_SAVED, 0), ROUND_DO_END | ROUND_DO_OPEN | ROUND_DO_INVITE);
+    assert_int_equal(round.invited_count, 3); /* The next round has another model: all are asked. */
+    round_fini(&round);
+}
+
+/* A seat that only a refused one holds is free. */
+static void the_refused_give_their_seats_up(void **state)
+{
+    (void)state;
+    options.weight_cap = options.weight_max = 1000;
+    struct round round;
+    open_two(&round, 3);
+    (void)step(&round, ROUND_READY, 2);
+    assert_int_equal(step(&round, ROUND_REFUSED, 0), ROUND_DO_INVITE);
+    assert_false(round.members[0].participant);
+    assert_true(round.members[2].participant);
+    assert_false(round.stuck);
+    round_fini(&round);
+}
+
 static void an_absorption_holds_the_round_open(void **state)
 {
     (void)state;
@@ -258,7 +325,7 @@ static void the_choice_does_not_depend_on_arrival(void **state)
     uint32_t picked[2][10] = {{0}};
     for (uint32_t order = 0; order < 2; order++) {
         struct round round;
-        round_init(&round, &options, 0);
+        round_init(&round, &options, 0, now);
         char name_of[COUNT];
         for (uint32_t i = 0; i < COUNT; i++) { /* index i has name 'a' + i, or reversed; place in the order of names */
             name_of[i] = (char)(order ? 'a' + COUNT - 1 - i : 'a' + i);
@@ -326,7 +393,7 @@ static void growing_survives_want_of_memory(void **state)
     (void)state;
     for (uint64_t n = 1; n <= 3; n++) {
         struct round round;
-        round_init(&round, &options, 0);
+        round_init(&round, &options, 0, now);
         mem_fail_after(n);
         assert_int_equal(round_member_add(&round, 0), -1);
         mem_fail_after(0);
@@ -350,9 +417,10 @@ static void check(const struct round *round, uint32_t todo)
     if (todo & ROUND_DO_INVITE) {
         assert_true(round->invited_count > 0);
     }
+    assert_true(!round->stuck || (round->phase == ROUND_OPEN && tally.refused > 0));
     for (uint32_t i = 0; i < round->invited_count; i++) {
         const struct round_member *member = &round->members[round->invited[i]];
-        assert_true(member->ready && member->participant && !member->delivered);
+        assert_true(member->ready && member->participant && !member->delivered && !member->refused);
     }
     if (round->phase == ROUND_OPEN) {
         assert_true(tally.participants * round->weight_bound <= round->options.weight_max);
@@ -366,7 +434,7 @@ static void whatever_comes_the_rules_hold(void **state)
 {
     (void)state;
     enum { MEMBERS = 12, STEPS = 4000 };
-    uint32_t closed = 0, extended = 0;
+    uint32_t closed = 0, extended = 0, stuck = 0;
     for (uint64_t seed = 0; seed < 20; seed++) {
         struct rng rng;
         rng_init(&rng, seed, RNG_TEST, 0, 0, 0);
@@ -375,7 +443,8 @@ static void whatever_comes_the_rules_hold(void **state)
         options.rounds = 1000;
         options.weight_max = 60 + rng_below(&rng, 1000);
         struct round round;
-        start(&round, MEMBERS);
+        uint32_t members = seed % 2 ? MEMBERS : 4; /* With few of them, rounds get stuck. */
+        start(&round, members);
         for (uint32_t i = 0; i < STEPS; i++) {
             now += rng_below(&rng, 30);
             enum round_event_kind kind = (enum round_event_kind)rng_below(&rng, ROUND_EVENTS);
@@ -384,10 +453,11 @@ static void whatever_comes_the_rules_hold(void **state)
                        : round.phase == ROUND_SAVING    ? ROUND_SAVED
                                                         : ROUND_READY;
             }
-            uint32_t todo = step(&round, kind, rng_below(&rng, MEMBERS));
+            uint32_t todo = step(&round, kind, rng_below(&rng, members));
             check(&round, todo);
             closed += (todo & ROUND_DO_AGGREGATE) != 0;
             extended += (todo & ROUND_DO_EXTEND) != 0;
+            stuck += (todo & ROUND_DO_STUCK) != 0;
             uint64_t next = round_next_ms(&round);
             if (next != UINT64_MAX && next > now && rng_below(&rng, 4) == 0) {
                 now = next; /* What is due happens, and is then no longer due. */
@@ -399,6 +469,7 @@ static void whatever_comes_the_rules_hold(void **state)
     }
     assert_true(closed > 200); /* The walk saw what it is about. */
     assert_true(extended > 20);
+    assert_true(stuck > 20);
 }
 
 int main(void)
@@ -413,6 +484,9 @@ int main(void)
         cmocka_unit_test_setup(late_joiners_are_admitted_when_the_rest_cannot_be_enough, reset),
         cmocka_unit_test_setup(a_declined_one_is_not_waited_for_and_is_asked_again_at_the_deadline, reset),
         cmocka_unit_test_setup(a_declined_one_that_offers_again_is_waited_for, reset),
+        cmocka_unit_test_setup(the_refused_are_not_asked_again_and_the_round_says_that_it_is_stuck, reset),
+        cmocka_unit_test_setup(the_refused_do_not_hold_a_round_that_has_enough, reset),
+        cmocka_unit_test_setup(the_refused_give_their_seats_up, reset),
         cmocka_unit_test_setup(an_absorption_holds_the_round_open, reset),
         cmocka_unit_test_setup(one_that_has_its_contribution_already_joins_if_there_is_room, reset),
         cmocka_unit_test_setup(the_choice_does_not_depend_on_arrival, reset),

@@ -32,7 +32,7 @@ static uint32_t step(struct round *round, enum round_event_kind kind, uint32_t m
 static void reach(struct round *round, enum round_phase phase, const struct round_options *options)
 {
     now = 100;
-    round_init(round, options, phase == ROUND_DONE ? options->rounds : 0);
+    round_init(round, options, phase == ROUND_DONE ? options->rounds : 0, now);
     for (uint32_t i = 0; i < 3; i++) {
         assert_int_equal(round_member_add(round, i), 0);
     }
@@ -76,6 +76,7 @@ static const struct cell cells[ROUND_EVENTS][ROUND_PHASES] = {
     [ROUND_ABSORBING]  = {{0, W},               {0, O},                 {0, A},            {0, S},                  {0, D},               {0, X}},
     [ROUND_DELIVERED]  = {{0, W},               {0, O},                 {0, A},            {0, S},                  {0, D},               {0, X}},
     [ROUND_DECLINED]   = {{0, W},               {0, O},                 {0, A},            {0, S},                  {0, D},               {0, X}},
+    [ROUND_REFUSED]    = {{0, W},               {ROUND_DO_STUCK, O},    {0, A},            {0, S},                  {0, D},               {0, X}},
     [ROUND_AGGREGATED] = {{0, W},               {0, O},                 {ROUND_DO_SAVE, S},{0, S},                  {0, D},               {0, X}},
     [ROUND_SAVED]      = {{0, W},               {0, O},                 {0, A},            {ROUND_DO_END | OI, O},  {0, D},               {0, X}},
     [ROUND_FAILED]     = {{0, W},               {0, O},                 {0, A},            {0, S},                  {0, D},               {0, X}},
@@ -121,7 +122,8 @@ static void ignored_events_change_nothing(void **state)
         {S, ROUND_DELIVERED},  {S, ROUND_DECLINED},   {S, ROUND_AGGREGATED}, {S, ROUND_DRAINED},
         {D, ROUND_DELIVERED},  {D, ROUND_AGGREGATED}, {D, ROUND_SAVED},      {D, ROUND_FAILED},
         {D, ROUND_DRAINED},    {X, ROUND_OFFERED},    {X, ROUND_DELIVERED},  {X, ROUND_AGGREGATED},
-        {X, ROUND_SAVED},      {X, ROUND_FAILED},     {X, ROUND_STOP},
+        {X, ROUND_SAVED},      {X, ROUND_FAILED},     {X, ROUND_STOP},       {W, ROUND_REFUSED},
+        {A, ROUND_REFUSED},    {S, ROUND_REFUSED},    {D, ROUND_REFUSED},    {X, ROUND_REFUSED},
     };
     for (size_t i = 0; i < sizeof ignored / sizeof ignored[0]; i++) {
         struct round round;
@@ -239,10 +241,10 @@ static void starts_done_when_nothing_is_left(void **state)
 {
     (void)state;
     struct round round;
-    round_init(&round, &standard, 2);
+    round_init(&round, &standard, 2, now);
     assert_int_equal(round.phase, D);
     round_fini(&round);
-    round_init(&round, &standard, 1);
+    round_init(&round, &standard, 1, now);
     assert_int_equal(round.phase, W);
     round_fini(&round);
 }

@@ -73,6 +73,97 @@ static void every_wait_has_its_sentence(void **state)
     status_says("SAVING", "the disk", 0);
 }
 
+static uint32_t times_logged(const char *event)
+{
+    uint32_t times = 0;
+    (void)buf_append(&w.lines, "", 1);
+    w.lines.len--;
+    for (const char *at = (const char *)w.lines.data; (at = strstr(at, event)) != NULL; at++) {
+        times++;
+    }
+    return times;
+}
+
+/* What does not move on is said again after idle_timeout, then twice that, ..., and how long it has been so. */
+static void no_wait_is_silent(void **state)
+{
+    (void)state;
+    join(&w, &sites[0]);
+    advance(&w, IDLE_MS - 1);
+    assert_false(logged(&w, "still_waiting"));
+    advance(&w, 1);
+    assert_true(logged(&w, "still_waiting round=1 state=WAITING seconds=6 for=\"1 more client, 1 of 2 are ready: "
+                           "site-0\""));
+    advance(&w, 14 * IDLE_MS);
+    assert_int_equal(times_logged("still_waiting"), 4); /* at 1, 3, 7 and 15 */
+    struct msg keep;
+    assert_int_equal(status_of(&w, &keep).waited_ms, 15 * IDLE_MS);
+    msg_fini(&keep);
+
+    join(&w, &sites[1]); /* Another wait, which begins anew: a member that never offers. */
+    assert_int_equal(status_of(&w, &keep).waited_ms, 0);
+    msg_fini(&keep);
+    deliver(&w, &sites[0]);
+    advance(&w, IDLE_MS);
+    assert_true(logged(&w, "still_waiting round=1 state=OPEN seconds=6 for=\"1 of 2 clients: site-1\""));
+}
+
+/* A learning rate that is too high: whoever trains is refused, and training the round again would change nothing. */
+static void a_round_that_nobody_can_do_is_stuck_visibly(void **state)
+{
+    (void)state;
+    join_two();
+    for (uint32_t i = 0; i < 2; i++) {
+        (void)hear(&w, i, MSG_ROUND);
+        train(&w, &sites[i], 1);
+        sites[i].update[0] = 1e6f;
+        describe_offer(&w, &sites[i], 1);
+        say(&w, i, sites[i].offer);
+        answer_grants(&w, &sites[i]);
+        (void)hear_declined(&w, i, DECLINE_RANGE);
+    }
+    assert_int_equal(times_logged("round_stuck"), 1);
+    struct msg keep;
+    struct msg_status_reply status = status_of(&w, &keep);
+    assert_string_equal(status.state, "STUCK");
+    assert_non_null(
+        strstr(status.waits_for, "clients that can do this round, 0 of at least 2 have delivered, 2 refused: "));
+    assert_non_null(strstr(status.waits_for, "is out of range; is the learning rate too high?"));
+    assert_string_equal(status.clients[0].state, "REFUSED");
+    msg_fini(&keep);
+    advance(&w, 3 * DEADLINE_MS);
+    hear_nothing(&w, 0); /* It is not asked to train the same again. */
+    hear_nothing(&w, 1);
+    assert_true(logged(&w, "still_waiting round=1 state=STUCK"));
+
+    for (uint32_t i = 0; i < 2; i++) { /* Both are repaired and started anew. */
+        lose(&w, i);
+        join(&w, &sites[i]);
+        (void)hear(&w, i, MSG_ROUND);
+        train(&w, &sites[i], 1);
+        say(&w, i, sites[i].offer);
+        answer_grants(&w, &sites[i]);
+        (void)hear(&w, i, MSG_ACCEPTED);
+    }
+    assert_int_equal(w.disk.round, 1);
+}
+
+/* What came damaged may come whole next time, and is asked for again at the deadline. */
+static void damage_does_not_make_it_stuck(void **state)
+{
+    (void)state;
+    join_two();
+    (void)hear(&w, 0, MSG_ROUND);
+    train(&w, &sites[0], 1);
+    sites[0].update[7] += 1;
+    say(&w, 0, sites[0].offer);
+    answer_grants(&w, &sites[0]);
+    (void)hear_declined(&w, 0, DECLINE_HASH);
+    assert_false(logged(&w, "round_stuck"));
+    advance(&w, DEADLINE_MS);
+    (void)hear(&w, 0, MSG_ROUND);
+}
+
 static void many_names_end_in_dots(void **state)
 {
     (void)state;
@@ -99,8 +190,8 @@ static void many_names_end_in_dots(void **state)
 static void heartbeats_go_to_every_trainer(void **state)
 {
     (void)state;
-    assert_int_equal(coordinator_next_ms(w.c), UINT64_MAX);
-    (void)greet(&w, &sites[0]); /* also while it prepares */
+    assert_int_equal(coordinator_next_ms(w.c), w.now + IDLE_MS); /* to say again what it waits for */
+    (void)greet(&w, &sites[0]);                                  /* also while it prepares */
     for (int i = 0; i < 5; i++) {
         assert_int_equal(coordinator_next_ms(w.c), w.now + IDLE_MS / 4);
         advance(&w, IDLE_MS / 4);
@@ -388,6 +479,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(every_wait_has_its_sentence),
         TEST(many_names_end_in_dots),
+        TEST(no_wait_is_silent),
+        TEST(a_round_that_nobody_can_do_is_stuck_visibly),
+        TEST(damage_does_not_make_it_stuck),
         TEST(heartbeats_go_to_every_trainer),
         TEST(a_deadline_is_extended_visibly),
         TEST(last_seen_and_history),

@@ -5,12 +5,12 @@ static struct world w;
 static struct site sites[SITES];
 
 /* Four sites in round 1, all trained; one upload slot. */
-static int set_up(void **state)
+static int set_up_with_rate(uint32_t rate)
 {
-    (void)state;
     world_init(&w);
     w.plan.min_clients = 4;
     w.options.upload_slots = 1;
+    w.options.upload_rate = rate;
     world_start(&w);
     for (uint32_t s = 0; s < 4; s++) {
         site_init(&sites[s], s);
@@ -21,6 +21,12 @@ static int set_up(void **state)
         train(&w, &sites[s], 1);
     }
     return 0;
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    return set_up_with_rate(0);
 }
 
 static int tear_down(void **state)
@@ -232,6 +238,41 @@ static void a_long_upload_loses_its_slot(void **state)
     (void)hear_grant(1, BLOB_UPDATE);
 }
 
+/* A chunk now and then is no silence, but it is too little: upload_rate, measured over idle_timeout. */
+static void an_upload_below_the_rate_loses_its_slot_and_may_try_again(void **state)
+{
+    (void)state;
+    tear_down(NULL);
+    (void)set_up_with_rate(100);
+    offer(0);
+    (void)hear_grant(0, BLOB_UPDATE);
+    uint64_t sent = 0;
+    for (int second = 0; second < 12; second++, sent += 8) { /* Nobody waits: as slow as it likes. */
+        upload(0, sent, sent + 8);
+        advance(&w, 1000);
+    }
+    hear_nothing(&w, 0);
+    offer(1);
+    (void)hear_place(1);
+    for (int second = 0; second < 6; second++, sent += 8) { /* a window */
+        hear_nothing(&w, 0);
+        upload(0, sent, sent + 8);
+        advance(&w, 1000);
+    }
+    struct msg queued = hear(&w, 0, MSG_QUEUED);
+    assert_int_equal(queued.queued.reason, QUEUED_SLOW);
+    assert_true(logged(&w, "reason=\"slow\""));
+    (void)hear_grant(1, BLOB_UPDATE);
+    for (sent = 0; sent < 1800; sent += 100) { /* As fast as the rate: it keeps the slot, though another waits. */
+        upload(1, sent, sent + 100);
+        advance(&w, 1000);
+        hear_nothing(&w, 1);
+    }
+    finish(1, sent);
+    assert_int_equal(hear_grant(0, BLOB_UPDATE), 0);
+    finish(0, 0);
+}
+
 static void chunks_out_of_place(void **state)
 {
     (void)state;
@@ -371,6 +412,7 @@ int main(void)
         TEST(a_changed_mind_starts_again),
         TEST(a_trickler_loses_its_slot),
         TEST(a_long_upload_loses_its_slot),
+        TEST(an_upload_below_the_rate_loses_its_slot_and_may_try_again),
         TEST(chunks_out_of_place),
         TEST(a_connection_lost_during_the_check),
         TEST(closing_declines_what_is_not_whole),

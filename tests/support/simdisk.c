@@ -94,7 +94,12 @@ static void put(struct simfolder *folder, const char *path, struct simfile *file
         exit(1);
     }
     struct simentry *entry = &folder->entries[folder->count++];
-    (void)snprintf(entry->path, sizeof entry->path, "%s", path);
+    size_t length = strlen(path);
+    if (length >= sizeof entry->path) {
+        (void)fprintf(stderr, "simdisk: %s is too long a name\n", path);
+        exit(1);
+    }
+    memmove(entry->path, path, length + 1);
     entry->file = file;
 }
 

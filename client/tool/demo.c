@@ -126,7 +126,7 @@ int verb_demo(int argc, char **argv)
          "how images are dealt out: iid, classes:K (K classes each) or dirichlet:A (drawn images: classes:2, more "
          "with fewer than 5 clients; others: iid)",
          0, 0, false},
-        {"rounds", FLAG_U32, &options.rounds, "R", "rounds in all (drawn images: 40, others: 60)", 1, 1000000, false},
+        {"rounds", FLAG_U32, &options.rounds, "R", "rounds in all (drawn images: 40, others: 300)", 1, 1000000, false},
         {"workdir", FLAG_TEXT, &options.workdir, "DIR",
          "new or empty folder for everything (starling-demo, or starling-demo-2 ... when that is taken)", 0, 0, false},
         {"set", FLAG_LIST, (void *)options.set, "KEY=VALUE",

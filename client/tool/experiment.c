@@ -45,7 +45,7 @@ struct lab {
     struct experiment_images images;
     struct cell *cells;
     struct cell_result **results; /* NULL: not finished */
-    uint32_t count, done, failed;
+    uint32_t count, done, failed, outdated;
     struct job jobs[JOBS_MAX];
     uint32_t running;
     int lock;
@@ -181,7 +181,7 @@ static int start(struct lab *lab, uint32_t index, struct err *err)
     if (rc) {
         return rc;
     }
-    (void)printf("running     %s\n", cell->name);
+    (void)printf("running     %-40s rounds in %s/log\n", cell->name, folder);
     (void)fflush(stdout);
     pid_t parent = getpid(), pid = fork();
     if (pid == 0) {
@@ -284,6 +284,14 @@ static int run_all(struct lab *lab, struct err *err)
                : rc;
 }
 
+static bool has_result(const struct lab *lab, const struct cell *cell)
+{
+    char folder[DISK_PATH_MAX], path[DISK_PATH_MAX];
+    struct err ignored;
+    return cell_folder(lab, cell, folder, &ignored) == 0 && disk_join(path, folder, "result.json") == 0 &&
+           access(path, F_OK) == 0;
+}
+
 static int prepare(struct lab *lab, struct err *err)
 {
     const struct options *options = &lab->options;
@@ -304,6 +312,7 @@ static int prepare(struct lab *lab, struct err *err)
     rc = rc ? rc : make_cells(lab, err);
     for (uint32_t i = 0; rc == 0 && i < lab->count; i++) {
         int found = take_result(lab, i, &ignored);
+        lab->outdated += found == ERR_NOTFOUND && has_result(lab, &lab->cells[i]);
         rc = found == ERR_NOMEM ? err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM)) : 0;
     }
     return rc;
@@ -316,8 +325,13 @@ static int run(const struct options *options)
     const struct sigaction stop = {.sa_handler = on_signal};
     int rc = lab.experiment ? prepare(&lab, &err) : err_set(&err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
     if (rc == 0) {
-        (void)printf("experiment  %u cells, %u of them finished; everything goes into %s\n", lab.count, lab.done,
-                     options->out);
+        (void)printf("experiment  %u cell%s, %u finished before; everything goes into %s\n", lab.count,
+                     lab.count == 1 ? "" : "s", lab.done, options->out);
+        if (lab.outdated) {
+            (void)printf(
+                "again       %u of them had a result of another plan or of other images, and will replace it\n",
+                lab.outdated);
+        }
         (void)fflush(stdout);
         (void)signal(SIGCHLD, SIG_DFL); /* ignored, there would be nothing to wait for */
         (void)sigaction(SIGINT, &stop, NULL);
@@ -353,7 +367,11 @@ int verb_experiment(int argc, char **argv)
         .about =
             "Compares methods: every method of the file on every split with every seed, each as one federation of "
             "real processes, scored on the same images. Writes results.json, table.md and charts. The same command "
-            "goes on after an interruption; finished cells are not run again.",
+            "goes on after an interruption; finished cells are not run again. Keys of the file: images, test, "
+            "train_per_class (0: all), validation_per_class (held out of the training images and judged instead of "
+            "test), clients, points (models of a run that are scored), seeds, splits (iid, classes:K, dirichlet:A), "
+            "plan (of every method; the keys of starling-server --print-config), methods (NAME: {keys of the plan; "
+            "place: sites, alone or one; seeds: the first so many; map: true draws a map of the features}).",
         .examples =
             "  starling experiment tests/experiments/smoke.yaml --images photos --out out\n"
             "  starling experiment tests/experiments/two-class.yaml --images cifar/train --test cifar/test --out out\n",

@@ -234,10 +234,12 @@ static int complete(const struct experiment *experiment, struct method *method, 
 
 static int check(struct experiment *experiment, const char *path, struct err *err)
 {
-    if (!experiment->images[0] || (!experiment->test[0] && !experiment->validation_per_class)) {
+    if (!experiment->images[0]) {
+        return err_set(err, ERR_CONFIG, "%s: nothing to learn from: give --images DIR, or `images` in the file", path);
+    }
+    if (!experiment->test[0] && !experiment->validation_per_class) {
         return err_set(err, ERR_CONFIG,
-                       "%s: `images` and `test` (or validation_per_class) say what is learned from "
-                       "and what is judged; so do --images and --test",
+                       "%s: nothing to be judged by: give --test DIR, or `test` or `validation_per_class` in the file",
                        path);
     }
     if (!experiment->methods_count || !experiment->splits_count || !experiment->seeds_count) {
@@ -275,5 +277,12 @@ int experiment_read(const char *path, const char *images, const char *test, stru
     mem_free(text);
     rc = rc ? rc : set_path(out->images, images, err);
     rc = rc ? rc : set_path(out->test, test, err);
+    if (rc == 0 && test && out->validation_per_class) {
+        rc = err_set(
+            err, ERR_USAGE,
+            "--test %s: %s has validation_per_class, so that images held out of the training images are judged; "
+            "leave one of the two out",
+            test, path);
+    }
     return rc ? rc : check(out, path, err);
 }

@@ -270,7 +270,7 @@ static int save_lines(const struct findings *findings, const char *split, bool b
     char title[160], name[128];
     (void)snprintf(title, sizeof title, "%.100s, %s", findings->title, split);
     struct chart chart = {.title = title,
-                          .x_label = bytes ? "megabytes a site, both ways" : "thousands of images seen",
+                          .x_label = bytes ? "megabytes a site, both ways (logarithmic)" : "thousands of images seen",
                           .y_label = "kNN accuracy",
                           .log_x = bytes,
                           .lines = lines};

@@ -93,12 +93,13 @@ class Experiment(harness.Federation):
 
         os.makedirs(self.path("out", "cells", CELLS[0], "work", "server"))  # it was cut off before it had cleaned up
         again = self.run_through("out")
-        self.assertEqual([line for line in again if line.startswith("running ")], [])
+        self.assertEqual([line for line in again if line.startswith(("running ", "again "))], [])
         self.assertEqual(sorted(os.listdir(self.path("out", "cells", CELLS[0]))), ["log", "result.json"])
         # Another plan makes other cells: their results do not pass for the new ones.
         self.write(FILE.replace("queue: 64", "queue: 32"))
         again = self.run_through("out", "--jobs", "2")
         self.assertEqual(len([line for line in again if line.startswith("running ")]), len(CELLS))
+        self.assertIn(f"again       {len(CELLS)} of them had a result of another plan", "\n".join(again))
 
     def test_an_interrupted_cell_goes_on_to_the_same_result(self):
         self.write(FILE.replace("rounds: 4", "rounds: 30").replace("points: 2", "points: 3"))
@@ -163,6 +164,16 @@ class Experiment(harness.Federation):
             self.assertNotEqual(text, FILE, old)
             self.write(text)
             process = self.experiment("refused")
+            output = process.stdout.read()
+            self.assertEqual(process.wait(harness.WAIT_S), code, output)
+            self.assertIn(part, output)
+        # Two things to be judged by are one too many, and none is too few.
+        for text, args, code, part in (
+            (FILE, ("--test", "photos"), 64, "--test photos: tiny.yaml has validation_per_class"),
+            (FILE.replace("validation_per_class: 4", ""), (), 78, "nothing to be judged by: give --test DIR"),
+        ):
+            self.write(text)
+            process = self.experiment("refused", *args)
             output = process.stdout.read()
             self.assertEqual(process.wait(harness.WAIT_S), code, output)
             self.assertIn(part, output)

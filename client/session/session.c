@@ -43,25 +43,6 @@ static bool is_listening(const struct session *session)
     return session->state != STATE_OFFLINE && session->state != STATE_CONNECTING && session->state != STATE_DONE;
 }
 
-/* The round that an answer of the server is about; 0 for messages that cannot be stale. */
-static uint32_t round_of(const struct msg *msg)
-{
-    switch (msg->type) {
-    case MSG_CHUNK:
-        return msg->chunk.round;
-    case MSG_GRANT:
-        return msg->grant.round;
-    case MSG_QUEUED:
-        return msg->queued.round;
-    case MSG_ACCEPTED:
-        return msg->accepted.round;
-    case MSG_DECLINED:
-        return msg->declined.round;
-    default:
-        return 0;
-    }
-}
-
 static void handle(struct session *session, const struct msg *msg)
 {
     switch (msg->type) {
@@ -111,7 +92,7 @@ static void message(struct session *session, const struct msg *msg)
         return;
     }
     session->heard_ms = session->now_ms;
-    uint32_t round = round_of(msg);
+    uint32_t round = msg_answer_round(msg);
     if (session->welcomed && round != 0 && round <= session->ended_round) {
         log_event(session->log, LOG_LEVEL_DEBUG, "stale", "message=%s round=%u", msg_type_name(msg->type), round);
         return;

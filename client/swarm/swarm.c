@@ -118,25 +118,6 @@ int swarm_connected(struct swarm *swarm, uint32_t client, uint64_t now_us, struc
     return 0;
 }
 
-/* The round that an answer of the server is about; 0 for messages that cannot be stale. */
-static uint32_t round_of(const struct msg *msg)
-{
-    switch (msg->type) {
-    case MSG_CHUNK:
-        return msg->chunk.round;
-    case MSG_GRANT:
-        return msg->grant.round;
-    case MSG_QUEUED:
-        return msg->queued.round;
-    case MSG_ACCEPTED:
-        return msg->accepted.round;
-    case MSG_DECLINED:
-        return msg->declined.round;
-    default:
-        return 0;
-    }
-}
-
 static int on_queued(struct swarm *swarm, uint32_t client, const struct msg *msg, struct err *err)
 {
     struct member *member = &swarm->members[client];
@@ -184,7 +165,7 @@ static int handle(struct swarm *swarm, uint32_t client, const struct msg *msg, s
 int swarm_message(struct swarm *swarm, uint32_t client, const struct msg *msg, uint64_t now_us, struct err *err)
 {
     struct member *member = &swarm->members[client];
-    uint32_t round = round_of(msg);
+    uint32_t round = msg_answer_round(msg);
     swarm->now_us = now_us;
     if (swarm->phase != SWARM_RUNNING && client < swarm->options.clients) {
         return 0; /* it has nothing more to do here */

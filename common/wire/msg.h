@@ -312,6 +312,9 @@ struct msg {
     struct bytes *payload; /* owned reference or NULL */
 };
 
+/* The round that an answer of the server is about; 0 for messages that cannot be stale. */
+uint32_t msg_answer_round(const struct msg *msg);
+
 /* Decodes a frame. `budget` bounds the memory that protobuf-c may take (a small payload can ask for thirty times its
  * size). ERR_PROTOCOL (malformed, missing or out of bounds, text that is no UTF-8), ERR_LIMIT (budget), ERR_NOMEM. */
 int msg_decode(const struct frame *frame, size_t budget, struct msg *out, struct err *err);

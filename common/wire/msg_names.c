@@ -1,4 +1,5 @@
-/* Names of the wire's numbers, for logs and people. A number from outside may be anything: "unknown" then. */
+/* Names of the wire's numbers, for logs and people. A number from outside may be anything: "unknown" then. Beside them,
+ * what both sides derive from a message. */
 #include "common/wire/msg.h"
 
 #define NAME_AT(table, index)                                                                                          \
@@ -80,5 +81,23 @@ bool decline_repeats(uint32_t reason)
         return true;
     default:
         return false;
+    }
+}
+
+uint32_t msg_answer_round(const struct msg *msg)
+{
+    switch (msg->type) {
+    case MSG_CHUNK:
+        return msg->chunk.round;
+    case MSG_GRANT:
+        return msg->grant.round;
+    case MSG_QUEUED:
+        return msg->queued.round;
+    case MSG_ACCEPTED:
+        return msg->accepted.round;
+    case MSG_DECLINED:
+        return msg->declined.round;
+    default:
+        return 0;
     }
 }

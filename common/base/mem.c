@@ -3,6 +3,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE_BYTES ((size_t)2 << 20)
 
 static _Atomic uint64_t fail_countdown; /* 0: off; 1: this and every later allocation fails */
 
@@ -44,9 +47,13 @@ void *mem_new_aligned(size_t count, size_t size)
     if (product(count, size, &bytes) || should_fail()) {
         return NULL;
     }
+    size_t alignment = bytes >= 2 * HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : 64;
     bytes = (bytes + 63) / 64 * 64;
-    void *memory = aligned_alloc(64, bytes ? bytes : 64);
+    void *memory = aligned_alloc(alignment, bytes ? bytes : 64);
     if (memory) {
+        if (alignment == HUGE_PAGE_BYTES) { /* A model's pages, one by one, take longer than its copy does. */
+            (void)madvise(memory, bytes, MADV_HUGEPAGE);
+        }
         memset(memory, 0, bytes);
     }
     return memory;

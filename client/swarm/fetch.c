@@ -101,9 +101,7 @@ int swarm_on_aggregate(struct swarm *swarm, uint32_t client, const struct msg *m
 
 static void drop_kept(struct swarm *swarm)
 {
-    mem_free(swarm->kept);
-    swarm->kept = NULL;
-    swarm->kept_round = 0;
+    swarm->kept_round = 0; /* its memory waits for the next */
     swarm->kept_whole = false;
 }
 
@@ -140,7 +138,7 @@ int swarm_go_on(struct swarm *swarm, struct err *err)
             continue; /* its round ended meanwhile */
         }
         if (keeps) {
-            swarm->kept = mem_new_aligned((size_t)swarm->layout->total, sizeof(float));
+            swarm->kept = swarm->kept ? swarm->kept : mem_room((size_t)swarm->layout->total, sizeof(float));
             if (!swarm->kept) {
                 return err_set(err, ERR_NOMEM, "out of memory for a model");
             }

@@ -41,7 +41,7 @@ void *mem_new(size_t count, size_t size)
     return calloc(1, bytes ? bytes : 1);
 }
 
-void *mem_new_aligned(size_t count, size_t size)
+void *mem_room(size_t count, size_t size)
 {
     size_t bytes;
     if (product(count, size, &bytes) || should_fail()) {
@@ -50,11 +50,17 @@ void *mem_new_aligned(size_t count, size_t size)
     size_t alignment = bytes >= 2 * HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : 64;
     bytes = (bytes + 63) / 64 * 64;
     void *memory = aligned_alloc(alignment, bytes ? bytes : 64);
+    if (memory && alignment == HUGE_PAGE_BYTES) { /* A model's small pages take longer to get than the model to copy. */
+        (void)madvise(memory, bytes, MADV_HUGEPAGE);
+    }
+    return memory;
+}
+
+void *mem_new_aligned(size_t count, size_t size)
+{
+    void *memory = mem_room(count, size);
     if (memory) {
-        if (alignment == HUGE_PAGE_BYTES) { /* A model's pages, one by one, take longer than its copy does. */
-            (void)madvise(memory, bytes, MADV_HUGEPAGE);
-        }
-        memset(memory, 0, bytes);
+        memset(memory, 0, count * size);
     }
     return memory;
 }

@@ -1,5 +1,5 @@
 /* Checked memory: sizes are multiplied with an overflow check, failure is NULL, and every allocation of the product
- * goes through these three, so that a test can make each one fail in turn (mem_fail_after). */
+ * goes through these, so that a test can make each one fail in turn (mem_fail_after). */
 #ifndef STARLING_BASE_MEM_H
 #define STARLING_BASE_MEM_H
 
@@ -11,6 +11,8 @@
 void *mem_new(size_t count, size_t size) __attribute__((malloc, alloc_size(1, 2)));
 /* Aligned to 64 bytes, zeroed; for tensors. Release with mem_free. */
 void *mem_new_aligned(size_t count, size_t size) __attribute__((malloc, alloc_size(1, 2)));
+/* The same, not initialised: for what is written before it is read. */
+void *mem_room(size_t count, size_t size) __attribute__((malloc, alloc_size(1, 2)));
 /* Grows `old` to count * size bytes. NULL leaves `old` valid. New bytes are not initialised. */
 void *mem_resize(void *old, size_t count, size_t size);
 /* A zero-terminated copy of `length` bytes. */

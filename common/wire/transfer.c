@@ -17,15 +17,15 @@ int transfer_begin(struct transfer *transfer, const struct blob *blob)
         transfer->blob = *blob;
         return 0;
     }
-    transfer_reset(transfer);
-    if (blob->bytes > SIZE_MAX) {
-        return ERR_NOMEM;
+    transfer_end(transfer);
+    if (transfer->spare_bytes != blob->bytes) {
+        transfer_reset(transfer);
+        transfer->spare = blob->bytes > SIZE_MAX ? NULL : mem_room((size_t)blob->bytes, 1);
+        if (!transfer->spare) {
+            return ERR_NOMEM;
+        }
     }
-    transfer->data = mem_new_aligned((size_t)blob->bytes, 1);
-    if (!transfer->data) {
-        return ERR_NOMEM;
-    }
-    transfer->blob = *blob;
+    *transfer = (struct transfer){.blob = *blob, .data = transfer->spare};
     return 0;
 }
 
@@ -84,8 +84,16 @@ uint8_t *transfer_take(struct transfer *transfer)
     return data;
 }
 
+void transfer_end(struct transfer *transfer)
+{
+    if (transfer->data) {
+        *transfer = (struct transfer){.spare = transfer->data, .spare_bytes = transfer->blob.bytes};
+    }
+}
+
 void transfer_reset(struct transfer *transfer)
 {
     mem_free(transfer->data);
+    mem_free(transfer->spare);
     *transfer = (struct transfer){0};
 }

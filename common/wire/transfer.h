@@ -9,6 +9,8 @@ struct transfer {
     struct blob blob;
     uint8_t *data; /* blob.bytes, aligned; NULL when idle */
     uint64_t received;
+    uint8_t *spare; /* idle: memory of spare_bytes that the last blob left; else NULL */
+    uint64_t spare_bytes;
 };
 
 /* Starts, or goes on when `blob` has the same kind, round, length and hash as what is already there (then received
@@ -22,6 +24,10 @@ bool transfer_is_whole(const struct transfer *transfer);
 int transfer_verify(const struct transfer *transfer, struct err *err);
 /* Hands the memory over (mem_free) and becomes idle. */
 uint8_t *transfer_take(struct transfer *transfer);
+/* Becomes idle, and keeps the memory for a next blob of the same length: getting a model's memory anew takes longer than
+ * to receive it from a fast network. */
+void transfer_end(struct transfer *transfer);
+/* Becomes idle without memory. */
 void transfer_reset(struct transfer *transfer);
 
 #endif

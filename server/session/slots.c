@@ -37,11 +37,13 @@ static void send_place(struct coordinator *c, uint32_t member, enum queued_reaso
     peer_send(c, peer, &msg);
 }
 
+/* Who waits gets the memory too. */
 void slot_free(struct coordinator *c, struct slot *slot)
 {
+    void (*end)(struct transfer * transfer) = c->queue_count > 0 ? transfer_end : transfer_reset;
     c->members[slot->member].slot = NONE;
-    transfer_reset(&slot->update);
-    transfer_reset(&slot->features);
+    end(&slot->update);
+    end(&slot->features);
     slot->state = SLOT_FREE;
 }
 
@@ -76,7 +78,7 @@ static void give(struct coordinator *c, struct slot *slot, uint32_t index)
     if (rc == 0 && member->offer.has_features) {
         rc = transfer_begin(&slot->features, &member->offer.features);
     } else {
-        transfer_reset(&slot->features);
+        transfer_end(&slot->features);
     }
     if (rc) {
         slot_free(c, slot);

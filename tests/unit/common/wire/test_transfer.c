@@ -81,6 +81,30 @@ static void test_resume(void **state)
     transfer_reset(&transfer);
 }
 
+static void test_an_ended_transfer_keeps_only_its_memory(void **state)
+{
+    (void)state;
+    struct blob blob = make_blob();
+    struct transfer transfer = {0};
+    transfer_end(&transfer);
+    assert_int_equal(transfer_begin(&transfer, &blob), 0);
+    assert_int_equal(give(&transfer, BLOB_UPDATE, 7, 0, 4000, NULL), 0);
+    const uint8_t *memory = transfer.data;
+    transfer_end(&transfer);
+    transfer_end(&transfer);
+    assert_null(transfer.data);
+    assert_false(transfer_is_whole(&transfer));
+    assert_int_equal(give(&transfer, BLOB_UPDATE, 7, 4000, 10, NULL), ERR_PROTOCOL);
+    assert_int_equal(transfer_begin(&transfer, &blob), 0); /* the same blob, but its beginning is gone */
+    assert_int_equal(transfer.received, 0);
+    assert_ptr_equal(transfer.data, memory);
+    transfer_end(&transfer);
+    blob.bytes -= 4;
+    assert_int_equal(transfer_begin(&transfer, &blob), 0);
+    assert_int_equal(give(&transfer, BLOB_UPDATE, 7, 0, (uint32_t)blob.bytes, NULL), 0); /* as long as it says */
+    transfer_reset(&transfer);
+}
+
 static void test_chunks_that_do_not_belong(void **state)
 {
     (void)state;
@@ -135,6 +159,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole),
         cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_an_ended_transfer_keeps_only_its_memory),
         cmocka_unit_test(test_chunks_that_do_not_belong),
         cmocka_unit_test(test_other_bytes_than_announced),
         cmocka_unit_test(test_no_memory),

@@ -11,13 +11,15 @@ shift || true
 [[ $minutes =~ ^[0-9]+$ ]] || { echo "usage: tests/fuzz/fuzz.sh [MINUTES [TARGET...]]" >&2; exit 64; }
 [ $# -gt 0 ] || set -- $(cd tests/fuzz/corpus && echo *)
 
-mkdir -p build
+mkdir -p build/fuzz-found
 cmake --preset fuzz >build/fuzz-configure.log 2>&1 || { cat build/fuzz-configure.log >&2; exit 1; }
 cmake --build build/fuzz | tail -1
 
-# Processor time of all children that have ended, in whole seconds.
+# $1 = processor time of all children that have ended, in whole seconds. (A subshell's `times` would know none of them.)
 children_s() {
-    times | awk 'END { split($1, u, /[ms]/); split($2, s, /[ms]/); printf "%d", u[1] * 60 + u[2] + s[1] * 60 + s[2] }'
+    times >build/fuzz-found/times
+    printf -v "$1" %s "$(awk 'END { split($1, u, /[ms]/); split($2, s, /[ms]/)
+        printf "%d", u[1] * 60 + u[2] + s[1] * 60 + s[2] }' build/fuzz-found/times)"
 }
 
 status=0
@@ -28,14 +30,15 @@ for name; do
     mkdir -p "$found" "$found.broken"
     spent=$(cat "$found.seconds" 2>/dev/null || echo 0)
     while [ "$spent" -lt $((minutes * 60)) ]; do
-        begin=$(children_s)
+        children_s begin
         if ! "$program" -max_total_time=$part_s -timeout=25 -rss_limit_mb=3000 -print_final_stats=1 \
             -artifact_prefix="$found.broken/" "$found" "$corpus" >"$found.log" 2>&1; then
             echo "$name: broken after $spent s of processor time, see $found.log and $found.broken" >&2
             status=1
             break
         fi
-        spent=$((spent + $(children_s) - begin))
+        children_s end
+        spent=$((spent + end - begin))
         echo "$spent" >"$found.seconds"
     done
     "$program" -merge=1 -set_cover_merge=1 "$corpus" "$found" >"$found.merge.log" 2>&1

@@ -40,6 +40,7 @@ const char *peer_state_name(enum peer_state state); /* "NEW" */
 
 struct download {
     bool active;
+    bool judged; /* the blob is there, and holds `offset`; until then `bytes` is not known */
     uint32_t kind;
     uint64_t offset, bytes;
 };
@@ -252,7 +253,8 @@ void job_done(struct coordinator *c, struct job *job, int result, const struct e
 void model_describe(struct coordinator *c);
 /* The sample of others' features for a member. *exists false: there is none. ERR_NOMEM. */
 int remote_describe(struct coordinator *c, uint32_t member, struct blob *out, bool *exists);
-/* The next chunk of the peer's download, unless one is still in its write queue. */
+/* The next chunk of the peer's download, unless one is still in its write queue. The first one judges what was asked.
+ */
 void download_continue(struct coordinator *c, struct peer *peer);
 
 /* ---- words.c ---- */

@@ -137,6 +137,7 @@ void download_continue(struct coordinator *c, struct peer *peer)
     if (download->kind == BLOB_MODEL) {
         msg.payload = bytes_ref(agg_model(c->agg));
         msg.raw = msg.payload->data + download->offset;
+        peer->holds = round_current(c);
     } else {
         msg.payload = gather(c, peer->member, download->offset, len);
         if (!msg.payload) {

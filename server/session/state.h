@@ -56,6 +56,7 @@ struct peer {
     uint64_t opened_ms;
     const struct frame_limits *limits;
     struct download download;
+    uint32_t holds;                /* the round whose model lies in its write queue, and so in memory; 0: none does */
     uint32_t asked, asked_history; /* STATUS messages that wait for an answer; the rounds that the latest wants */
     char address[56];
 };

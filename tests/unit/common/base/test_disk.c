@@ -371,6 +371,11 @@ static void test_posix_says_what_the_system_said(void **state)
     assert_int_equal(symlink("loop", in_room("loop")), 0);
     assert_int_equal(disk_load(&disk_posix, in_room("loop"), 100, &data, &len, &err), ERR_IO);
     assert_non_null(strstr(err.text, "Too many levels of symbolic links"));
+    assert_int_equal(mkfifo(in_room("file.tmp"), 0600),
+                     0); /* nobody reads it: without O_NONBLOCK this waits for ever */
+    assert_int_equal(disk_save(&disk_posix, in_room("file"), new_parts, 2, &err), ERR_IO);
+    assert_non_null(strstr(err.text, "file.tmp: create: No such device or address"));
+    assert_int_equal(remove(in_room("file.tmp")), 0);
     assert_int_equal(disk_make_folder(&disk_posix, in_room("file"), &err), ERR_IO);
     assert_non_null(strstr(err.text, "file: create folder: File exists"));
     assert_int_equal(disk_make_folder(&disk_posix, in_room("file/x"), &err), ERR_IO);

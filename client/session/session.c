@@ -61,7 +61,8 @@ static void handle(struct session *session, const struct msg *msg)
     case MSG_CHUNK:
         session_on_chunk(session, msg);
         break;
-    case MSG_ALIVE: /* That it came is its meaning. */
+    case MSG_ALIVE:
+        session_on_alive(session, msg);
         break;
     case MSG_GRANT:
         session_on_grant(session, msg);

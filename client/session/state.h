@@ -61,6 +61,10 @@ struct session {
     uint64_t connect_ms;     /* OFFLINE: when to try again */
     uint64_t idle_timeout_ms;
     uint64_t heard_ms, beat_ms, ticked_ms;
+    struct {
+        uint32_t state, round; /* in which it waits for the server, and after which round */
+        uint64_t since_ms, tell_ms, wait_ms;
+    } patience; /* when to say again what the server waits for */
 
     /* The open round. */
     uint32_t ended_round;
@@ -104,6 +108,7 @@ void session_close(struct session *session, bool refused, const struct err *reas
 /* BYE, CLOSE if there is a connection, EXIT. */
 void session_exit(struct session *session, const struct err *reason);
 void session_on_bye(struct session *session, const struct msg *msg);
+void session_on_alive(struct session *session, const struct msg *msg);
 
 /* greeting.c */
 void session_greet(struct session *session);

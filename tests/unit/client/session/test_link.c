@@ -199,6 +199,36 @@ static void test_a_stall_of_our_own_is_not_the_servers_silence(void **state)
     fixture_fini(&f);
 }
 
+/* A client that waits for others for hours once said nothing in all that time. */
+static void test_a_long_wait_is_told_ever_less_often(void **state)
+{
+    (void)state;
+    struct fixture f;
+    begin(&f);
+    to_ready(&f);
+    struct msg alive = {.type = MSG_ALIVE, .alive.waits_for = "2 more clients, 1 of 3 are ready: a"};
+    uint32_t before = f.logged_levels[LOG_LEVEL_INFO], told = 0;
+    for (uint64_t end = f.now_ms + 4 * IDLE_MS; f.now_ms < end; f.now_ms += IDLE_MS / 4) {
+        hears(&f, alive);
+    }
+    told = f.logged_levels[LOG_LEVEL_INFO] - before;
+    assert_int_equal(told, 2); /* after one time-out and after three */
+    for (uint64_t end = f.now_ms + UINT64_C(24) * 3600 * 1000; f.now_ms < end; f.now_ms += IDLE_MS / 4) {
+        hears(&f, alive);
+    }
+    told = f.logged_levels[LOG_LEVEL_INFO] - before;
+    assert_true(told >= 24 && told <= 48);
+    hears(&f, round_of(&f, OPEN));
+    fetch_all(&f);
+    must(&f, SESSION_TRAIN); /* and who works says nothing of it */
+    before = f.logged_levels[LOG_LEVEL_INFO];
+    for (int i = 0; i < 100; i++, f.now_ms += IDLE_MS / 4) {
+        hears(&f, alive);
+    }
+    assert_int_equal(f.logged_levels[LOG_LEVEL_INFO], before);
+    fixture_fini(&f);
+}
+
 static void test_rejections(void **state)
 {
     (void)state;
@@ -366,6 +396,7 @@ int main(void)
         cmocka_unit_test(test_a_silent_server_is_left),
         cmocka_unit_test(test_bytes_of_a_long_message_are_no_silence),
         cmocka_unit_test(test_a_stall_of_our_own_is_not_the_servers_silence),
+        cmocka_unit_test(test_a_long_wait_is_told_ever_less_often),
         cmocka_unit_test(test_rejections),
         cmocka_unit_test(test_servers_we_do_not_belong_to),
         cmocka_unit_test(test_another_run_or_plan_names_both),

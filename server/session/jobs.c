@@ -62,30 +62,34 @@ static const float *unpack_features(struct slot *slot, float **room)
     return *room;
 }
 
-/* Looks at all of a contribution, then adds all of it. */
+/* Into the intake; refused, or no memory: false. */
+static bool absorb_features(struct absorb *absorb, const float *features)
+{
+    uint32_t at = 0;
+    enum bank_verdict verdict = bank_check(features, absorb->rows, absorb->dimension, &at);
+    if (verdict != BANK_OK) {
+        (void)err_set(&absorb->err, ERR_DATA, "feature %u %s", at,
+                      verdict == BANK_NOT_FINITE ? "holds a number that is not finite" : "is not of unit length");
+        absorb->reason = verdict == BANK_NOT_FINITE ? DECLINE_NOT_FINITE : DECLINE_FEATURES;
+        return false;
+    }
+    absorb->result = bank_intake_add(absorb->intake, absorb->owner, absorb->round, features, absorb->rows);
+    return absorb->result == 0;
+}
+
+/* All of a contribution or nothing of it. The update goes first, since it alone can be taken back: the intake makes way
+ * for what comes. */
 static void absorb_floats(struct absorb *absorb, const float *update, const float *features)
 {
     uint32_t at = 0;
-    enum fixed_verdict verdict = agg_check(absorb->agg, update, &at);
+    enum fixed_verdict verdict = agg_add(absorb->agg, update, absorb->weight, &at);
     if (verdict != FIXED_OK) {
         (void)err_set(&absorb->err, ERR_DATA, "the update of %s %s", absorb->layout->tensors[at].name,
                       verdict == FIXED_NOT_FINITE ? "holds a number that is not finite"
                                                   : "is out of range; is the learning rate too high?");
         absorb->reason = verdict == FIXED_NOT_FINITE ? DECLINE_NOT_FINITE : DECLINE_RANGE;
-        return;
-    }
-    enum bank_verdict rows = bank_check(features, absorb->rows, absorb->dimension, &at);
-    if (rows != BANK_OK) {
-        (void)err_set(&absorb->err, ERR_DATA, "feature %u %s", at,
-                      rows == BANK_NOT_FINITE ? "holds a number that is not finite" : "is not of unit length");
-        absorb->reason = rows == BANK_NOT_FINITE ? DECLINE_NOT_FINITE : DECLINE_FEATURES;
-        return;
-    }
-    if (absorb->rows > 0) {
-        absorb->result = bank_intake_add(absorb->intake, absorb->owner, absorb->round, features, absorb->rows);
-    }
-    if (absorb->result == 0) { /* Nothing can fail from here on: the contribution is in as a whole. */
-        agg_add(absorb->agg, update, absorb->weight);
+    } else if (absorb->rows > 0 && !absorb_features(absorb, features)) {
+        agg_take_back(absorb->agg, update, absorb->weight);
     }
 }
 

@@ -108,7 +108,7 @@ static void overheat(struct world *world, const struct client *client, struct co
 {
     if (world->scenario.hot && client->index == 0 && work->round == 2 && !world->repaired) {
         struct bytes *hot = bytes_copy(work->update->data, work->update->len);
-        ((float *)(void *)hot->data)[0] = 1e6f;
+        ((float *)(void *)hot->data)[world->layout->total - 1] = 1e6f; /* All before it fits, and is added first. */
         bytes_unref(work->update);
         work->update = hot;
         contribution_describe(work, &world->plan, world->layout);

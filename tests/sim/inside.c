@@ -170,8 +170,24 @@ void inside_plant_job(struct world *world, struct job *job)
     }
 }
 
+/* The update's one bad number is its last (overheat in client.c). */
+static void leave_refused(struct world *world, struct slot *slot)
+{
+    size_t total = (size_t)world->layout->total;
+    float *part = mem_new(total, sizeof *part);
+    memcpy(part, slot->update.data, (total - 1) * sizeof *part);
+    (void)agg_add(slot->absorb.agg, part, slot->absorb.weight, NULL);
+    memset(part, 0, total * sizeof *part);
+    agg_take_back(slot->absorb.agg, part, slot->absorb.weight); /* Its weight is not counted. */
+    mem_free(part);
+}
+
 void inside_plant_result(struct world *world, struct job *job)
 {
+    if (world->scenario.bug == BUG_REFUSED_STAYS && job->kind == JOB_ABSORB &&
+        ((struct slot *)job->work)->absorb.reason == DECLINE_RANGE) {
+        leave_refused(world, job->work);
+    }
     if (world->scenario.bug == BUG_REFUSAL_FORGOTTEN && job->kind == JOB_ABSORB) {
         struct slot *slot = job->work;
         slot->absorb.reason = slot->absorb.reason == DECLINE_RANGE ? DECLINE_HASH : slot->absorb.reason;

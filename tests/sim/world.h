@@ -49,6 +49,7 @@ enum bug {
     BUG_ERROR_IGNORED,     /* a save that failed is taken for one that did not */
     BUG_PENDING_LOST,      /* a restarted client forgets what it had handed in */
     BUG_REFUSAL_FORGOTTEN, /* what is refused for good is taken for damage, and asked for again for ever */
+    BUG_REFUSED_STAYS,     /* what was added of an update, before it was refused, is left in the sum */
     BUG_COUNT
 };
 

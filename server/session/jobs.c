@@ -275,15 +275,6 @@ static void summarise(struct coordinator *c)
 /* Everything that the save needs, and the memory that the moment after it needs. ERR_NOMEM. */
 static int prepare_save(struct coordinator *c)
 {
-    if (c->history_count == c->history_room) {
-        uint32_t room = c->history_room ? 2 * c->history_room : 16;
-        struct round_summary *history = mem_resize(c->history, room, sizeof *history);
-        if (!history) {
-            return ERR_NOMEM;
-        }
-        c->history = history;
-        c->history_room = room;
-    }
     mem_free(c->counted);
     c->counted = mem_new(c->round.count, sizeof *c->counted);
     if (!c->counted) {
@@ -354,6 +345,15 @@ void save_submit(struct coordinator *c)
     job_submit(c, &c->save_job);
 }
 
+static void remember(struct coordinator *c)
+{
+    if (c->history_count == HISTORY_ROOM) {
+        c->history_count -= HISTORY_GO;
+        memmove(c->history, c->history + HISTORY_GO, c->history_count * sizeof *c->history);
+    }
+    c->history[c->history_count++] = c->summary;
+}
+
 /* The saved state becomes the one that clients see. */
 static void adopt(struct coordinator *c)
 {
@@ -374,7 +374,7 @@ static void adopt(struct coordinator *c)
     c->counted = NULL;
     c->accepted = c->summary.accepted;
     c->summary.seconds = (double)(c->now_ms - c->round.opened_ms) / 1000;
-    c->history[c->history_count++] = c->summary;
+    remember(c);
 }
 
 bool alarm_follow(struct coordinator *c, const struct round_summary *summary)

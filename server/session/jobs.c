@@ -388,15 +388,17 @@ bool alarm_follow(struct coordinator *c, const struct round_summary *summary)
     return before != (c->collapsed.round != 0);
 }
 
+/* The phase is still SAVING, so `since_ms` is when the aggregation had ended. */
 static void log_durable(struct coordinator *c)
 {
     const struct round_summary *s = &c->summary;
     char aggregate[WATCH_FIELDS_MAX], own[WATCH_FIELDS_MAX], text[MSG_TEXT_MAX];
     log_event(c->log, LOG_LEVEL_INFO, "round_durable",
               "round=%u accepted=%u images=%llu loss=%.6g loss_contrast=%.6g loss_matching=%.6g remote_share=%.4g "
-              "seconds=%.3f bank_rows=%u bytes_up=%llu bytes_down=%llu%s%s",
+              "seconds=%.3f aggregation_seconds=%.3f save_seconds=%.3f bank_rows=%u bytes_up=%llu bytes_down=%llu%s%s",
               s->round, s->accepted, (unsigned long long)s->images, s->loss, s->loss_contrast, s->loss_matching,
-              s->remote_share, s->seconds, c->bank->rows, (unsigned long long)s->bytes_up,
+              s->remote_share, s->seconds, (double)(c->round.since_ms - c->closed_ms) / 1000,
+              (double)(c->now_ms - c->round.since_ms) / 1000, c->bank->rows, (unsigned long long)s->bytes_up,
               (unsigned long long)s->bytes_down, watch_fields(&s->aggregate, "", aggregate),
               watch_fields(&s->own, "own_", own));
     if (!alarm_follow(c, s)) {

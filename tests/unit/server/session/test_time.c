@@ -358,6 +358,7 @@ static void a_full_disk_is_told_and_waited_for(void **state)
     w.save_result = 0; /* Room again. */
     advance(&w, 8000);
     assert_int_equal(w.disk.round, 1);
+    assert_true(logged(&w, " seconds=15.000 aggregation_seconds=0.000 save_seconds=15.000 "));
     assert_true(hear(&w, 0, MSG_ROUND_END).round_end.counted);
     assert_true(hear(&w, 1, MSG_ROUND_END).round_end.counted);
     (void)hear(&w, 2, MSG_ROUND_END);

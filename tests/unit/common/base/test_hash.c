@@ -54,6 +54,29 @@ static void test_crc_versions_agree(void **state)
     }
 }
 
+/* Long input is read in three lanes of 4,096 bytes at a time. */
+static void test_crc_lanes(void **state)
+{
+    (void)state;
+    enum { LANES = 3 * 4096 };
+    static uint8_t data[2 * LANES + 100];
+    fill(data, sizeof data);
+    static const size_t lengths[] = {LANES - 1, LANES, LANES + 1, LANES + 99, 2 * LANES - 1, 2 * LANES, 2 * LANES + 9};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        for (size_t start = 0; start < 9; start++) {
+            uint32_t crc = crc32c_portable(7, data + start, lengths[i]);
+            assert_int_equal(crc32c(7, data + start, lengths[i]), crc);
+        }
+    }
+    uint32_t before = crc32c(0, data, LANES); /* Each lane counts, and so does its place. */
+    for (size_t at = 0; at < LANES; at += 64) {
+        data[at] ^= 1;
+        assert_int_equal(crc32c(0, data, LANES), crc32c_portable(0, data, LANES));
+        assert_int_not_equal(crc32c(0, data, LANES), before);
+        data[at] ^= 1;
+    }
+}
+
 static void test_crc_parts(void **state)
 {
     (void)state;
@@ -111,9 +134,9 @@ static void test_hex(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_crc_vectors), cmocka_unit_test(test_crc_versions_agree),
-        cmocka_unit_test(test_crc_parts),   cmocka_unit_test(test_xxh3_vector),
-        cmocka_unit_test(test_stream),      cmocka_unit_test(test_hex),
+        cmocka_unit_test(test_crc_vectors), cmocka_unit_test(test_crc_versions_agree), cmocka_unit_test(test_crc_lanes),
+        cmocka_unit_test(test_crc_parts),   cmocka_unit_test(test_xxh3_vector),        cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_hex),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

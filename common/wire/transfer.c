@@ -17,12 +17,14 @@ int transfer_begin(struct transfer *transfer, const struct blob *blob)
         transfer->blob = *blob;
         return 0;
     }
-    transfer_reset(transfer);
-    if (blob->bytes > SIZE_MAX) {
-        return ERR_NOMEM;
+    transfer_end(transfer);
+    uint8_t *data = transfer->spare_bytes == blob->bytes ? transfer->spare : NULL;
+    if (!data) {
+        transfer_reset(transfer);
+        data = blob->bytes > SIZE_MAX ? NULL : mem_new_aligned((size_t)blob->bytes, 1);
     }
-    transfer->data = mem_new_aligned((size_t)blob->bytes, 1);
-    if (!transfer->data) {
+    *transfer = (struct transfer){.data = data};
+    if (!data) {
         return ERR_NOMEM;
     }
     transfer->blob = *blob;
@@ -80,12 +82,22 @@ int transfer_verify(const struct transfer *transfer, struct err *err)
 uint8_t *transfer_take(struct transfer *transfer)
 {
     uint8_t *data = transfer->data;
+    mem_free(transfer->spare);
     *transfer = (struct transfer){0};
     return data;
+}
+
+void transfer_end(struct transfer *transfer)
+{
+    if (transfer->data) {
+        mem_free(transfer->spare);
+        *transfer = (struct transfer){.spare = transfer->data, .spare_bytes = transfer->blob.bytes};
+    }
 }
 
 void transfer_reset(struct transfer *transfer)
 {
     mem_free(transfer->data);
+    mem_free(transfer->spare);
     *transfer = (struct transfer){0};
 }

@@ -9,6 +9,8 @@ struct transfer {
     struct blob blob;
     uint8_t *data; /* blob.bytes, aligned; NULL when idle */
     uint64_t received;
+    uint8_t *spare; /* memory of an ended transfer, for the next one */
+    uint64_t spare_bytes;
 };
 
 /* Starts, or goes on when `blob` has the same kind, round, length and hash as what is already there (then received
@@ -22,6 +24,10 @@ bool transfer_is_whole(const struct transfer *transfer);
 int transfer_verify(const struct transfer *transfer, struct err *err);
 /* Hands the memory over (mem_free) and becomes idle. */
 uint8_t *transfer_take(struct transfer *transfer);
+/* Becomes idle, but keeps the memory for a next transfer of as many bytes: that of a large blob costs as much time to
+ * get and to give back as the blob to receive. */
+void transfer_end(struct transfer *transfer);
+/* Becomes idle and holds nothing. */
 void transfer_reset(struct transfer *transfer);
 
 #endif

@@ -81,6 +81,39 @@ static void test_resume(void **state)
     transfer_reset(&transfer);
 }
 
+/* What has ended leaves its memory, and nothing else. */
+static void test_the_memory_of_one_that_ended(void **state)
+{
+    (void)state;
+    struct blob blob = make_blob(), longer = blob;
+    longer.bytes += 4;
+    struct transfer transfer = {0};
+    transfer_end(&transfer);
+    assert_int_equal(transfer_begin(&transfer, &blob), 0);
+    assert_int_equal(give(&transfer, BLOB_UPDATE, 7, 0, sizeof content, NULL), 0);
+    uint8_t *memory = transfer.data;
+    transfer_end(&transfer);
+    transfer_end(&transfer);
+    assert_null(transfer.data);
+    assert_false(transfer_is_whole(&transfer));
+    assert_int_equal(give(&transfer, BLOB_UPDATE, 7, 0, 10, NULL), ERR_PROTOCOL);
+    mem_fail_after(1); /* the same bytes need no more */
+    assert_int_equal(transfer_begin(&transfer, &blob), 0);
+    mem_fail_after(0);
+    assert_ptr_equal(transfer.data, memory);
+    assert_int_equal(transfer.received, 0); /* not resumed, although the blob is the same */
+    assert_int_equal(transfer_verify(&transfer, NULL), ERR_DATA);
+    transfer_end(&transfer);
+    assert_int_equal(transfer_begin(&transfer, &longer), 0);
+    assert_int_equal(transfer.received, 0);
+    transfer_end(&transfer);
+    mem_fail_after(1);
+    assert_int_equal(transfer_begin(&transfer, &blob), ERR_NOMEM);
+    mem_fail_after(0);
+    assert_null(transfer.data);
+    transfer_reset(&transfer);
+}
+
 static void test_chunks_that_do_not_belong(void **state)
 {
     (void)state;
@@ -135,6 +168,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole),
         cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_the_memory_of_one_that_ended),
         cmocka_unit_test(test_chunks_that_do_not_belong),
         cmocka_unit_test(test_other_bytes_than_announced),
         cmocka_unit_test(test_no_memory),

@@ -3,6 +3,12 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+/* A model's memory comes and goes with each round and each upload; in pages of 4 KiB the kernel takes as long for that
+ * as for filling it. */
+#define HUGE_PAGE ((size_t)2 << 20)
+#define HUGE_FROM ((size_t)8 << 20)
 
 static _Atomic uint64_t fail_countdown; /* 0: off; 1: this and every later allocation fails */
 
@@ -44,11 +50,16 @@ void *mem_new_aligned(size_t count, size_t size)
     if (product(count, size, &bytes) || should_fail()) {
         return NULL;
     }
+    size_t alignment = bytes >= HUGE_FROM ? HUGE_PAGE : 64;
     bytes = (bytes + 63) / 64 * 64;
-    void *memory = aligned_alloc(64, bytes ? bytes : 64);
-    if (memory) {
-        memset(memory, 0, bytes);
+    void *memory = NULL;
+    if (posix_memalign(&memory, alignment, bytes ? bytes : 64)) {
+        return NULL;
     }
+    if (alignment == HUGE_PAGE) { /* the rest stays in small ones, so that no more is held than was asked for */
+        (void)madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+    }
+    memset(memory, 0, bytes);
     return memory;
 }
 

@@ -9,7 +9,7 @@
 /* count * size bytes, zeroed. NULL when out of memory or when the product overflows. A zero size yields a valid
  * pointer. */
 void *mem_new(size_t count, size_t size) __attribute__((malloc, alloc_size(1, 2)));
-/* Aligned to 64 bytes, zeroed; for tensors. Release with mem_free. */
+/* Aligned to 64 bytes, zeroed; for tensors. From 8 MiB in huge pages, where there are any. Release with mem_free. */
 void *mem_new_aligned(size_t count, size_t size) __attribute__((malloc, alloc_size(1, 2)));
 /* Grows `old` to count * size bytes. NULL leaves `old` valid. New bytes are not initialised. */
 void *mem_resize(void *old, size_t count, size_t size);

@@ -104,6 +104,17 @@ static void test_memory(void **state)
     assert_int_equal((uintptr_t)aligned % 64, 0);
     assert_int_equal(aligned[64], 0);
     mem_free(aligned);
+    for (int i = 0; i < 2; i++) { /* from 8 MiB in huge pages: also what was used before is zeroed, to the last byte */
+        const size_t large = ((size_t)9 << 20) + 4097;
+        aligned = mem_new_aligned(large, 1);
+        assert_int_equal((uintptr_t)aligned % 64, 0);
+        for (size_t at = 0; at < large; at += 4096) {
+            assert_int_equal(aligned[at], 0);
+        }
+        assert_int_equal(aligned[large - 1], 0);
+        memset(aligned, 1, large);
+        mem_free(aligned);
+    }
     void *empty = mem_new(0, 8), *empty_aligned = mem_new_aligned(0, 8);
     assert_non_null(empty);
     assert_non_null(empty_aligned);

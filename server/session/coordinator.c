@@ -54,14 +54,14 @@ static int take_model(struct coordinator *c, const struct checkpoint *from, stru
 
 static int take_history(struct coordinator *c, const struct round_summary *history, uint32_t count)
 {
-    c->history = mem_new(count, sizeof *c->history);
+    c->history = mem_new_aligned(HISTORY_ROOM, sizeof *c->history);
     if (!c->history) {
         return ERR_NOMEM;
     }
+    c->history_count = count < MSG_HISTORY_MAX ? count : MSG_HISTORY_MAX;
     if (count > 0) {
-        memcpy(c->history, history, count * sizeof *history);
+        memcpy(c->history, history + (count - c->history_count), c->history_count * sizeof *history);
     }
-    c->history_count = c->history_room = count;
     return 0;
 }
 

@@ -279,15 +279,6 @@ static void summarise(struct coordinator *c)
 /* Everything that the save needs, and the memory that the moment after it needs. ERR_NOMEM. */
 static int prepare_save(struct coordinator *c)
 {
-    if (c->history_count == c->history_room) {
-        uint32_t room = c->history_room ? 2 * c->history_room : 16;
-        struct round_summary *history = mem_resize(c->history, room, sizeof *history);
-        if (!history) {
-            return ERR_NOMEM;
-        }
-        c->history = history;
-        c->history_room = room;
-    }
     mem_free(c->counted);
     c->counted = mem_new(c->round.count, sizeof *c->counted);
     if (!c->counted) {
@@ -358,6 +349,15 @@ void save_submit(struct coordinator *c)
     job_submit(c, &c->save_job);
 }
 
+static void remember(struct coordinator *c)
+{
+    if (c->history_count == HISTORY_ROOM) {
+        c->history_count -= HISTORY_GO;
+        memmove(c->history, c->history + HISTORY_GO, c->history_count * sizeof *c->history);
+    }
+    c->history[c->history_count++] = c->summary;
+}
+
 /* The saved state becomes the one that clients see. */
 static void adopt(struct coordinator *c)
 {
@@ -378,7 +378,7 @@ static void adopt(struct coordinator *c)
     c->counted = NULL;
     c->accepted = c->summary.accepted;
     c->summary.seconds = (double)(c->now_ms - c->round.opened_ms) / 1000;
-    c->history[c->history_count++] = c->summary;
+    remember(c);
 }
 
 bool alarm_follow(struct coordinator *c, const struct round_summary *summary)
@@ -392,15 +392,17 @@ bool alarm_follow(struct coordinator *c, const struct round_summary *summary)
     return before != (c->collapsed.round != 0);
 }
 
+/* The phase is still SAVING, so `since_ms` is when the aggregation had ended. */
 static void log_durable(struct coordinator *c)
 {
     const struct round_summary *s = &c->summary;
     char aggregate[WATCH_FIELDS_MAX], own[WATCH_FIELDS_MAX], text[MSG_TEXT_MAX];
     log_event(c->log, LOG_LEVEL_INFO, "round_durable",
               "round=%u accepted=%u images=%llu loss=%.6g loss_contrast=%.6g loss_matching=%.6g remote_share=%.4g "
-              "seconds=%.3f bank_rows=%u bytes_up=%llu bytes_down=%llu%s%s",
+              "seconds=%.3f aggregation_seconds=%.3f save_seconds=%.3f bank_rows=%u bytes_up=%llu bytes_down=%llu%s%s",
               s->round, s->accepted, (unsigned long long)s->images, s->loss, s->loss_contrast, s->loss_matching,
-              s->remote_share, s->seconds, c->bank->rows, (unsigned long long)s->bytes_up,
+              s->remote_share, s->seconds, (double)(c->round.since_ms - c->closed_ms) / 1000,
+              (double)(c->now_ms - c->round.since_ms) / 1000, c->bank->rows, (unsigned long long)s->bytes_up,
               (unsigned long long)s->bytes_down, watch_fields(&s->aggregate, "", aggregate),
               watch_fields(&s->own, "own_", own));
     if (!alarm_follow(c, s)) {

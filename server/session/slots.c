@@ -4,7 +4,7 @@
  * lost by an uploader that sends nothing for idle_timeout / 2, that brings fewer than upload_rate bytes a second over
  * idle_timeout, or that takes longer than round_deadline / 2. Whoever loses one is told why and goes to the end of the
  * line, so each of n members that wait gets a slot after n - 1 turns at most, however slow the others are. A slot
- * survives a lost connection for as long as nobody else needs it. */
+ * survives a lost connection for as long as nobody else needs it, and keeps its memory until the round is closed. */
 #include "server/session/state.h"
 
 #include <string.h>
@@ -37,13 +37,11 @@ static void send_place(struct coordinator *c, uint32_t member, enum queued_reaso
     peer_send(c, peer, &msg);
 }
 
-/* Who waits gets the memory too. */
 void slot_free(struct coordinator *c, struct slot *slot)
 {
-    void (*end)(struct transfer * transfer) = c->queue_count > 0 ? transfer_end : transfer_reset;
     c->members[slot->member].slot = NONE;
-    end(&slot->update);
-    end(&slot->features);
+    transfer_end(&slot->update);
+    transfer_end(&slot->features);
     slot->state = SLOT_FREE;
 }
 
@@ -190,6 +188,10 @@ void slots_close(struct coordinator *c)
         }
         if (c->slots[i].state == SLOT_UPLOADING || c->slots[i].state == SLOT_KEPT) {
             slot_free(c, &c->slots[i]);
+        }
+        if (c->slots[i].state == SLOT_FREE) { /* The aggregation needs memory of its own. */
+            transfer_reset(&c->slots[i].update);
+            transfer_reset(&c->slots[i].features);
         }
     }
 }

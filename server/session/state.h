@@ -22,6 +22,10 @@
 
 #define NONE        UINT32_MAX
 #define MEMBERS_MAX 100000u
+/* What a status may tell, and some, which go together when it is full. It is taken, and touched, as the process starts:
+ * a run of a million rounds needs no more memory than a short one. */
+#define HISTORY_ROOM (MSG_HISTORY_MAX + HISTORY_GO)
+#define HISTORY_GO   256u
 
 enum peer_state {
     PEER_NEW,       /* waits for HELLO */
@@ -149,12 +153,13 @@ struct coordinator {
     struct job aggregate_job, save_job, record_job;
     bool recording; /* record_job is under way */
     struct counted *counted;
-    struct round_summary summary; /* of the round that is being saved */
-    char trouble[MSG_TEXT_MAX];   /* why saving or aggregating failed last; empty: it did not */
-    int result;                   /* of ACTION_EXIT */
-    struct round_summary *history;
-    uint32_t history_count, history_room;
+    struct round_summary summary;  /* of the round that is being saved */
+    char trouble[MSG_TEXT_MAX];    /* why saving or aggregating failed last; empty: it did not */
+    int result;                    /* of ACTION_EXIT */
+    struct round_summary *history; /* [HISTORY_ROOM] of the latest rounds, oldest first; the file has all */
+    uint32_t history_count;
     struct round_summary collapsed; /* the latest round of an episode of collapse; round 0: there is none */
+    uint64_t closed_ms;             /* when the round that is being aggregated or saved was closed */
     uint32_t accepted;              /* in round `durable` */
     uint32_t declined;              /* in the open round */
     char refusal[MSG_TEXT_MAX];     /* in the open round, why a contribution was refused last */

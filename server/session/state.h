@@ -5,7 +5,7 @@
  *   slot    room for one contribution that is being uploaded or absorbed
  *
  * Files: coordinator.c (events), dispatch.c (messages), handle_*.c (one message each), peers.c (connections and
- * members), slots.c (uploads), rounds.c (what the round wants done), jobs.c (what runs outside the loop), blobs.c (what
+ * members), slots.c (uploads), pace.c (how many at a time), rounds.c (what the round wants done), jobs.c (what runs outside the loop), blobs.c (what
  * is downloaded), send.c (actions), words.c (sentences for people).
  *
  * Whatever cannot be told to a peer for want of memory closes that peer, and nobody else: a peer is marked `doomed`,
@@ -19,6 +19,7 @@
 #include "server/bank/bank.h"
 #include "server/round/round.h"
 #include "server/session/coordinator.h"
+#include "server/session/pace.h"
 
 #define NONE        UINT32_MAX
 #define MEMBERS_MAX 100000u
@@ -144,6 +145,7 @@ struct coordinator {
     uint32_t *queue; /* members that wait for a slot; room for all */
     uint32_t queue_count;
     struct slot *slots;
+    struct pace pace; /* how many of the slots may be in use */
 
     struct aggregate aggregate;
     struct job aggregate_job, save_job, record_job;
@@ -227,6 +229,7 @@ void slots_close(struct coordinator *c);                  /* the round is closed
 void slot_continue(struct coordinator *c, struct slot *slot);
 void slot_free(struct coordinator *c, struct slot *slot);
 void slots_tick(struct coordinator *c);
+void slots_pace(struct coordinator *c); /* at the end of a step: more of them, or fewer */
 uint64_t slots_next_ms(const struct coordinator *c);
 
 /* ---- rounds.c ---- */

@@ -49,6 +49,8 @@ enum bug {
     BUG_ERROR_IGNORED,     /* a save that failed is taken for one that did not */
     BUG_PENDING_LOST,      /* a restarted client forgets what it had handed in */
     BUG_REFUSAL_FORGOTTEN, /* what is refused for good is taken for damage, and asked for again for ever */
+    BUG_NO_SLOTS,          /* the upload slots that may be in use fall to none */
+    BUG_WALL_CLOCK,        /* the server measures its time on the wall clock, which jumps */
     BUG_COUNT
 };
 
@@ -240,6 +242,7 @@ void net_free(struct world *world);
 void server_start(struct world *world);
 void server_crash(struct world *world, bool restart);
 void server_stop(struct world *world);
+uint64_t server_clock_ms(const struct world *world); /* what the server takes for now_ms */
 void server_event(struct world *world, struct event *event);
 void server_happens(struct world *world, const struct entry *entry);
 void server_free(struct world *world);

@@ -39,7 +39,7 @@ const char *const sights[] = {
     /* of the world */
     "killed_in_save", "killed_after_save", "durable_by_luck", "committed_by_welcome", "committed_by_round_end",
     "cancelled", "trained_again", "offered_again", "silent_for_idle_timeout", "refused", "disk_error", "clock_jumped",
-    "repaired", NULL};
+    "repaired", "put_back", NULL};
 
 void sight(struct world *world, const char *what)
 {

@@ -162,8 +162,10 @@ struct client {
     char name[NAME_MAX_BYTES];
     uint32_t index;
     struct session *session;
-    uint32_t link; /* LINKS_MAX: none */
-    struct client_disk disk;
+    uint32_t link;                 /* LINKS_MAX: none */
+    struct client_disk disk, copy; /* what somebody has copied from it, to put it back later */
+    bool has_copy;
+    uint32_t put_back; /* when that was done last, the round in progress: what it knew of that and before may be gone */
     struct contribution *work; /* what the trainer will have made */
     uint32_t work_epoch;
     bool cancelled, stopping, finished, gone;
@@ -253,6 +255,7 @@ void client_crash(struct world *world, struct client *client, bool restart);
 void client_stop(struct world *world, struct client *client);
 void client_event(struct world *world, struct client *client, struct session_event *event);
 void client_happens(struct world *world, struct client *client, const struct entry *entry);
+void client_put_back(struct world *world, struct client *client); /* its disk; the first time: copies it */
 void client_free(struct client *client);
 uint64_t client_images(uint32_t index);
 

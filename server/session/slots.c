@@ -107,6 +107,13 @@ void slot_continue(struct coordinator *c, struct slot *slot)
     peer_send(c, peer, &msg);
 }
 
+void slot_again(struct coordinator *c, struct slot *slot)
+{
+    transfer_reset(&slot->update);
+    transfer_reset(&slot->features);
+    give(c, slot, slot->member);
+}
+
 void slots_fill(struct coordinator *c)
 {
     while (c->round.phase == ROUND_OPEN && c->queue_count > 0) {
@@ -116,6 +123,7 @@ void slots_fill(struct coordinator *c)
             return;
         }
         dequeue(c, member);
+        slot->damaged = 0;
         give(c, slot, member);
     }
 }

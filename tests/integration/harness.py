@@ -292,6 +292,14 @@ class Federation(unittest.TestCase):
     def model(self, server, round):
         return model_floats(os.path.join(server.state, "models", f"round-{round:06}.starling"))
 
+    def undisturbed(self, plan, rounds, names):
+        """The final model of a run to which nothing happens."""
+        server = self.server(state="undisturbed", plan=plan)
+        clients = [self.client(name, server.address, state="undisturbed-" + name) for name in names]
+        self.check_finished(server, clients, rounds, images=24)
+        self.assertEqual(server.stop(), 0)
+        return self.model(server, rounds)
+
     def check_finished(self, server, clients, rounds, images):
         """The run is done, every client ended with 0, every round stands once with all clients counted once."""
         server.wait_for("done")

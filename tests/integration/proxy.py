@@ -9,7 +9,7 @@ told: what a network does that is lost. What was sent meanwhile is gone.
 `script(frame)`: called for each whole frame, with a Frame; it says what happens to it, as a list of what is done in turn:
 bytes to pass on, seconds to wait, CUT to end the connection. [frame.data] passes it on as it is.
 
-`rate`: bytes a second, all connections and both ways together; None: as fast as it goes."""
+`rate`: bytes a second from clients to the server, all connections together; None: as fast as it goes."""
 import socket
 import struct
 import threading
@@ -88,17 +88,17 @@ class Proxy:
             if not data:
                 sink.shutdown(socket.SHUT_WR)
                 return
-            self._wait_for_rate(len(data))
+            if up and self.rate:
+                self._wait_for_rate(len(data))
             sink.sendall(data)
             passed[connection] += len(data)
 
     def _wait_for_rate(self, count):
-        if self.rate:
-            with self.lock:
-                now = time.monotonic()
-                self.next_s = max(self.next_s, now) + count / self.rate
-                wait = self.next_s - now
-            time.sleep(wait)
+        with self.lock:
+            now = time.monotonic()
+            self.next_s = max(self.next_s, now) + count / self.rate
+            wait = self.next_s - now
+        time.sleep(wait)
 
     def _pass_frames(self, source, sink, up, connection):
         stream = source.makefile("rb")

@@ -128,6 +128,17 @@ class Network(harness.Federation):
         with mock.patch.object(harness, "WAIT_S", 8.0), self.assertRaisesRegex(AssertionError, "client_left"):
             self.lose(server, client, proxy)
 
+    def test_slow_links_get_more_upload_slots(self):
+        """Sites whose own links are slow: two slots at first, more when those have been measured. Together they could
+        send several times as fast, so that the number stays up."""
+        plan = {**WIDE, "rounds": 1, "min_clients": 6, "round_deadline": "20m"}
+        server = self.server(plan=plan, idle_timeout="12s", upload_slots=4)
+        names = ["a", "b", "c", "d", "e", "f"]
+        clients = [self.client(name, self.proxy(server, rate=MIB / 2).address) for name in names]
+        at = server.wait_for("upload_slots", slots=4, most=4)
+        self.assertGreater(int(server.events[at - 1]["bytes_per_second"]), MIB / 4)
+        self.check_finished(server, clients, rounds=1, images=24)
+
     def run_through(self, kinds, seed, damaged_site=None):
         """A run of three sites, each behind weather of its own; the final model, and what was done to the frames."""
         state = f"server-{seed}"

@@ -8,14 +8,14 @@ static uint32_t least_of(const struct pace *pace)
 void pace_init(struct pace *pace, uint32_t most, uint64_t window_ms)
 {
     *pace = (struct pace){.most = most, .window_ms = window_ms > 0 ? window_ms : 1};
-    pace->slots = least_of(pace);
+    pace->slots = pace->begun = least_of(pace);
 }
 
 void pace_round(struct pace *pace)
 {
-    uint32_t half = (pace->before > 0 ? pace->before : pace->slots) / 2; /* an undecided trial proves nothing */
-    pace->slots = half > least_of(pace) ? half : least_of(pace);
-    pace->before = pace->rest = 0;
+    uint32_t next = pace->proven > 0 ? pace->proven : pace->begun / 2;
+    pace->slots = pace->begun = next > least_of(pace) ? next : least_of(pace);
+    pace->proven = pace->before = pace->rest = 0;
     pace->running = false;
 }
 
@@ -67,6 +67,7 @@ static void judge(struct pace *pace)
             change(pace, before);
             return;
         }
+        pace->proven = pace->slots;
     } else if (pace->rest > 0) {
         pace->rest--;
         return;

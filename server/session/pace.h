@@ -8,9 +8,10 @@
  * PACE_REST windows. A number's first window is not judged, because new uploads have yet to get going, and a window
  * needs PACE_CHUNKS chunks a slot, or six times its length, lest the grain of chunks be taken for a rate.
  *
- * A round begins with half of what the last one ended with: slots that are not needed any more are given back, and
- * those that are cost one trial. Two are the least, unless fewer are allowed: one contribution comes in while another
- * is checked. Nothing here touches a result: in what order contributions arrive decides nothing. */
+ * A round begins with what the last one found to be worth it; one that found nothing gives half back, so that what is
+ * not needed any more goes, and what is costs a trial now and then. Two are the least, unless fewer are allowed: one
+ * contribution comes in while another is checked. Nothing here touches a result: in what order contributions arrive
+ * decides nothing. */
 #ifndef STARLING_SESSION_PACE_H
 #define STARLING_SESSION_PACE_H
 
@@ -22,7 +23,8 @@
 #define PACE_REST   8u
 
 struct pace {
-    uint32_t slots, most; /* that may be in use now, and ever */
+    uint32_t slots, most;   /* that may be in use now, and ever */
+    uint32_t begun, proven; /* with how many the round began; the latest that were worth it in it, 0: none yet */
     uint64_t window_ms;
     uint64_t rate;   /* bytes a second in the latest window that was judged */
     uint32_t before; /* the slots that a trial began with, and what they brought; 0: no trial */

@@ -93,6 +93,7 @@ static int take_state(struct coordinator *c, const struct checkpoint *from, stru
     c->sample = mem_new(plan->fusion.remote, sizeof *c->sample);
     c->packed_row = mem_new(plan->model.features + 1, sizeof(float)); /* no form is longer */
     c->slots = mem_new(c->options.upload_slots, sizeof *c->slots);
+    pace_init(&c->pace, c->options.upload_slots, idle / 12);
     c->jobs = mem_new((size_t)c->options.upload_slots + 3, sizeof(struct job *));
     if (!c->plan_bytes || !c->sample || !c->packed_row || !c->slots || !c->jobs) {
         return ERR_NOMEM;
@@ -246,6 +247,7 @@ int coordinator_step(struct coordinator *c, const struct event *event, uint64_t 
         round_apply(c, ROUND_STOP, 0);
         break;
     }
+    slots_pace(c);
     flush_due(c);
     reminder_set(c);
     c->out = NULL;
@@ -263,7 +265,8 @@ uint64_t coordinator_next_ms(const struct coordinator *c)
         return c->now_ms + 100; /* There was no memory to hand it out; the next step tries again. */
     }
     uint64_t next = earlier(round_next_ms(&c->round), peers_next_ms(c));
-    next = earlier(next, earlier(slots_next_ms(c), c->remind_ms));
+    next = earlier(next, earlier(slots_next_ms(c), pace_next_ms(&c->pace)));
+    next = earlier(next, c->remind_ms);
     return c->welcomed > 0 ? earlier(next, c->alive_ms) : next;
 }
 

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define UPLOAD_AGAIN_MOST 3u /* as often as a client fetches a damaged download again */
+
 /* ---- ABSORB ---- */
 
 /* What was received, as floats: where it lies if it travelled as floats, else in *room, which is the caller's. NULL:
@@ -149,6 +151,27 @@ static void log_accepted(const struct coordinator *c, uint32_t member)
               watch_fields(&report->aggregate, "", aggregate), watch_fields(&report->own, "own_", own));
 }
 
+/* What came is not what was offered: damage on the way, after which a client, too, fetches a download again. Somebody
+ * who is away offers it anew; it was told nothing. */
+static bool upload_again(struct coordinator *c, struct slot *slot, bool answers)
+{
+    uint32_t index = slot->member;
+    if (slot->absorb.reason != DECLINE_HASH || slot->damaged == UPLOAD_AGAIN_MOST) {
+        return false;
+    }
+    slot->damaged++;
+    log_event(c->log, LOG_LEVEL_WARN, "upload_damaged", "name=%s round=%u uploads=%u reason=\"%s\"",
+              c->members[index].name, round_current(c), slot->damaged, slot->absorb.err.text);
+    if (answers) {
+        slot_again(c, slot);
+    } else {
+        slot_free(c, slot);
+    }
+    round_apply(c, ROUND_OFFERED, index);
+    slots_fill(c);
+    return true;
+}
+
 static void absorb_done(struct coordinator *c, struct slot *slot)
 {
     uint32_t index = slot->member;
@@ -157,6 +180,9 @@ static void absorb_done(struct coordinator *c, struct slot *slot)
     bool answers = peer && peer->state == PEER_CHECKING;
     if (c->round.phase != ROUND_OPEN) { /* Stopped meanwhile: the sum is not used any more. */
         slot_free(c, slot);
+        return;
+    }
+    if (upload_again(c, slot, answers)) {
         return;
     }
     if (absorb->result == 0 && absorb->reason == 0) {

@@ -1,4 +1,5 @@
 /* Upload slots: how many contributions may be in memory at a time, and the line for them. First come, first served.
+ * upload_slots bounds them; how many of those are in use is decided in pace.h.
  *
  * A member in the line has been told its place (QUEUED). A slot stages one contribution whole. While others wait it is
  * lost by an uploader that sends nothing for idle_timeout / 2, that brings fewer than upload_rate bytes a second over
@@ -45,20 +46,22 @@ void slot_free(struct coordinator *c, struct slot *slot)
     slot->state = SLOT_FREE;
 }
 
-/* Its own if there is one, then an empty one, then one that is kept for somebody who is away. */
+/* Its own if there is one, then an empty one if one more may be in use, then one that is kept for somebody who is away:
+ * that one is in use already. */
 static struct slot *slot_for(const struct coordinator *c, uint32_t member)
 {
-    struct slot *found = NULL;
+    struct slot *empty = NULL, *kept = NULL;
+    uint32_t used = 0;
     for (uint32_t i = 0; i < c->options.upload_slots; i++) {
         struct slot *slot = &c->slots[i];
+        used += slot->state != SLOT_FREE;
         if (slot->state == SLOT_KEPT && slot->member == member) {
             return slot;
         }
-        if (slot->state == SLOT_FREE || (slot->state == SLOT_KEPT && !found)) {
-            found = slot;
-        }
+        empty = slot->state == SLOT_FREE ? slot : empty;
+        kept = slot->state == SLOT_KEPT ? slot : kept;
     }
-    return found;
+    return empty && used < c->pace.slots ? empty : kept;
 }
 
 static void give(struct coordinator *c, struct slot *slot, uint32_t index)
@@ -104,6 +107,13 @@ void slot_continue(struct coordinator *c, struct slot *slot)
     peer_send(c, peer, &msg);
 }
 
+void slot_again(struct coordinator *c, struct slot *slot)
+{
+    transfer_reset(&slot->update);
+    transfer_reset(&slot->features);
+    give(c, slot, slot->member);
+}
+
 void slots_fill(struct coordinator *c)
 {
     while (c->round.phase == ROUND_OPEN && c->queue_count > 0) {
@@ -113,6 +123,7 @@ void slots_fill(struct coordinator *c)
             return;
         }
         dequeue(c, member);
+        slot->damaged = 0;
         give(c, slot, member);
     }
 }
@@ -194,6 +205,18 @@ void slots_close(struct coordinator *c)
             transfer_reset(&c->slots[i].features);
         }
     }
+    pace_round(&c->pace);
+}
+
+void slots_pace(struct coordinator *c)
+{
+    bool waiting = c->round.phase == ROUND_OPEN && c->queue_count > 0;
+    if (!pace_step(&c->pace, waiting, c->now_ms)) {
+        return;
+    }
+    log_event(c->log, LOG_LEVEL_INFO, "upload_slots", "slots=%u most=%u waiting=%u bytes_per_second=%llu",
+              c->pace.slots, c->pace.most, c->queue_count, (unsigned long long)c->pace.rate);
+    slots_fill(c);
 }
 
 /* ---- Time ---- */

@@ -11,8 +11,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* A folder that somebody else owns and a disk that dies are both ERR_IO; whoever is called at night must know which. */
+static _Thread_local int latest_errno;
+
 static int from_errno(int number)
 {
+    latest_errno = number;
     return number == ENOSPC || number == EDQUOT    ? ERR_FULL
            : number == ENOENT || number == ENOTDIR ? ERR_NOTFOUND
                                                    : ERR_IO;
@@ -27,7 +31,7 @@ static int from_write_errno(int number)
 static int posix_create(void *ctx, const char *path, int *file)
 {
     (void)ctx;
-    *file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    *file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0600); /* a pipe waits for its reader */
     return *file < 0 ? from_write_errno(errno) : 0;
 }
 
@@ -41,7 +45,7 @@ static int posix_write(void *ctx, int file, const void *data, size_t len)
             continue;
         }
         if (n <= 0) {
-            return n == 0 ? ERR_IO : from_errno(errno);
+            return from_errno(n == 0 ? EIO : errno);
         }
         p += n;
         len -= (size_t)n;
@@ -90,7 +94,7 @@ static int posix_make_folder(void *ctx, const char *path)
     (void)ctx;
     char part[DISK_PATH_MAX];
     if ((size_t)snprintf(part, sizeof part, "%s", path) >= sizeof part) {
-        return ERR_IO;
+        return from_errno(ENAMETOOLONG);
     }
     for (char *c = part + 1; *c; c++) {
         if (*c == '/') {
@@ -105,7 +109,10 @@ static int posix_make_folder(void *ctx, const char *path)
         return from_write_errno(errno);
     }
     struct stat st;
-    return stat(part, &st) || !S_ISDIR(st.st_mode) ? ERR_IO : 0;
+    if (stat(part, &st)) {
+        return from_errno(errno);
+    }
+    return S_ISDIR(st.st_mode) ? 0 : from_errno(EEXIST);
 }
 
 static int posix_load(void *ctx, const char *path, size_t max, uint8_t **data, size_t *len)
@@ -118,7 +125,7 @@ static int posix_load(void *ctx, const char *path, size_t max, uint8_t **data, s
         return from_errno(errno);
     }
     struct stat st;
-    int rc = fstat(file, &st) ? from_errno(errno) : !S_ISREG(st.st_mode) ? ERR_IO : 0;
+    int rc = fstat(file, &st) ? from_errno(errno) : !S_ISREG(st.st_mode) ? from_errno(0) : 0;
     if (rc == 0 && (uint64_t)st.st_size > max) {
         rc = ERR_LIMIT;
     }
@@ -167,6 +174,12 @@ static int posix_list(void *ctx, const char *path, int (*visit)(void *arg, const
     return rc;
 }
 
+static const char *posix_why(void *ctx)
+{
+    (void)ctx;
+    return latest_errno ? strerror(latest_errno) : "no regular file";
+}
+
 static const struct disk_ops posix_ops = {
     .create = posix_create,
     .write = posix_write,
@@ -178,6 +191,7 @@ static const struct disk_ops posix_ops = {
     .make_folder = posix_make_folder,
     .load = posix_load,
     .list = posix_list,
+    .why = posix_why,
 };
 const struct disk disk_posix = {.ops = &posix_ops, .ctx = NULL};
 
@@ -209,9 +223,14 @@ int disk_lock(const char *folder, const char *who, int *lock, struct err *err)
     return 0;
 }
 
-static int step_failed(struct err *err, int rc, const char *step, const char *path)
+const char *disk_why(const struct disk *disk, int rc)
 {
-    return err_set(err, rc, "%s: %s: %s", path, step, err_meaning(rc));
+    return rc == ERR_IO && disk->ops->why ? disk->ops->why(disk->ctx) : err_meaning(rc);
+}
+
+static int step_failed(const struct disk *disk, struct err *err, int rc, const char *step, const char *path)
+{
+    return err_set(err, rc, "%s: %s: %s", path, step, disk_why(disk, rc));
 }
 
 int disk_save(const struct disk *disk, const char *path, const struct span *parts, size_t count, struct err *err)
@@ -230,7 +249,7 @@ int disk_save(const struct disk *disk, const char *path, const struct span *part
     int file = -1;
     int rc = ops->create(disk->ctx, temporary, &file);
     if (rc) {
-        return step_failed(err, rc, "create", temporary);
+        return step_failed(disk, err, rc, "create", temporary);
     }
     for (size_t i = 0; i < count && rc == 0; i++) {
         rc = ops->write(disk->ctx, file, parts[i].data, parts[i].len);
@@ -238,22 +257,22 @@ int disk_save(const struct disk *disk, const char *path, const struct span *part
     if (rc) {
         (void)ops->close(disk->ctx, file);
         (void)ops->remove(disk->ctx, temporary);
-        return step_failed(err, rc, "write", temporary);
+        return step_failed(disk, err, rc, "write", temporary);
     }
     rc = ops->sync(disk->ctx, file);
     int closed = ops->close(disk->ctx, file);
     rc = rc ? rc : closed;
     if (rc) {
         (void)ops->remove(disk->ctx, temporary);
-        return step_failed(err, rc, "sync", temporary);
+        return step_failed(disk, err, rc, "sync", temporary);
     }
     rc = ops->rename(disk->ctx, temporary, path);
     if (rc) {
         (void)ops->remove(disk->ctx, temporary);
-        return step_failed(err, rc, "rename", path);
+        return step_failed(disk, err, rc, "rename", path);
     }
     rc = ops->sync_folder(disk->ctx, folder);
-    return rc ? step_failed(err, rc, "sync folder", folder) : 0;
+    return rc ? step_failed(disk, err, rc, "sync folder", folder) : 0;
 }
 
 int disk_load(const struct disk *disk, const char *path, size_t max, uint8_t **data, size_t *len, struct err *err)
@@ -262,20 +281,17 @@ int disk_load(const struct disk *disk, const char *path, size_t max, uint8_t **d
     if (rc == ERR_LIMIT) {
         return err_set(err, rc, "%s: read: larger than %zu bytes", path, max);
     }
-    if (rc == ERR_IO) {
-        return err_set(err, rc, "%s: read: %s, or no regular file", path, err_meaning(rc));
-    }
-    return rc ? step_failed(err, rc, "read", path) : 0;
+    return rc ? step_failed(disk, err, rc, "read", path) : 0;
 }
 
 int disk_remove(const struct disk *disk, const char *path, struct err *err)
 {
     int rc = disk->ops->remove(disk->ctx, path);
-    return rc ? step_failed(err, rc, "remove", path) : 0;
+    return rc ? step_failed(disk, err, rc, "remove", path) : 0;
 }
 
 int disk_make_folder(const struct disk *disk, const char *path, struct err *err)
 {
     int rc = disk->ops->make_folder(disk->ctx, path);
-    return rc ? step_failed(err, rc == ERR_NOTFOUND ? ERR_IO : rc, "create folder", path) : 0;
+    return rc ? step_failed(disk, err, rc == ERR_NOTFOUND ? ERR_IO : rc, "create folder", path) : 0;
 }

@@ -27,6 +27,8 @@ struct disk_ops {
     int (*load)(void *ctx, const char *path, size_t max, uint8_t **data, size_t *len);
     /* Calls visit for each name in the folder (not "." and ".."), until it returns nonzero, which is returned. */
     int (*list)(void *ctx, const char *path, int (*visit)(void *arg, const char *name), void *arg);
+    /* What this thread's latest ERR_IO was: "Permission denied". NULL: nobody can tell. */
+    const char *(*why)(void *ctx);
 };
 struct disk {
     const struct disk_ops *ops;
@@ -44,6 +46,9 @@ int disk_save(const struct disk *disk, const char *path, const struct span *part
 int disk_load(const struct disk *disk, const char *path, size_t max, uint8_t **data, size_t *len, struct err *err);
 int disk_remove(const struct disk *disk, const char *path, struct err *err);
 int disk_make_folder(const struct disk *disk, const char *path, struct err *err);
+
+/* Words for a result of an operation: what the system said where that says more than the code. */
+const char *disk_why(const struct disk *disk, int rc);
 
 #define DISK_PATH_MAX 4096
 /* Makes folder/lock this process's (flock), until *lock is closed or the process ends, however it does.

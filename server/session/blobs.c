@@ -98,10 +98,31 @@ static struct bytes *gather(struct coordinator *c, uint32_t member, uint64_t off
     return bytes;
 }
 
+/* The size alone: a sample's hash costs a look at all of its bytes. */
+static uint64_t blob_bytes(struct coordinator *c, const struct peer *peer, uint32_t kind)
+{
+    return kind == BLOB_MODEL
+               ? c->model_blob.bytes
+               : quant_rows_bytes(c->plan->wire.features, draw_sample(c, peer->member), c->bank->dimension);
+}
+
+static bool judge(struct coordinator *c, struct peer *peer)
+{
+    struct download *download = &peer->download;
+    download->bytes = blob_bytes(c, peer, download->kind);
+    download->judged = true;
+    if (download->bytes == 0 || download->offset > download->bytes) {
+        download->active = false;
+        peer_fault(c, peer, "FETCH of %s %u from byte %llu; it has %llu", blob_kind_name(download->kind),
+                   round_current(c), (unsigned long long)download->offset, (unsigned long long)download->bytes);
+    }
+    return download->active;
+}
+
 void download_continue(struct coordinator *c, struct peer *peer)
 {
     struct download *download = &peer->download;
-    if (!download->active || peer->sending) {
+    if (!download->active || peer->sending || !(download->judged || judge(c, peer))) {
         return;
     }
     uint64_t left = download->bytes - download->offset;
@@ -116,6 +137,7 @@ void download_continue(struct coordinator *c, struct peer *peer)
     if (download->kind == BLOB_MODEL) {
         msg.payload = bytes_ref(agg_model(c->agg));
         msg.raw = msg.payload->data + download->offset;
+        peer->holds = round_current(c);
     } else {
         msg.payload = gather(c, peer->member, download->offset, len);
         if (!msg.payload) {

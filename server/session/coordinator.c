@@ -228,6 +228,7 @@ int coordinator_step(struct coordinator *c, const struct event *event, uint64_t 
     case EVENT_PEER_DRAINED:
         if (peer) {
             peer->sending = false;
+            peer->holds = 0;
             download_continue(c, peer);
             status_continue(c, peer);
         }

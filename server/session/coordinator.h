@@ -7,7 +7,8 @@
  *
  * Guarantees: nothing is announced that is not durable (ROUND n+1 and ROUND_END n follow JOB_SAVE n); a contribution
  * counts once; a client never receives its own features; the result of a round does not depend on the order of arrival;
- * memory does not grow with the number of clients beyond a session record each: (upload_slots + 4) models, the state of
+ * memory does not grow with the number of clients beyond a session record each: (upload_slots + 4) models, the one
+ * before while somebody still reads it (whoever reads on after a further round is closed), the state of
  * aggregation.optimizer (a model for momentum, two for adam) and, while a round is saved, the next one; and the bank.
  * (Where updates travel as f16 or int8 a slot holds half or a quarter of a model, and one model more is there while one
  * of them is absorbed.) */

@@ -1,6 +1,7 @@
 /* FETCH: send a blob of the open round, or to an observer the last durable model, from some byte on. One chunk is under
  * way at a time; the next follows when the peer's write queue has run empty (EVENT_PEER_DRAINED), so a slow reader
- * costs one chunk of memory. */
+ * costs one chunk of memory. A FETCH that comes meanwhile is only noted, the latest of them: somebody who asks without
+ * reading costs no time. */
 #include "server/session/state.h"
 
 void handle_fetch(struct coordinator *c, struct peer *peer, const struct msg_fetch *fetch)
@@ -15,17 +16,6 @@ void handle_fetch(struct coordinator *c, struct peer *peer, const struct msg_fet
     if (fetch->round != round_current(c) || !(in_round || observes)) {
         return;
     }
-    struct blob blob = c->model_blob;
-    bool exists = true;
-    if (fetch->kind == BLOB_REMOTE && remote_describe(c, peer->member, &blob, &exists) != 0) {
-        peer_nomem(c, peer, "the remote features");
-        return;
-    }
-    if (!exists || fetch->offset > blob.bytes) {
-        peer_fault(c, peer, "FETCH of %s %u from byte %llu; it has %llu", blob_kind_name(fetch->kind), fetch->round,
-                   (unsigned long long)fetch->offset, (unsigned long long)(exists ? blob.bytes : 0));
-        return;
-    }
-    peer->download = (struct download){true, fetch->kind, fetch->offset, blob.bytes};
+    peer->download = (struct download){.active = true, .kind = fetch->kind, .offset = fetch->offset};
     download_continue(c, peer);
 }

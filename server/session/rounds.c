@@ -1,6 +1,8 @@
 /* Carries out what the round wants done; server/round decides what and when. */
 #include "server/session/state.h"
 
+#include <stdio.h>
+
 #define REMIND_MOST_MS (UINT64_C(3600) * 1000)
 
 uint32_t round_current(const struct coordinator *c)
@@ -21,8 +23,26 @@ static void log_waiting(const struct coordinator *c)
     log_event(c->log, LOG_LEVEL_INFO, "waiting", "round=%u for=\"%s\"", round_current(c), text);
 }
 
+/* A chunk by reference keeps its whole model in memory. One model's readers may be late by a round; if each of many
+ * stopped in a round of its own, there would be as many models as readers. */
+static void close_idle_readers(struct coordinator *c)
+{
+    for (uint32_t i = 0; i < c->peers_room; i++) {
+        struct peer *peer = c->peers[i];
+        if (peer && peer->holds != 0 && peer->holds < c->round.durable && peer->state != PEER_CLOSING) {
+            char text[MSG_TEXT_MAX];
+            (void)snprintf(text, sizeof text,
+                           "a piece of the model of round %u was left unread until round %u was over", peer->holds,
+                           c->round.durable);
+            log_event(c->log, LOG_LEVEL_WARN, "send_failed", "reason=\"%s: %s\"", peer->address, text);
+            peer_bye(c, peer, ERR_TEMPFAIL, text);
+        }
+    }
+}
+
 static void end_round(struct coordinator *c)
 {
+    close_idle_readers(c);
     for (uint32_t i = 0; i < c->round.count; i++) {
         struct peer *peer = member_peer(c, i);
         if (!peer) {

@@ -45,6 +45,7 @@ const char *peer_state_name(enum peer_state state); /* "NEW" */
 
 struct download {
     bool active;
+    bool judged; /* the blob is there, and holds `offset`; until then `bytes` is not known */
     uint32_t kind;
     uint64_t offset, bytes;
 };
@@ -60,6 +61,7 @@ struct peer {
     uint64_t opened_ms;
     const struct frame_limits *limits;
     struct download download;
+    uint32_t holds;                /* the round whose model lies in its write queue, and so in memory; 0: none does */
     uint32_t asked, asked_history; /* STATUS messages that wait for an answer; the rounds that the latest wants */
     char address[56];
 };
@@ -264,7 +266,8 @@ void job_done(struct coordinator *c, struct job *job, int result, const struct e
 void model_describe(struct coordinator *c);
 /* The sample of others' features for a member. *exists false: there is none. ERR_NOMEM. */
 int remote_describe(struct coordinator *c, uint32_t member, struct blob *out, bool *exists);
-/* The next chunk of the peer's download, unless one is still in its write queue. */
+/* The next chunk of the peer's download, unless one is still in its write queue. The first one judges what was asked.
+ */
 void download_continue(struct coordinator *c, struct peer *peer);
 
 /* ---- words.c ---- */

@@ -56,7 +56,9 @@ static void on_message(void *ctx, struct conn *conn, const struct msg *msg)
     if (peer->closing) {
         return;
     }
-    if (msg->type == MSG_STATUS) {
+    /* Asking the kernel is dearer than all the rest. A STATUS that comes before the last answer is written only waits.
+     */
+    if (msg->type == MSG_STATUS && conn_queued_bytes(peer->conn) == 0) {
         coordinator_set_usage(peer->daemon->coordinator, machine_peak_rss_bytes());
     }
     tell(peer, (struct event){.kind = EVENT_PEER_MESSAGE, .message = msg});

@@ -33,7 +33,7 @@ int listing_read(const struct disk *disk, const char *folder, struct listing *ou
     int rc = disk->ops->list(disk->ctx, folder, visit, out);
     if (rc && rc != ERR_NOTFOUND) {
         listing_fini(out);
-        return err_set(err, rc, "%s: list: %s", folder, err_meaning(rc));
+        return err_set(err, rc, "%s: list: %s", folder, disk_why(disk, rc));
     }
     return 0;
 }

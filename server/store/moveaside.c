@@ -17,7 +17,9 @@ static int move(const struct store *store, const char *from_folder, const char *
     int rc = disk_join(from, from_folder, name);
     rc = rc ? rc : disk_join(to, to_folder, name);
     rc = rc ? rc : store->disk->ops->rename(store->disk->ctx, from, to);
-    return rc == 0 || rc == ERR_NOTFOUND ? 0 : err_set(err, rc, "%s: move to %s: %s", from, to_folder, err_meaning(rc));
+    return rc == 0 || rc == ERR_NOTFOUND
+               ? 0
+               : err_set(err, rc, "%s: move to %s: %s", from, to_folder, disk_why(store->disk, rc));
 }
 
 /* The run id of the newest readable checkpoint names the folder. False: there is none. */

@@ -43,7 +43,7 @@ int store_open(const struct disk *disk, const char *folder, uint32_t keep_every,
     if (rc == 0) {
         rc = disk->ops->sync_folder(disk->ctx, store->folder);
         if (rc) {
-            (void)err_set(err, rc, "%s: sync folder: %s", folder, err_meaning(rc));
+            (void)err_set(err, rc, "%s: sync folder: %s", folder, disk_why(disk, rc));
         }
     }
     if (rc) {

@@ -108,6 +108,26 @@ class Hostile(harness.Federation):
         for stream in crowd:
             stream.close()
 
+    def cost(self, server, greeting, frames, last):
+        """Seconds of the server's processor for what a stranger sends without reading; `last` ends the connection."""
+
+        def used():
+            with open(f"/proc/{server.pid}/stat") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+        before = used()
+        self.shown_out(server.address, greeting + frames + last, False)
+        return used() - before
+
+    def test_questions_cost_no_more_than_heartbeats(self):
+        server = self.server(idle_timeout="60s")
+        again = hello(name=b"again")
+        beats = self.cost(server, hello(), frame(8, field(1, 0) + field(2, 0) + field(3, 0)) * 200000, again)
+        questions = self.cost(server, hello(name=None, role=3), frame(17, field(1, 1)) * 200000, again)
+        self.assertLess(questions, 3 * beats + 0.2)
+        self.assertEqual(self.status(server)["state"], "WAITING")
+
     def test_foreign_protocols_are_named(self):
         server = self.server()
         answer = self.shown_out(server.address, STRANGERS["an HTTP request"][0], False)

@@ -252,8 +252,8 @@ static const char *in_room(const char *name)
 static int room_close(void **state)
 {
     (void)state;
-    static const char *const names[] = {"file", "sub/deep/er", "sub/deep", "sub"};
-    for (size_t i = 0; i < 4; i++) {
+    static const char *const names[] = {"file", "sub/deep/er", "sub/deep", "sub", "loop"};
+    for (size_t i = 0; i < 5; i++) {
         (void)remove(in_room(names[i]));
     }
     return rmdir(room); /* fails when a temporary was left behind */
@@ -355,6 +355,33 @@ static void test_posix_folders(void **state)
     assert_int_equal(disk_make_folder(&disk_posix, longer, &err), ERR_IO);
 }
 
+/* The code of all of these is the same; the words must not be. */
+static void test_posix_says_what_the_system_said(void **state)
+{
+    (void)state;
+    struct err err;
+    uint8_t *data;
+    size_t len;
+    assert_int_equal(disk_save(&disk_posix, in_room("file"), new_parts, 2, &err), 0);
+    assert_int_equal(disk_make_folder(&disk_posix, in_room("sub"), &err), 0);
+    assert_int_equal(disk_save(&disk_posix, in_room("sub"), new_parts, 2, &err), ERR_IO);
+    assert_non_null(strstr(err.text, "sub: rename: Is a directory"));
+    assert_int_equal(disk_load(&disk_posix, in_room("sub"), 100, &data, &len, &err), ERR_IO);
+    assert_non_null(strstr(err.text, "sub: read: no regular file"));
+    assert_int_equal(symlink("loop", in_room("loop")), 0);
+    assert_int_equal(disk_load(&disk_posix, in_room("loop"), 100, &data, &len, &err), ERR_IO);
+    assert_non_null(strstr(err.text, "Too many levels of symbolic links"));
+    assert_int_equal(mkfifo(in_room("file.tmp"), 0600),
+                     0); /* nobody reads it: without O_NONBLOCK this waits for ever */
+    assert_int_equal(disk_save(&disk_posix, in_room("file"), new_parts, 2, &err), ERR_IO);
+    assert_non_null(strstr(err.text, "file.tmp: create: No such device or address"));
+    assert_int_equal(remove(in_room("file.tmp")), 0);
+    assert_int_equal(disk_make_folder(&disk_posix, in_room("file"), &err), ERR_IO);
+    assert_non_null(strstr(err.text, "file: create folder: File exists"));
+    assert_int_equal(disk_make_folder(&disk_posix, in_room("file/x"), &err), ERR_IO);
+    assert_non_null(strstr(err.text, "file/x: create folder: Not a directory"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -365,6 +392,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_posix_save_and_load, room_open, room_close),
         cmocka_unit_test_setup_teardown(test_posix_errors, room_open, room_close),
         cmocka_unit_test_setup_teardown(test_posix_folders, room_open, room_close),
+        cmocka_unit_test_setup_teardown(test_posix_says_what_the_system_said, room_open, room_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -196,6 +196,66 @@ static void it_may_fetch_while_a_round_is_closing(void **state)
     hear_model(2);
 }
 
+/* A chunk in a write queue keeps its whole model in memory, so whoever leaves one there may be late by a round, not by
+ * two. */
+static void who_leaves_a_model_unread_is_closed(void **state)
+{
+    (void)state;
+    observe(JUDGE);
+    join_all();
+    deliver_all();
+    (void)hear(&w, JUDGE, MSG_ROUND_END);
+    (void)hear(&w, JUDGE, MSG_AGGREGATE);
+    w.hold_drained = true;
+    say(&w, JUDGE, (struct msg){.type = MSG_FETCH, .fetch = {BLOB_MODEL, 2, 0}});
+    struct msg chunk = hear(&w, JUDGE, MSG_CHUNK);
+    msg_fini(&chunk);
+    for (uint32_t round = 2; round <= 3; round++) {
+        deliver_all();
+        assert_int_equal(coordinator_round(w.c), round);
+        if (round == 2) {
+            assert_true(w.peers[JUDGE].open);
+            (void)hear(&w, JUDGE, MSG_ROUND_END);
+            (void)hear(&w, JUDGE, MSG_AGGREGATE);
+        }
+    }
+    struct msg bye = hear(&w, JUDGE, MSG_BYE);
+    assert_int_equal(bye.bye.code, -ERR_TEMPFAIL);
+    assert_false(w.peers[JUDGE].open);
+    w.hold_drained = false;
+    assert_true(logged(&w, "a piece of the model of round 2 was left unread until round 3 was over"));
+    observe(JUDGE); /* and may come back */
+    hear_model(3);
+}
+
+/* Each FETCH of a sample once cost a hash over all of it: a second of the server for a few kilobytes of requests. */
+static void who_asks_without_reading_costs_nothing(void **state)
+{
+    (void)state;
+    join_all();
+    deliver_all();
+    (void)pass_over(&w, 0, MSG_ROUND_END);
+    struct msg round = hear(&w, 0, MSG_ROUND);
+    assert_true(round.round.has_remote);
+    w.hold_drained = true;
+    for (uint32_t i = 0; i < 100; i++) {
+        say(&w, 0, (struct msg){.type = MSG_FETCH, .fetch = {BLOB_MODEL, 2, 0}});
+        say(&w, 0, (struct msg){.type = MSG_FETCH, .fetch = {BLOB_REMOTE, 2, UINT64_C(1) << 40}});
+        say(&w, 0, (struct msg){.type = MSG_FETCH, .fetch = {BLOB_REMOTE, 2, 8}});
+    }
+    struct msg chunk = hear(&w, 0, MSG_CHUNK);
+    assert_int_equal(chunk.chunk.kind, BLOB_MODEL);
+    msg_fini(&chunk);
+    hear_nothing(&w, 0);
+    w.hold_drained = false;
+    drain(&w, 0);
+    chunk = hear(&w, 0, MSG_CHUNK); /* what it asked for last */
+    assert_int_equal(chunk.chunk.kind, BLOB_REMOTE);
+    assert_int_equal(chunk.chunk.offset, 8);
+    msg_fini(&chunk);
+    hear_nothing(&w, 0);
+}
+
 static void what_it_may_not_say(void **state)
 {
     (void)state;
@@ -252,6 +312,8 @@ int main(void)
         TEST(it_holds_no_round_open_by_leaving),
         TEST(every_evaluation_is_recorded),
         TEST(it_may_fetch_while_a_round_is_closing),
+        TEST(who_leaves_a_model_unread_is_closed),
+        TEST(who_asks_without_reading_costs_nothing),
         TEST(what_it_may_not_say),
         TEST(a_wrong_layout_is_refused),
     };

@@ -529,7 +529,8 @@ static int weak_close(void *ctx, int file)
 }
 
 static const struct disk_ops weak_ops = {weak_create, weak_write,       weak_sync,        weak_close, weak_rename,
-                                         weak_remove, weak_sync_folder, weak_make_folder, weak_load,  weak_list};
+                                         weak_remove, weak_sync_folder, weak_make_folder, weak_load,  weak_list,
+                                         NULL};
 
 /* Returns whether the n-th operation was reached. */
 static bool save_on_weak_disk(struct room *room, int n, bool dead, int code)

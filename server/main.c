@@ -92,7 +92,8 @@ static int print_config(const struct option_set *set, const struct server_option
 /* What belongs to the whole process. A peer that goes away and a file that may not grow are errors of one write, not
  * deaths; each client is a file descriptor. glibc keeps freed memory in a heap for each thread and raises the size from
  * which it asks the system as larger blocks are freed; with models that come and go on several threads this would hold
- * several models for nothing. Fixed at 256 KiB, every model and every upload goes back when it is freed. */
+ * several models for nothing. Fixed at 256 KiB, every model and every upload goes back when it is freed; and one heap
+ * does for the loop and its one job at a time, where four workers' heaps would fill one after the other. */
 static void prepare_process(void)
 {
     struct rlimit files;
@@ -104,7 +105,7 @@ static void prepare_process(void)
     }
     (void)mallopt(M_MMAP_THRESHOLD, 256 * 1024);
     (void)mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
-    (void)mallopt(M_ARENA_MAX, 2);
+    (void)mallopt(M_ARENA_MAX, 1);
 }
 
 static int run(const struct server_options *options, struct err *err)

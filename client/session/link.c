@@ -53,8 +53,12 @@ void session_closed(struct session *session, const struct err *reason)
         go_offline(session, &session->why);
         return;
     }
-    /* A server of another major version is known by its first frame; it will be the same one next time. */
-    if (session->state == STATE_GREETING && reason && reason->code == ERR_VERSION) {
+    /* A server of another major version is known by its first frame, and so is something else on its port. It will be
+     * the same one next time; but once, it may have been damage on the way. */
+    bool foreign = session->state == STATE_GREETING && reason && reason->code == ERR_VERSION;
+    bool again = foreign && session->foreign;
+    session->foreign = foreign;
+    if (again) {
         session->state = STATE_OFFLINE;
         session_exit(session, reason);
         return;

@@ -120,7 +120,9 @@ void session_on_round(struct session *session, const struct msg *msg)
 
 void session_settle(struct session *session, uint32_t ended, uint32_t counted)
 {
-    if (session->pending && session->pending->round <= counted) {
+    /* Only the last that counted is known: an older one is left in a state folder that was put back, and may have been
+     * in vain. The state before it is whole in either case. */
+    if (session->pending && session->pending->round == counted) {
         session_act(session, (struct session_action){.kind = SESSION_COMMIT, .round = session->pending->round});
         contribution_free(session->pending);
         session->pending = NULL;

@@ -57,7 +57,7 @@ void session_trained(struct session *session, struct contribution *contribution)
 /* What another try may cure. */
 static bool is_passing(int code)
 {
-    return code == ERR_FULL || code == ERR_IO || code == ERR_TEMPFAIL;
+    return code == ERR_FULL || code == ERR_IO || code == ERR_READONLY || code == ERR_TEMPFAIL;
 }
 
 void session_work_failed(struct session *session, const struct err *reason)

@@ -187,7 +187,8 @@ static void on_tick(void *ctx)
     if (worker_progress(client->worker, &progress)) {
         step(client, &progress);
     }
-    if (client->conn && conn_bytes_in(client->conn) != client->bytes_in) {
+    if (client->conn && conn_bytes_in(client->conn) != client->bytes_in &&
+        !conn_is_stuck(client->conn, session_idle_timeout_ms(client->session))) {
         client->bytes_in = conn_bytes_in(client->conn);
         step(client, &(struct session_event){.kind = SESSION_HEARD});
     }

@@ -184,9 +184,9 @@ static int keep(struct work *work, const struct contribution *contribution, stru
 {
     int rc;
     bool said = false;
-    while ((rc = state_keep(work->state, contribution, carry, err)) == ERR_FULL || rc == ERR_IO) {
+    while ((rc = state_keep(work->state, contribution, carry, err)) == ERR_FULL || rc == ERR_IO || rc == ERR_READONLY) {
         log_event(work->log, said ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, "not_saved",
-                  "round=%u reason=\"%s\" waits_for=\"room on the disk, or the end of the round\"", contribution->round,
+                  "round=%u reason=\"%s\" waits_for=\"the disk, or the end of the round\"", contribution->round,
                   err->text);
         said = true;
         if (!work->wait(work->ctx)) {

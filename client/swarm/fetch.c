@@ -1,7 +1,9 @@
 /* ROUND or AGGREGATE, FETCH, CHUNK; and the one model that is kept and compared.
  *
  * Who fetches a round's model first is its keeper. What it has kept is compared once the expectation is known, that is,
- * when every ACCEPTED of the round before has come; over other connections these may come later than the next ROUND. */
+ * when every ACCEPTED of the round before has come (over other connections these may come later than the next ROUND),
+ * and the first ROUND_END of its own: clients share a thread here, and the comparison is not to be in their round's
+ * time. */
 #include "client/swarm/state.h"
 
 #include "common/base/mem.h"
@@ -227,7 +229,7 @@ int swarm_settle(struct swarm *swarm, struct err *err)
         const struct swarm_round *record = swarm_round_of(swarm, chain->round);
         if (swarm->kept_whole && swarm->kept_round < chain->round) {
             drop_kept(swarm); /* its round ended before it was whole */
-        } else if (swarm->kept_whole && swarm->kept_round == chain->round) {
+        } else if (swarm->kept_whole && swarm->kept_round == chain->round && (!record || record->said)) {
             int rc = chain_judge(chain, (const float *)(const void *)swarm->kept, err);
             if (rc) {
                 return rc;

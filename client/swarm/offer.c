@@ -41,7 +41,10 @@ void swarm_drained(struct swarm *swarm, uint32_t client)
                       .raw_len = len,
                       .payload = bytes_ref(bytes)};
     member->upload_offset += len;
-    member->upload = member->upload_offset == bytes->len ? 0 : member->upload;
+    if (member->upload_offset == bytes->len) {
+        member->upload = 0;
+        swarm->uploading--;
+    }
     record->up += len;
     swarm_say(swarm, client, msg);
 }
@@ -56,7 +59,7 @@ int swarm_on_grant(struct swarm *swarm, uint32_t client, const struct msg *msg, 
         return swarm_fail(swarm, client, err, ERR_PROTOCOL, "GRANT for byte %llu of %s %u, which was not offered",
                           (unsigned long long)grant->offset, blob_kind_name(grant->kind), grant->round);
     }
-    swarm->uploading += member->state != MEMBER_UPLOADING;
+    swarm->uploading += member->upload == 0;
     record->slots = swarm->uploading > record->slots ? swarm->uploading : record->slots;
     member->state = MEMBER_UPLOADING;
     member->upload = grant->kind;
@@ -70,7 +73,7 @@ static void leave_round(struct swarm *swarm, uint32_t client, enum member_state 
 {
     struct member *member = &swarm->members[client];
     swarm_drop_fetch(swarm, client);
-    swarm->uploading -= member->state == MEMBER_UPLOADING;
+    swarm->uploading -= member->upload != 0;
     member->upload = 0;
     member->state = state;
 }

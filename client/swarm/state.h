@@ -54,7 +54,8 @@ struct swarm {
     uint32_t closed; /* rounds that have ended for all */
 
     uint32_t *line; /* ring of members, [clients + 1] */
-    uint32_t line_begin, line_count, fetching, uploading;
+    uint32_t line_begin, line_count, fetching;
+    uint32_t uploading; /* members with bytes left to send */
 
     /* The model that is kept, of one round at a time. */
     uint32_t kept_round;  /* 0: none */

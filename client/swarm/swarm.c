@@ -125,7 +125,7 @@ static int on_queued(struct swarm *swarm, uint32_t client, const struct msg *msg
         return swarm_fail(swarm, client, err, ERR_PROTOCOL, "QUEUED for round %u, which was not offered",
                           msg->queued.round);
     }
-    swarm->uploading -= member->state == MEMBER_UPLOADING; /* a slot was taken away again */
+    swarm->uploading -= member->upload != 0; /* a slot was taken away again */
     member->state = MEMBER_OFFERING;
     member->upload = 0;
     return 0;

@@ -48,7 +48,7 @@ struct swarm_round {
     uint32_t round;
     uint64_t opened_us, accepted_us; /* the first ROUND; the last ACCEPTED */
     uint32_t accepted, declined;
-    uint32_t slots;    /* most uploads at a time */
+    uint32_t slots;    /* most that had bytes left to send at a time: each of them surely held a slot */
     uint64_t up, down; /* bytes of blobs */
     uint64_t plus, minus;
     uint32_t ended; /* clients that know how it ended */

@@ -97,7 +97,7 @@ int process_describe(int status, struct buf *out)
 /* The last bytes of a file into `text`; returns how many. */
 static size_t read_tail(const char *path, char text[TAIL_BYTES])
 {
-    int file = open(path, O_RDONLY | O_CLOEXEC);
+    int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe has no end to wait for */
     if (file < 0) {
         return 0;
     }

@@ -359,13 +359,17 @@ static void let_clients_leave(struct federation *fed)
 
 int demo_run(struct demo *demo, struct err *err)
 {
-    struct sigaction stop = {.sa_handler = on_signal}, old_int, old_term;
+    struct sigaction stop = {.sa_handler = on_signal}, old_int, old_term, old_hup;
     struct federation fed;
     int code = federation_init(&fed, demo, err);
     stop_signal = 0;
     (void)sigemptyset(&stop.sa_mask);
     (void)sigaction(SIGINT, &stop, &old_int);
     (void)sigaction(SIGTERM, &stop, &old_term);
+    (void)sigaction(SIGHUP, NULL, &old_hup);
+    if (old_hup.sa_handler != SIG_IGN) { /* under nohup it goes on without its terminal */
+        (void)sigaction(SIGHUP, &stop, NULL);
+    }
     demo_watch_init(&fed.watch, demo);
     code = code ? code : supervise(&fed, err);
     if (!code) {
@@ -376,6 +380,7 @@ int demo_run(struct demo *demo, struct err *err)
     }
     (void)sigaction(SIGINT, &old_int, NULL);
     (void)sigaction(SIGTERM, &old_term, NULL);
+    (void)sigaction(SIGHUP, &old_hup, NULL);
     mem_free(fed.clients);
     mem_free(fed.all);
     return code;

@@ -46,6 +46,8 @@ struct lab {
     struct cell *cells;
     struct cell_result **results; /* NULL: not finished */
     uint32_t count, done, failed, outdated;
+    uint32_t done_before; /* by earlier runs of the command */
+    uint64_t began_ms;
     struct job jobs[JOBS_MAX];
     uint32_t running;
     int lock;
@@ -144,9 +146,15 @@ static void print_result(const struct lab *lab, uint32_t index)
 {
     const struct cell *cell = &lab->cells[index];
     const struct cell_result *result = lab->results[index];
-    char time[HUMAN_MAX];
-    (void)printf("finished    %-40s kNN %.4f  linear %.4f  %s  (%u of %u)\n", cell->name, result->knn, result->linear,
+    char time[HUMAN_MAX], left[HUMAN_MAX];
+    (void)printf("finished    %-40s kNN %.4f  linear %.4f  %s  (%u of %u", cell->name, result->knn, result->linear,
                  human_ms((uint64_t)(result->seconds * 1000), time), lab->done, lab->count);
+    uint32_t to_do = lab->count - lab->done - lab->failed;
+    if (to_do > 0) { /* the cells of this run are taken for typical */
+        uint64_t each_ms = (demo_now_ms() - lab->began_ms) / (lab->done - lab->done_before);
+        (void)printf(", about %s left", human_ms(each_ms * to_do, left));
+    }
+    (void)printf(")\n");
     (void)fflush(stdout);
 }
 
@@ -163,7 +171,9 @@ static _Noreturn void run_child(const struct lab *lab, const struct cell *cell, 
     if (getppid() != parent) {
         _exit(err_exit_code(ERR_CANCELLED));
     }
-    int file = disk_join(log, folder, "log") ? -1 : open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    /* A pipe that nobody reads is refused, not waited for. */
+    int file =
+        disk_join(log, folder, "log") ? -1 : open(log, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC, 0666);
     if (file < 0 || dup2(file, STDOUT_FILENO) < 0 || dup2(file, STDERR_FILENO) < 0) {
         _exit(err_exit_code(ERR_CANTCREATE));
     }
@@ -336,6 +346,8 @@ static int run(const struct options *options)
         (void)signal(SIGCHLD, SIG_DFL); /* ignored, there would be nothing to wait for */
         (void)sigaction(SIGINT, &stop, NULL);
         (void)sigaction(SIGTERM, &stop, NULL);
+        lab.done_before = lab.done;
+        lab.began_ms = demo_now_ms();
         rc = run_all(&lab, &err);
         rc = rc ? rc : report(&lab, &err);
     }

@@ -1,6 +1,8 @@
 /* The images of an experiment: of each class, a drawn part to train on and, when asked for, another that is judged.
  * They are the same for every method, split and seed, so that cells differ by what they compare. */
 #include "client/tool/experiment.h"
+
+#include "client/data/split_plan.h"
 #include "client/tool/folder.h"
 #include "client/tool/listing.h"
 #include "common/base/mem.h"
@@ -39,6 +41,35 @@ static int draw_class(const struct experiment *experiment, const struct parts *p
         parts->part[members[i]] = i < judged ? 2 : !trained || i - judged < trained ? 1 : 0;
     }
     return 0;
+}
+
+/* Every split with every seed, before any cell runs. */
+static int try_splits(const struct experiment *experiment, const struct parts *parts, struct err *err)
+{
+    const struct classes *classes = &parts->listing->classes;
+    uint32_t n = 0;
+    uint32_t *labels = mem_new(parts->listing->count, sizeof *labels);
+    uint32_t *client_of = mem_new(parts->listing->count, sizeof *client_of);
+    int rc = labels && client_of ? 0 : err_set(err, ERR_NOMEM, "no memory for %u images", parts->listing->count);
+    for (uint32_t i = 0; rc == 0 && i < parts->listing->count; i++) {
+        if (parts->part[i] == 1) {
+            labels[n++] = classes->labels[i];
+        }
+    }
+    for (uint32_t i = 0; rc == 0 && i < experiment->splits_count * experiment->seeds_count; i++) {
+        const char *split = experiment->splits[i / experiment->seeds_count];
+        struct split_spec spec;
+        rc = split_parse(split, &spec, err);
+        rc = rc ? rc
+                : split_plan(&spec, labels, n, classes->count, experiment->clients,
+                             experiment->seeds[i % experiment->seeds_count], client_of, err);
+        if (rc) {
+            (void)err_prefix(err, "%s: split %s among %u clients", experiment->images, split, experiment->clients);
+        }
+    }
+    mem_free(labels);
+    mem_free(client_of);
+    return rc;
 }
 
 static int link_parts(const struct experiment *experiment, const struct parts *parts,
@@ -127,6 +158,7 @@ int experiment_images(const struct experiment *experiment, const char *out, stru
     for (uint32_t class = 0; rc == 0 && class < listing.classes.count; class ++) {
         rc = draw_class(experiment, &parts, class, members, err);
     }
+    rc = rc ? rc : try_splits(experiment, &parts, err);
     rc = rc ? rc : hash_parts(&listing, parts.part, validates ? NULL : experiment->test, &images->hash, err);
     rc = rc ? rc : make_folders(validates, images, out, experiment->test, err);
     rc = rc ? rc : link_parts(experiment, &parts, images, err);

@@ -262,11 +262,39 @@ static void file_name(const char *kind, const char *split, const char *method, c
     }
 }
 
+/* What costs nothing, as level lines below the others. */
+struct baselines {
+    double x[2], pixels[2], untrained[2];
+};
+
+static void add_baselines(const struct findings *findings, const char *split, struct baselines *level,
+                          struct chart *chart, struct chart_line *lines)
+{
+    struct mean pixels = {0}, untrained = {0};
+    *level = (struct baselines){.x = {INFINITY, -INFINITY}};
+    for (uint32_t m = 0; m < findings->experiment->methods_count; m++) {
+        const struct row row = row_of(findings, &findings->experiment->methods[m], split);
+        add(&pixels, mean_of(&row.pixels));
+        add(&untrained, mean_of(&row.untrained));
+    }
+    for (uint32_t l = 0; l < chart->lines_count; l++) {
+        for (uint32_t i = 0; i < lines[l].count; i++) {
+            level->x[0] = fmin(level->x[0], lines[l].x[i]);
+            level->x[1] = fmax(level->x[1], lines[l].x[i]);
+        }
+    }
+    level->pixels[0] = level->pixels[1] = mean_of(&pixels);
+    level->untrained[0] = level->untrained[1] = mean_of(&untrained);
+    lines[chart->lines_count++] = (struct chart_line){"raw pixels", level->x, level->pixels, 2};
+    lines[chart->lines_count++] = (struct chart_line){"untrained", level->x, level->untrained, 2};
+}
+
 static int save_lines(const struct findings *findings, const char *split, bool bytes, struct curve *curves,
                       struct err *err)
 {
     const struct experiment *experiment = findings->experiment;
-    struct chart_line lines[METHODS_MAX];
+    struct chart_line lines[METHODS_MAX + 2];
+    struct baselines level;
     char title[160], name[128];
     (void)snprintf(title, sizeof title, "%.100s, %s", findings->title, split);
     struct chart chart = {.title = title,
@@ -285,6 +313,7 @@ static int save_lines(const struct findings *findings, const char *split, bool b
     if (chart.lines_count == 0) {
         return 0;
     }
+    add_baselines(findings, split, &level, &chart, lines);
     struct buf text;
     buf_init(&text, TEXT_MAX);
     int rc = chart_lines(&chart, &text);

@@ -22,11 +22,17 @@ static int from_errno(int number)
                                                    : ERR_IO;
 }
 
+/* Of what was to change something. */
+static int from_write_errno(int number)
+{
+    return number == EROFS || number == EACCES || number == EPERM ? ERR_READONLY : from_errno(number);
+}
+
 static int posix_create(void *ctx, const char *path, int *file)
 {
     (void)ctx;
     *file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0600); /* a pipe waits for its reader */
-    return *file < 0 ? from_errno(errno) : 0;
+    return *file < 0 ? from_write_errno(errno) : 0;
 }
 
 static int posix_write(void *ctx, int file, const void *data, size_t len)
@@ -62,13 +68,13 @@ static int posix_close(void *ctx, int file)
 static int posix_rename(void *ctx, const char *from, const char *to)
 {
     (void)ctx;
-    return rename(from, to) ? from_errno(errno) : 0;
+    return rename(from, to) ? from_write_errno(errno) : 0;
 }
 
 static int posix_remove(void *ctx, const char *path)
 {
     (void)ctx;
-    return unlink(path) && errno != ENOENT ? from_errno(errno) : 0;
+    return unlink(path) && errno != ENOENT ? from_write_errno(errno) : 0;
 }
 
 static int posix_sync_folder(void *ctx, const char *path)
@@ -94,13 +100,13 @@ static int posix_make_folder(void *ctx, const char *path)
         if (*c == '/') {
             *c = '\0';
             if (mkdir(part, 0700) && errno != EEXIST) {
-                return from_errno(errno);
+                return from_write_errno(errno);
             }
             *c = '/';
         }
     }
     if (mkdir(part, 0700) && errno != EEXIST) {
-        return from_errno(errno);
+        return from_write_errno(errno);
     }
     struct stat st;
     if (stat(part, &st)) {

@@ -13,7 +13,8 @@
 #include <stdint.h>
 
 struct disk_ops {
-    /* All return 0, ERR_FULL (no space, quota), ERR_NOTFOUND or ERR_IO. Paths are as given by the caller. */
+    /* All return 0, ERR_FULL (no space, quota), ERR_READONLY (nor may be written), ERR_NOTFOUND or ERR_IO. Paths are as
+     * given by the caller. */
     int (*create)(void *ctx, const char *path, int *file); /* truncates; mode 0600 */
     int (*write)(void *ctx, int file, const void *data, size_t len);
     int (*sync)(void *ctx, int file);

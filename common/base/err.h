@@ -24,7 +24,8 @@
     X(PROTOCOL, 76, "protocol error")                                                                                  \
     X(VERSION, 76, "protocol version mismatch")                                                                        \
     X(MISMATCH, 76, "plan, run or layout mismatch")                                                                    \
-    X(CONFIG, 78, "configuration error")
+    X(CONFIG, 78, "configuration error")                                                                               \
+    X(READONLY, 73, "read-only, or no permission to write")
 
 enum {
 #define ERR_ORDINAL(name, exit, text) ERR_ORDINAL_##name,

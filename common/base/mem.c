@@ -41,26 +41,36 @@ void *mem_new(size_t count, size_t size)
     return calloc(1, bytes ? bytes : 1);
 }
 
-void *mem_room(size_t count, size_t size)
+/* Whole cache lines, so that vector code may end in the middle of one. */
+static void *room(size_t count, size_t size, size_t *bytes)
 {
-    size_t bytes;
-    if (product(count, size, &bytes) || should_fail()) {
+    if (product(count, size, bytes) || should_fail()) {
         return NULL;
     }
-    size_t alignment = bytes >= 2 * HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : 64;
-    bytes = (bytes + 63) / 64 * 64;
-    void *memory = aligned_alloc(alignment, bytes ? bytes : 64);
-    if (memory && alignment == HUGE_PAGE_BYTES) { /* A model's small pages take longer to get than the model to copy. */
-        (void)madvise(memory, bytes, MADV_HUGEPAGE);
+    size_t alignment = *bytes >= 2 * HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : 64;
+    void *memory;
+    *bytes = *bytes ? (*bytes + 63) / 64 * 64 : 64;
+    if (posix_memalign(&memory, alignment, *bytes) != 0) {
+        return NULL;
+    }
+    if (alignment == HUGE_PAGE_BYTES) { /* A model's small pages take longer to get than the model to copy. */
+        (void)madvise(memory, *bytes, MADV_HUGEPAGE);
     }
     return memory;
 }
 
+void *mem_room(size_t count, size_t size)
+{
+    size_t bytes;
+    return room(count, size, &bytes);
+}
+
 void *mem_new_aligned(size_t count, size_t size)
 {
-    void *memory = mem_room(count, size);
+    size_t bytes;
+    void *memory = room(count, size, &bytes);
     if (memory) {
-        memset(memory, 0, count * size);
+        memset(memory, 0, bytes);
     }
     return memory;
 }

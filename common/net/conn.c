@@ -26,6 +26,7 @@ static void take_bytes(struct conn *conn, const char *data, size_t len)
 {
     struct err err = {0};
     struct frame frame;
+    conn->frame_ms = frame_pending(&conn->decoder) > 0 ? conn->frame_ms : conn->last_read_ms;
     int rc = frame_feed(&conn->decoder, data, len);
     if (rc < 0) {
         (void)err_set(&err, rc, "%s", err_meaning(rc));
@@ -37,6 +38,7 @@ static void take_bytes(struct conn *conn, const char *data, size_t len)
         if (rc != 1) {
             break;
         }
+        conn->frame_ms = conn->last_read_ms;
         struct msg msg;
         int decoded = msg_decode(&frame, conn->options.decode_budget, &msg, &err);
         if (decoded < 0) {
@@ -99,12 +101,20 @@ static bool has_input(const struct conn *conn)
     return uv_fileno((const uv_handle_t *)&conn->tcp, &poll_fd.fd) == 0 && poll(&poll_fd, 1, 0) > 0;
 }
 
+bool conn_is_stuck(const struct conn *conn, uint64_t timeout_ms)
+{
+    uint64_t allowed_ms = timeout_ms * (1 + frame_wanted(&conn->decoder) / FRAME_READ_MAX);
+    return frame_pending(&conn->decoder) > 0 && uv_now(conn->loop) - conn->frame_ms > allowed_ms;
+}
+
 static void on_idle_timeout(uv_timer_t *timer)
 {
     struct conn *conn = timer->data;
     uint64_t timeout_ms = conn->options.idle_timeout_ms;
     uint64_t idle_ms = uv_now(conn->loop) - conn->last_read_ms;
-    if (idle_ms < timeout_ms) {
+    if (idle_ms < timeout_ms && conn_is_stuck(conn, timeout_ms)) {
+        conn_fail(conn, ERR_TEMPFAIL, "a frame does not become whole");
+    } else if (idle_ms < timeout_ms) {
         (void)uv_timer_start(timer, on_idle_timeout, timeout_ms - idle_ms, 0);
     } else if (has_input(conn)) {
         (void)uv_timer_start(timer, on_idle_timeout, timeout_ms, 0);

@@ -60,6 +60,9 @@ void conn_idle_timeout(struct conn *conn, uint64_t idle_timeout_ms); /* another 
 void conn_close(struct conn *conn, uint64_t linger_ms);
 const char *conn_peer(const struct conn *conn);  /* "127.0.0.1:53122" */
 uint64_t conn_bytes_in(const struct conn *conn); /* from the peer so far */
+/* A frame has been coming in for longer than timeout_ms, and once more that for each 64 KiB of it. Its length is
+ * damaged, say, and heartbeats that nobody hears fill it; such a connection is not alive. idle_timeout_ms closes it. */
+bool conn_is_stuck(const struct conn *conn, uint64_t timeout_ms);
 /* How long last words may take, by the table of time-outs in proto/PROTOCOL.md. */
 uint64_t conn_linger_ms(uint64_t idle_timeout_ms);
 

@@ -34,6 +34,7 @@ struct conn {
     struct err reason;
     char peer[NET_ADDRESS_MAX];
     uint64_t last_read_ms;
+    uint64_t frame_ms; /* when the frame that is not whole yet began */
     uint64_t bytes_in;
     size_t queued_bytes;
     int handles;       /* not closed yet */

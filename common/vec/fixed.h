@@ -18,12 +18,13 @@
 void fixed_shifts(const struct layout *layout, const float *global, int32_t *shifts);
 
 enum fixed_verdict { FIXED_OK, FIXED_NOT_FINITE, FIXED_OUT_OF_RANGE };
-/* Looks at a whole delta [total] before any of it is added. *tensor (may be NULL) is the first offending tensor. */
-enum fixed_verdict fixed_check(const struct layout *layout, const int32_t *shifts, const float *delta,
-                               uint32_t *tensor);
-
-/* sum[i] += weight * round(delta[i] * 2^shift). The delta must have passed fixed_check. */
-void fixed_add(const struct layout *layout, const int32_t *shifts, const float *delta, uint64_t weight, int64_t *sum);
+/* sum[i] += weight * round(delta[i] * 2^shift), for a whole delta [total] or, where it does not fit, for none of it:
+ * the sum then is what it was, to the bit. *tensor (may be NULL) is the first offending tensor. */
+enum fixed_verdict fixed_add(const struct layout *layout, const int32_t *shifts, const float *delta, uint64_t weight,
+                             int64_t *sum, uint32_t *tensor);
+/* Takes out again, to the bit, what fixed_add added with the same arguments. */
+void fixed_subtract(const struct layout *layout, const int32_t *shifts, const float *delta, uint64_t weight,
+                    int64_t *sum);
 
 /* next = global + sum / (weight * 2^shift), rounded once to float. `next` may be `global`. weight > 0.
  * Error against the exact mean: at most 2^-(shift+1) plus half an ulp of the result (the double arithmetic between them

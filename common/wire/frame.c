@@ -56,8 +56,13 @@ int frame_feed(struct frame_decoder *decoder, const void *data, size_t len)
     return buf_append(in, data, len);
 }
 
+uint32_t frame_wanted(const struct frame_decoder *decoder)
+{
+    return frame_pending(decoder) < FRAME_HEADER_BYTES ? 0 : load_u32(decoder->in.data + decoder->taken);
+}
+
 /* A stream's first frame is a greeting shorter than 66,326 bytes, so the length it begins with can be neither a TLS
- * record (16 03 01 and on reads as 66,326 or more) nor the letters of an HTTP method. */
+ * record (16 03 01 and on reads as 66,326 or more) nor letters: an HTTP method, or what an HTTP or SSH server says. */
 static enum frame_peer recognise(const uint8_t *bytes, size_t len)
 {
     static const char *const methods[] = {"GET ", "HEAD", "POST", "PUT ", "DELE",
@@ -70,6 +75,9 @@ static enum frame_peer recognise(const uint8_t *bytes, size_t len)
             return FRAME_PEER_HTTP;
         }
     }
+    if (len >= 4 && (memcmp(bytes, "HTTP", 4) == 0 || memcmp(bytes, "SSH-", 4) == 0)) {
+        return FRAME_PEER_SERVER;
+    }
     return FRAME_PEER_STARLING;
 }
 
@@ -81,6 +89,9 @@ static int judge_first_bytes(struct frame_decoder *decoder, const uint8_t *bytes
         return err_set(err, ERR_PROTOCOL, "the peer speaks TLS; this port is plain");
     case FRAME_PEER_HTTP:
         return err_set(err, ERR_PROTOCOL, "the peer speaks HTTP; this port speaks Starling's own protocol");
+    case FRAME_PEER_SERVER:
+        return err_set(err, ERR_VERSION, "the peer speaks %s, not Starling's protocol; is the port right?",
+                       bytes[0] == 'H' ? "HTTP" : "SSH");
     case FRAME_PEER_STARLING:
         break;
     }

@@ -44,7 +44,7 @@ struct frame {
 };
 
 /* Who the first bytes of a stream gave away. */
-enum frame_peer { FRAME_PEER_STARLING, FRAME_PEER_TLS, FRAME_PEER_HTTP };
+enum frame_peer { FRAME_PEER_STARLING, FRAME_PEER_TLS, FRAME_PEER_HTTP, FRAME_PEER_SERVER };
 
 struct frame_decoder {
     struct buf in;
@@ -65,7 +65,8 @@ void frame_decoder_limit(struct frame_decoder *decoder, const struct frame_limit
  * the buffer holds at most one frame and one read. ERR_NOMEM, ERR_LIMIT. */
 int frame_feed(struct frame_decoder *decoder, const void *data, size_t len);
 /* 1: *frame is set. 0: more bytes are needed. Negative: the connection must be closed; err says why. A TLS or HTTP
- * first byte is named. ERR_PROTOCOL (malformed, checksum), ERR_VERSION, ERR_STATE (type not allowed now), ERR_LIMIT. */
+ * first byte is named, and so are an HTTP or SSH server's (ERR_VERSION, since it will be the same one next time).
+ * ERR_PROTOCOL (malformed, checksum), ERR_VERSION, ERR_STATE (type not allowed now), ERR_LIMIT. */
 int frame_next(struct frame_decoder *decoder, struct frame *frame, struct err *err);
 
 /* Bytes of a frame that is not whole yet; nonzero when the stream ends: the peer broke off. */
@@ -73,6 +74,9 @@ static inline size_t frame_pending(const struct frame_decoder *decoder)
 {
     return decoder->in.len - decoder->taken;
 }
+
+/* The payload of the frame that is not whole yet; 0 while its header is not. */
+uint32_t frame_wanted(const struct frame_decoder *decoder);
 
 /* Writes the 16 header bytes of a frame whose payload is proto followed by raw. */
 void frame_header(uint8_t out[FRAME_HEADER_BYTES], uint8_t type, uint16_t flags, const void *proto, uint32_t proto_len,

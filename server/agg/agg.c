@@ -83,15 +83,17 @@ uint64_t agg_weight(const struct agg *agg)
     return agg->weight;
 }
 
-enum fixed_verdict agg_check(const struct agg *agg, const float *update, uint32_t *tensor)
+enum fixed_verdict agg_add(struct agg *agg, const float *update, uint64_t weight, uint32_t *tensor)
 {
-    return fixed_check(agg->layout, agg->shifts, update, tensor);
+    enum fixed_verdict verdict = fixed_add(agg->layout, agg->shifts, update, weight, agg->sum, tensor);
+    agg->weight += verdict == FIXED_OK ? weight : 0;
+    return verdict;
 }
 
-void agg_add(struct agg *agg, const float *update, uint64_t weight)
+void agg_take_back(struct agg *agg, const float *update, uint64_t weight)
 {
-    fixed_add(agg->layout, agg->shifts, update, weight, agg->sum);
-    agg->weight += weight;
+    fixed_subtract(agg->layout, agg->shifts, update, weight, agg->sum);
+    agg->weight -= weight;
 }
 
 int agg_finish(const struct agg *agg, struct bytes **next, struct bytes **next_state)

@@ -6,8 +6,8 @@
  * with.
  *
  * Guarantees: an update is added as a whole or not at all; the sum, hence the next model, is the same bits for every
- * order of arrival (common/vec/fixed.h). agg_check, agg_add, agg_finish and agg_restart may run on another thread than
- * the rest, one call at a time. */
+ * order of arrival (common/vec/fixed.h). agg_add, agg_take_back, agg_finish and agg_restart may run on another thread
+ * than the rest, one call at a time. */
 #ifndef STARLING_AGG_AGG_H
 #define STARLING_AGG_AGG_H
 
@@ -29,10 +29,11 @@ struct bytes *agg_model(const struct agg *agg); /* borrowed */
 const float *agg_params(const struct agg *agg); /* the same memory */
 uint64_t agg_weight(const struct agg *agg);     /* of all that was added */
 
-/* Looks at the whole update ([layout->total]), then adds weight times it. *tensor (may be NULL) is the first offending
- * tensor of a refused one. The caller bounds the sum of weights by FIXED_WEIGHT_MAX. */
-enum fixed_verdict agg_check(const struct agg *agg, const float *update, uint32_t *tensor);
-void agg_add(struct agg *agg, const float *update, uint64_t weight);
+/* Adds weight times the update ([layout->total]); one that is refused leaves no trace. *tensor (may be NULL) is the
+ * first offending tensor. The caller bounds the sum of weights by FIXED_WEIGHT_MAX. */
+enum fixed_verdict agg_add(struct agg *agg, const float *update, uint64_t weight, uint32_t *tensor);
+/* Undoes, to the bit, one agg_add of this update and weight since agg_restart. */
+void agg_take_back(struct agg *agg, const float *update, uint64_t weight);
 
 /* What the optimiser makes of global model and weighted mean: *next, with one reference, and its state then,
  * *next_state (NULL: it has none). Sum and state stay as they are until agg_adopt, so that this may be tried again and

@@ -294,6 +294,7 @@ static uint32_t on_ready(struct round *round, struct round_member *member, uint3
 static uint32_t on_offered(struct round *round, struct round_member *member, uint64_t now_ms)
 {
     member->declined = member->refused = false; /* A good one may follow a bad one. */
+    member->absorbing = false;
     struct round_tally tally = round_count(round);
     if (member->ready && !member->participant && seats_free(round, &tally) > 0) {
         join(member);

@@ -82,7 +82,8 @@ const char *round_phase_name(enum round_phase phase); /* "WAITING" */
 enum round_event_kind {
     ROUND_READY,      /* member: connected and able to train */
     ROUND_LOST,       /* member: not connected any more */
-    ROUND_OFFERED,    /* member: has a contribution for the open round, maybe from before a restart of the server */
+    ROUND_OFFERED,    /* member: has a contribution for the open round, maybe from before a restart of the server, maybe
+                         one that was absorbed in vain and comes again */
     ROUND_ABSORBING,  /* member: its contribution is here, and is being checked and added */
     ROUND_DELIVERED,  /* member: it is in the sum */
     ROUND_DECLINED,   /* member: it did not come whole, and left no trace */

@@ -54,14 +54,14 @@ static int take_model(struct coordinator *c, const struct checkpoint *from, stru
 
 static int take_history(struct coordinator *c, const struct round_summary *history, uint32_t count)
 {
-    c->history = mem_new(count, sizeof *c->history);
+    c->history = mem_new_aligned(HISTORY_ROOM, sizeof *c->history);
     if (!c->history) {
         return ERR_NOMEM;
     }
+    c->history_count = count < MSG_HISTORY_MAX ? count : MSG_HISTORY_MAX;
     if (count > 0) {
-        memcpy(c->history, history, count * sizeof *history);
+        memcpy(c->history, history + (count - c->history_count), c->history_count * sizeof *history);
     }
-    c->history_count = c->history_room = count;
     return 0;
 }
 
@@ -93,6 +93,7 @@ static int take_state(struct coordinator *c, const struct checkpoint *from, stru
     c->sample = mem_new(plan->fusion.remote, sizeof *c->sample);
     c->packed_row = mem_new(plan->model.features + 1, sizeof(float)); /* no form is longer */
     c->slots = mem_new(c->options.upload_slots, sizeof *c->slots);
+    pace_init(&c->pace, c->options.upload_slots, idle / 12);
     c->jobs = mem_new((size_t)c->options.upload_slots + 3, sizeof(struct job *));
     if (!c->plan_bytes || !c->sample || !c->packed_row || !c->slots || !c->jobs) {
         return ERR_NOMEM;
@@ -247,6 +248,7 @@ int coordinator_step(struct coordinator *c, const struct event *event, uint64_t 
         round_apply(c, ROUND_STOP, 0);
         break;
     }
+    slots_pace(c);
     flush_due(c);
     reminder_set(c);
     c->out = NULL;
@@ -264,7 +266,8 @@ uint64_t coordinator_next_ms(const struct coordinator *c)
         return c->now_ms + 100; /* There was no memory to hand it out; the next step tries again. */
     }
     uint64_t next = earlier(round_next_ms(&c->round), peers_next_ms(c));
-    next = earlier(next, earlier(slots_next_ms(c), c->remind_ms));
+    next = earlier(next, earlier(slots_next_ms(c), pace_next_ms(&c->pace)));
+    next = earlier(next, c->remind_ms);
     return c->welcomed > 0 ? earlier(next, c->alive_ms) : next;
 }
 

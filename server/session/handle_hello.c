@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#define REPLACED_OFTEN 4u
+
 static bool speaks_our_version(struct coordinator *c, struct peer *peer, const struct msg_hello *hello)
 {
     if (hello->major == FRAME_VERSION && hello->minor_least <= PROTOCOL_MINOR_MOST &&
@@ -86,6 +88,23 @@ static void welcome(struct coordinator *c, struct peer *peer, const struct msg_h
     peer_send(c, peer, &msg);
 }
 
+/* A client that comes back before its old connection is known to be lost replaces it, once. Over and over, these are
+ * two machines with copies of one state folder, which throw each other out for ever, and whose owners must hear of it.
+ */
+static void note_replaced(struct coordinator *c, struct member *member, const struct peer *old, const struct peer *peer)
+{
+    bool again = member->replaced > 0 && c->now_ms - member->replaced_ms < c->options.idle_timeout_ms;
+    member->replaced = again ? member->replaced + 1 : 1;
+    member->replaced_ms = c->now_ms;
+    if (member->replaced >= REPLACED_OFTEN && (member->replaced & (member->replaced - 1)) == 0) {
+        log_event(
+            c->log, LOG_LEVEL_WARN, "state_shared",
+            "name=%s times=%u first=%s second=%s reason=\"two clients take each other's place: they have copies of "
+            "one state folder\"",
+            member->name, member->replaced, old->address, peer->address);
+    }
+}
+
 /* The member that this connection is from now on, or NONE after a REJECT. */
 static uint32_t claim_name(struct coordinator *c, struct peer *peer, const struct msg_hello *hello)
 {
@@ -108,6 +127,7 @@ static uint32_t claim_name(struct coordinator *c, struct peer *peer, const struc
         return NONE;
     }
     if (old) {
+        note_replaced(c, &c->members[index], old, peer);
         peer_bye(c, old, ERR_STATE,
                  "replaced by a newer connection of the same client; a second one needs a state folder of its own");
         peer_detach(c, old, "replaced by a newer connection");

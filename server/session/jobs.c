@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define UPLOAD_AGAIN_MOST 3u /* as often as a client fetches a damaged download again */
+
 /* ---- ABSORB ---- */
 
 /* What was received, as floats: where it lies if it travelled as floats, else in *room, which is the caller's. NULL:
@@ -62,30 +64,34 @@ static const float *unpack_features(struct slot *slot, float **room)
     return *room;
 }
 
-/* Looks at all of a contribution, then adds all of it. */
+/* Into the intake; refused, or no memory: false. */
+static bool absorb_features(struct absorb *absorb, const float *features)
+{
+    uint32_t at = 0;
+    enum bank_verdict verdict = bank_check(features, absorb->rows, absorb->dimension, &at);
+    if (verdict != BANK_OK) {
+        (void)err_set(&absorb->err, ERR_DATA, "feature %u %s", at,
+                      verdict == BANK_NOT_FINITE ? "holds a number that is not finite" : "is not of unit length");
+        absorb->reason = verdict == BANK_NOT_FINITE ? DECLINE_NOT_FINITE : DECLINE_FEATURES;
+        return false;
+    }
+    absorb->result = bank_intake_add(absorb->intake, absorb->owner, absorb->round, features, absorb->rows);
+    return absorb->result == 0;
+}
+
+/* All of a contribution or nothing of it. The update goes first, since it alone can be taken back: the intake makes way
+ * for what comes. */
 static void absorb_floats(struct absorb *absorb, const float *update, const float *features)
 {
     uint32_t at = 0;
-    enum fixed_verdict verdict = agg_check(absorb->agg, update, &at);
+    enum fixed_verdict verdict = agg_add(absorb->agg, update, absorb->weight, &at);
     if (verdict != FIXED_OK) {
         (void)err_set(&absorb->err, ERR_DATA, "the update of %s %s", absorb->layout->tensors[at].name,
                       verdict == FIXED_NOT_FINITE ? "holds a number that is not finite"
                                                   : "is out of range; is the learning rate too high?");
         absorb->reason = verdict == FIXED_NOT_FINITE ? DECLINE_NOT_FINITE : DECLINE_RANGE;
-        return;
-    }
-    enum bank_verdict rows = bank_check(features, absorb->rows, absorb->dimension, &at);
-    if (rows != BANK_OK) {
-        (void)err_set(&absorb->err, ERR_DATA, "feature %u %s", at,
-                      rows == BANK_NOT_FINITE ? "holds a number that is not finite" : "is not of unit length");
-        absorb->reason = rows == BANK_NOT_FINITE ? DECLINE_NOT_FINITE : DECLINE_FEATURES;
-        return;
-    }
-    if (absorb->rows > 0) {
-        absorb->result = bank_intake_add(absorb->intake, absorb->owner, absorb->round, features, absorb->rows);
-    }
-    if (absorb->result == 0) { /* Nothing can fail from here on: the contribution is in as a whole. */
-        agg_add(absorb->agg, update, absorb->weight);
+    } else if (absorb->rows > 0 && !absorb_features(absorb, features)) {
+        agg_take_back(absorb->agg, update, absorb->weight);
     }
 }
 
@@ -145,6 +151,27 @@ static void log_accepted(const struct coordinator *c, uint32_t member)
               watch_fields(&report->aggregate, "", aggregate), watch_fields(&report->own, "own_", own));
 }
 
+/* What came is not what was offered: damage on the way, after which a client, too, fetches a download again. Somebody
+ * who is away offers it anew; it was told nothing. */
+static bool upload_again(struct coordinator *c, struct slot *slot, bool answers)
+{
+    uint32_t index = slot->member;
+    if (slot->absorb.reason != DECLINE_HASH || slot->damaged == UPLOAD_AGAIN_MOST) {
+        return false;
+    }
+    slot->damaged++;
+    log_event(c->log, LOG_LEVEL_WARN, "upload_damaged", "name=%s round=%u uploads=%u reason=\"%s\"",
+              c->members[index].name, round_current(c), slot->damaged, slot->absorb.err.text);
+    if (answers) {
+        slot_again(c, slot);
+    } else {
+        slot_free(c, slot);
+    }
+    round_apply(c, ROUND_OFFERED, index);
+    slots_fill(c);
+    return true;
+}
+
 static void absorb_done(struct coordinator *c, struct slot *slot)
 {
     uint32_t index = slot->member;
@@ -153,6 +180,9 @@ static void absorb_done(struct coordinator *c, struct slot *slot)
     bool answers = peer && peer->state == PEER_CHECKING;
     if (c->round.phase != ROUND_OPEN) { /* Stopped meanwhile: the sum is not used any more. */
         slot_free(c, slot);
+        return;
+    }
+    if (upload_again(c, slot, answers)) {
         return;
     }
     if (absorb->result == 0 && absorb->reason == 0) {
@@ -275,15 +305,6 @@ static void summarise(struct coordinator *c)
 /* Everything that the save needs, and the memory that the moment after it needs. ERR_NOMEM. */
 static int prepare_save(struct coordinator *c)
 {
-    if (c->history_count == c->history_room) {
-        uint32_t room = c->history_room ? 2 * c->history_room : 16;
-        struct round_summary *history = mem_resize(c->history, room, sizeof *history);
-        if (!history) {
-            return ERR_NOMEM;
-        }
-        c->history = history;
-        c->history_room = room;
-    }
     mem_free(c->counted);
     c->counted = mem_new(c->round.count, sizeof *c->counted);
     if (!c->counted) {
@@ -354,6 +375,15 @@ void save_submit(struct coordinator *c)
     job_submit(c, &c->save_job);
 }
 
+static void remember(struct coordinator *c)
+{
+    if (c->history_count == HISTORY_ROOM) {
+        c->history_count -= HISTORY_GO;
+        memmove(c->history, c->history + HISTORY_GO, c->history_count * sizeof *c->history);
+    }
+    c->history[c->history_count++] = c->summary;
+}
+
 /* The saved state becomes the one that clients see. */
 static void adopt(struct coordinator *c)
 {
@@ -374,7 +404,7 @@ static void adopt(struct coordinator *c)
     c->counted = NULL;
     c->accepted = c->summary.accepted;
     c->summary.seconds = (double)(c->now_ms - c->round.opened_ms) / 1000;
-    c->history[c->history_count++] = c->summary;
+    remember(c);
 }
 
 bool alarm_follow(struct coordinator *c, const struct round_summary *summary)
@@ -388,15 +418,17 @@ bool alarm_follow(struct coordinator *c, const struct round_summary *summary)
     return before != (c->collapsed.round != 0);
 }
 
+/* The phase is still SAVING, so `since_ms` is when the aggregation had ended. */
 static void log_durable(struct coordinator *c)
 {
     const struct round_summary *s = &c->summary;
     char aggregate[WATCH_FIELDS_MAX], own[WATCH_FIELDS_MAX], text[MSG_TEXT_MAX];
     log_event(c->log, LOG_LEVEL_INFO, "round_durable",
               "round=%u accepted=%u images=%llu loss=%.6g loss_contrast=%.6g loss_matching=%.6g remote_share=%.4g "
-              "seconds=%.3f bank_rows=%u bytes_up=%llu bytes_down=%llu%s%s",
+              "seconds=%.3f aggregation_seconds=%.3f save_seconds=%.3f bank_rows=%u bytes_up=%llu bytes_down=%llu%s%s",
               s->round, s->accepted, (unsigned long long)s->images, s->loss, s->loss_contrast, s->loss_matching,
-              s->remote_share, s->seconds, c->bank->rows, (unsigned long long)s->bytes_up,
+              s->remote_share, s->seconds, (double)(c->round.since_ms - c->closed_ms) / 1000,
+              (double)(c->now_ms - c->round.since_ms) / 1000, c->bank->rows, (unsigned long long)s->bytes_up,
               (unsigned long long)s->bytes_down, watch_fields(&s->aggregate, "", aggregate),
               watch_fields(&s->own, "own_", own));
     if (!alarm_follow(c, s)) {

@@ -110,6 +110,7 @@ static void stuck(struct coordinator *c)
 static void closed(struct coordinator *c)
 {
     struct round_tally tally = round_count(&c->round);
+    c->closed_ms = c->now_ms;
     log_event(c->log, LOG_LEVEL_INFO, "round_closed", "round=%u accepted=%u of=%u declined=%u", round_current(c),
               tally.delivered, tally.participants, c->declined);
     slots_close(c);

@@ -1,10 +1,11 @@
 /* Upload slots: how many contributions may be in memory at a time, and the line for them. First come, first served.
+ * upload_slots bounds them; how many of those are in use is decided in pace.h.
  *
  * A member in the line has been told its place (QUEUED). A slot stages one contribution whole. While others wait it is
  * lost by an uploader that sends nothing for idle_timeout / 2, that brings fewer than upload_rate bytes a second over
  * idle_timeout, or that takes longer than round_deadline / 2. Whoever loses one is told why and goes to the end of the
  * line, so each of n members that wait gets a slot after n - 1 turns at most, however slow the others are. A slot
- * survives a lost connection for as long as nobody else needs it. */
+ * survives a lost connection for as long as nobody else needs it, and keeps its memory until the round is closed. */
 #include "server/session/state.h"
 
 #include <string.h>
@@ -37,30 +38,30 @@ static void send_place(struct coordinator *c, uint32_t member, enum queued_reaso
     peer_send(c, peer, &msg);
 }
 
-/* Who waits gets the memory too. */
 void slot_free(struct coordinator *c, struct slot *slot)
 {
-    void (*end)(struct transfer * transfer) = c->queue_count > 0 ? transfer_end : transfer_reset;
     c->members[slot->member].slot = NONE;
-    end(&slot->update);
-    end(&slot->features);
+    transfer_end(&slot->update);
+    transfer_end(&slot->features);
     slot->state = SLOT_FREE;
 }
 
-/* Its own if there is one, then an empty one, then one that is kept for somebody who is away. */
+/* Its own if there is one, then an empty one if one more may be in use, then one that is kept for somebody who is away:
+ * that one is in use already. */
 static struct slot *slot_for(const struct coordinator *c, uint32_t member)
 {
-    struct slot *found = NULL;
+    struct slot *empty = NULL, *kept = NULL;
+    uint32_t used = 0;
     for (uint32_t i = 0; i < c->options.upload_slots; i++) {
         struct slot *slot = &c->slots[i];
+        used += slot->state != SLOT_FREE;
         if (slot->state == SLOT_KEPT && slot->member == member) {
             return slot;
         }
-        if (slot->state == SLOT_FREE || (slot->state == SLOT_KEPT && !found)) {
-            found = slot;
-        }
+        empty = slot->state == SLOT_FREE ? slot : empty;
+        kept = slot->state == SLOT_KEPT ? slot : kept;
     }
-    return found;
+    return empty && used < c->pace.slots ? empty : kept;
 }
 
 static void give(struct coordinator *c, struct slot *slot, uint32_t index)
@@ -106,6 +107,13 @@ void slot_continue(struct coordinator *c, struct slot *slot)
     peer_send(c, peer, &msg);
 }
 
+void slot_again(struct coordinator *c, struct slot *slot)
+{
+    transfer_reset(&slot->update);
+    transfer_reset(&slot->features);
+    give(c, slot, slot->member);
+}
+
 void slots_fill(struct coordinator *c)
 {
     while (c->round.phase == ROUND_OPEN && c->queue_count > 0) {
@@ -115,6 +123,7 @@ void slots_fill(struct coordinator *c)
             return;
         }
         dequeue(c, member);
+        slot->damaged = 0;
         give(c, slot, member);
     }
 }
@@ -191,7 +200,23 @@ void slots_close(struct coordinator *c)
         if (c->slots[i].state == SLOT_UPLOADING || c->slots[i].state == SLOT_KEPT) {
             slot_free(c, &c->slots[i]);
         }
+        if (c->slots[i].state == SLOT_FREE) { /* The aggregation needs memory of its own. */
+            transfer_reset(&c->slots[i].update);
+            transfer_reset(&c->slots[i].features);
+        }
     }
+    pace_round(&c->pace);
+}
+
+void slots_pace(struct coordinator *c)
+{
+    bool waiting = c->round.phase == ROUND_OPEN && c->queue_count > 0;
+    if (!pace_step(&c->pace, waiting, c->now_ms)) {
+        return;
+    }
+    log_event(c->log, LOG_LEVEL_INFO, "upload_slots", "slots=%u most=%u waiting=%u bytes_per_second=%llu",
+              c->pace.slots, c->pace.most, c->queue_count, (unsigned long long)c->pace.rate);
+    slots_fill(c);
 }
 
 /* ---- Time ---- */

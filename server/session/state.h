@@ -5,8 +5,8 @@
  *   slot    room for one contribution that is being uploaded or absorbed
  *
  * Files: coordinator.c (events), dispatch.c (messages), handle_*.c (one message each), peers.c (connections and
- * members), slots.c (uploads), rounds.c (what the round wants done), jobs.c (what runs outside the loop), blobs.c (what
- * is downloaded), send.c (actions), words.c (sentences for people).
+ * members), slots.c (uploads), pace.c (how many at a time), rounds.c (what the round wants done), jobs.c (what runs
+ * outside the loop), blobs.c (what is downloaded), send.c (actions), words.c (sentences for people).
  *
  * Whatever cannot be told to a peer for want of memory closes that peer, and nobody else: a peer is marked `doomed`,
  * and at the end of the step it is detached and closed. Jobs, closes and the exit that could not be put into the
@@ -19,9 +19,14 @@
 #include "server/bank/bank.h"
 #include "server/round/round.h"
 #include "server/session/coordinator.h"
+#include "server/session/pace.h"
 
 #define NONE        UINT32_MAX
 #define MEMBERS_MAX 100000u
+/* What a status may tell, and some, which go together when it is full. It is taken, and touched, as the process starts:
+ * a run of a million rounds needs no more memory than a short one. */
+#define HISTORY_ROOM (MSG_HISTORY_MAX + HISTORY_GO)
+#define HISTORY_GO   256u
 
 enum peer_state {
     PEER_NEW,       /* waits for HELLO */
@@ -72,7 +77,9 @@ struct member {
     uint32_t counted_round;
     struct msg_offer offer; /* the latest */
     uint64_t last_seen_ms;
-    uint64_t images; /* as READY said */
+    uint64_t replaced_ms; /* when a newer connection took its place last, */
+    uint32_t replaced;    /* and how often that has followed within idle_timeout each time */
+    uint64_t images;      /* as READY said */
     uint32_t step, steps;
     double loss, images_per_second;
     uint32_t evaluated;          /* an observer's: the round that it told of last */
@@ -90,6 +97,7 @@ struct slot {
     enum slot_state state;
     uint32_t member;
     struct transfer update, features;
+    uint32_t damaged; /* how often what came was not what was offered */
     uint64_t granted_ms, chunk_ms;
     uint64_t window_ms, window_bytes; /* since when its rate is measured, and what has come since */
     struct absorb {                   /* what the job needs, and what it found */
@@ -146,17 +154,19 @@ struct coordinator {
     uint32_t *queue; /* members that wait for a slot; room for all */
     uint32_t queue_count;
     struct slot *slots;
+    struct pace pace; /* how many of the slots may be in use */
 
     struct aggregate aggregate;
     struct job aggregate_job, save_job, record_job;
     bool recording; /* record_job is under way */
     struct counted *counted;
-    struct round_summary summary; /* of the round that is being saved */
-    char trouble[MSG_TEXT_MAX];   /* why saving or aggregating failed last; empty: it did not */
-    int result;                   /* of ACTION_EXIT */
-    struct round_summary *history;
-    uint32_t history_count, history_room;
+    struct round_summary summary;  /* of the round that is being saved */
+    char trouble[MSG_TEXT_MAX];    /* why saving or aggregating failed last; empty: it did not */
+    int result;                    /* of ACTION_EXIT */
+    struct round_summary *history; /* [HISTORY_ROOM] of the latest rounds, oldest first; the file has all */
+    uint32_t history_count;
     struct round_summary collapsed; /* the latest round of an episode of collapse; round 0: there is none */
+    uint64_t closed_ms;             /* when the round that is being aggregated or saved was closed */
     uint32_t accepted;              /* in round `durable` */
     uint32_t declined;              /* in the open round */
     char refusal[MSG_TEXT_MAX];     /* in the open round, why a contribution was refused last */
@@ -227,8 +237,10 @@ void slots_fill(struct coordinator *c);                   /* gives free slots to
 void slots_close(struct coordinator *c);                  /* the round is closed: late ones are declined */
 /* Goes on with an upload: GRANT for what is missing, or the absorption. */
 void slot_continue(struct coordinator *c, struct slot *slot);
+void slot_again(struct coordinator *c, struct slot *slot); /* the upload, from its first byte */
 void slot_free(struct coordinator *c, struct slot *slot);
 void slots_tick(struct coordinator *c);
+void slots_pace(struct coordinator *c); /* at the end of a step: more of them, or fewer */
 uint64_t slots_next_ms(const struct coordinator *c);
 
 /* ---- rounds.c ---- */

@@ -13,7 +13,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char schema[] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+/* A small cache: rows are only added, and with SQLite's own of 2 MB a long run would keep them all in memory. */
+static const char schema[] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-64;"
                              "CREATE TABLE IF NOT EXISTS round("
                              " round INTEGER PRIMARY KEY, accepted INTEGER, declined INTEGER, closed_unix_ms INTEGER,"
                              " seconds REAL, images INTEGER, loss REAL, loss_contrast REAL, loss_matching REAL,"

@@ -22,6 +22,7 @@ import unittest
 import zlib
 
 BIN = os.environ.get("STARLING_BIN", "build/release/bin")
+THREADS = os.environ.get("STARLING_THREADS", "1")  # of each client
 WAIT_S = 120.0  # far above what anything takes, also under a sanitizer on a machine that is busy with other things
 
 TINY_PLAN = {
@@ -231,7 +232,7 @@ class Federation(unittest.TestCase):
         return daemon
 
     def client(self, name, address, images=None, state=None, flags=(), under=()):
-        args = [*under, os.path.join(BIN, "starling-client"), "--server", address, "--name", name, "--threads", "1"]
+        args = [*under, os.path.join(BIN, "starling-client"), "--server", address, "--name", name, "--threads", THREADS]
         args += ["--images", images or self.images(name), "--state", self.path(state or "client-" + name)]
         # Kernels that each client measures for itself may differ, on a busy machine above all, and with them the bits.
         args += ["--set", "compute.kernels=" + self.path("kernels"), "--log-format", "json", *flags]
@@ -291,6 +292,14 @@ class Federation(unittest.TestCase):
 
     def model(self, server, round):
         return model_floats(os.path.join(server.state, "models", f"round-{round:06}.starling"))
+
+    def undisturbed(self, plan, rounds, names):
+        """The final model of a run to which nothing happens."""
+        server = self.server(state="undisturbed", plan=plan)
+        clients = [self.client(name, server.address, state="undisturbed-" + name) for name in names]
+        self.check_finished(server, clients, rounds, images=24)
+        self.assertEqual(server.stop(), 0)
+        return self.model(server, rounds)
 
     def check_finished(self, server, clients, rounds, images):
         """The run is done, every client ended with 0, every round stands once with all clients counted once."""

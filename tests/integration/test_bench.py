@@ -51,10 +51,13 @@ class Bench(harness.Federation):
 
     def test_aggregate(self):
         found = self.measured("aggregate", "--width", "8", "--seconds", "1")
-        for key in ("updates", "bytes", "hash_bytes", "check_bytes", "commit_bytes", "memcpy_bytes"):
+        for key in ("updates", "bytes", "hash_bytes", "add_bytes", "memcpy_bytes"):
             self.assertGreater(found[key + "_per_second"], 0, key)
         self.assertAlmostEqual(found["updates_per_second"] * found["update_bytes"] / found["bytes_per_second"], 1)
-        self.assertGreater(found["fraction_of_memcpy"], 0)
+        hashed, added, copied = (found[key + "_bytes_per_second"] for key in ("hash", "add", "memcpy"))
+        self.assertAlmostEqual(found["fraction_of_memcpy"] * copied / added, 1)  # the hash apart
+        self.assertAlmostEqual(found["bytes_per_second"] * (1 / hashed + 1 / added), 1)
+        self.assertIn(found["kernel"], ("portable", "avx2", "avx512"))
 
     def test_what_is_refused(self):
         self.assertIn("--blocks", self.refused(64, "step", "--blocks", "1,x"))

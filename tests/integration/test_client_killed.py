@@ -9,13 +9,6 @@ MIB = 1 << 20
 
 
 class ClientKilled(harness.Federation):
-    def undisturbed(self, plan, rounds, names):
-        server = self.server(state="undisturbed", plan=plan)
-        clients = [self.client(name, server.address, state="undisturbed-" + name) for name in names]
-        self.check_finished(server, clients, rounds, images=24)
-        self.assertEqual(server.stop(), 0)
-        return self.model(server, rounds)
-
     def hold_in_mid_upload(self, server, proxy):
         """Both sides stand in the middle of a's upload, and the server has taken its first chunk: what a connection
         still holds when it is reset is lost, so the proxy's word alone would not do."""

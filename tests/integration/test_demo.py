@@ -124,15 +124,17 @@ class Demo(harness.Federation):
         self.assertEqual((result["clients"], result["images"]), (1, 32))
         self.assertEqual(sum("remote negatives 0 %" in line for line in lines), 2)
 
-    def test_ctrl_c_stops_everything(self):
-        process = self.demo("--images", "photos", "--rounds", "1000")
-        self.read_until(process, "round ")
-        running = children(process.pid)
-        self.assertEqual(sorted(running), ["client-1", "client-2", "server"])
-        process.send_signal(signal.SIGINT)
-        self.assertEqual(process.wait(harness.WAIT_S), 1)
-        for pid in running.values():
-            self.assertFalse(os.path.exists(f"/proc/{pid}"))
+    def test_ctrl_c_and_a_lost_terminal_stop_everything(self):
+        for number in (signal.SIGINT, signal.SIGHUP):
+            process = self.demo("--images", "photos", "--rounds", "1000", "--workdir", f"stopped-{int(number)}")
+            self.read_until(process, "round ")
+            running = children(process.pid)
+            self.assertEqual(sorted(running), ["client-1", "client-2", "server"])
+            process.send_signal(number)
+            self.assertEqual(process.wait(harness.WAIT_S), 1)
+            self.assertIn(f"stopped by signal {int(number)}", process.stdout.read())
+            for pid in running.values():
+                self.assertFalse(os.path.exists(f"/proc/{pid}"))
 
     def test_a_client_that_cannot_work_ends_the_demo_with_its_reason(self):
         process = self.demo("--images", "photos", "--rounds", "1000", "--workdir", "w")

@@ -89,7 +89,7 @@ class Experiment(harness.Federation):
                                   "rounds-classes-1.svg", "rounds-iid.svg"])
         for name in charts:
             tags = [element.tag.rpartition("}")[2] for element in ElementTree.parse(self.path("out", name)).iter()]
-            self.assertEqual(tags.count("circle"), 2 * 40 + 4 if "map" in name else 2 * (4 if "rounds" in name else 2))
+            self.assertEqual(tags.count("circle"), 2 * 40 + 4 if "map" in name else 2 * (6 if "rounds" in name else 4))
 
         os.makedirs(self.path("out", "cells", CELLS[0], "work", "server"))  # it was cut off before it had cleaned up
         again = self.run_through("out")
@@ -130,12 +130,17 @@ class Experiment(harness.Federation):
             self.assertEqual([p["knn_top1"] for p in actual["curve"]], [p["knn_top1"] for p in expected["curve"]])
 
     def test_a_cell_that_fails_is_named_and_the_others_go_on(self):
-        self.write(FILE.replace('"classes:1"', '"classes:5"'))  # more than there are
+        os.makedirs(self.path("out", "cells", "fedavg-classes-1-seed-1", "log"))  # no place for its log
+        os.makedirs(self.path("out", "cells", "alone-classes-1-seed-1"))
+        os.mkfifo(self.path("out", "cells", "alone-classes-1-seed-1", "log"))
         process = self.experiment("out")
         text = process.stdout.read()
         self.assertEqual(process.wait(harness.WAIT_S), 1, text)
-        self.assertIn("failed      fedavg-classes-5-seed-1 with exit code 65", text)
-        self.assertIn("4 of 9 cells failed", text)
+        self.assertIn("failed      fedavg-classes-1-seed-1 with exit code 73", text)
+        self.assertIn("failed      alone-classes-1-seed-1 with exit code 73", text)
+        self.assertIn("2 of 9 cells failed", text)
+        self.assertRegex(text, r"\(1 of 9, about .* left\)")
+        self.assertIn("(7 of 9)", text)
         self.assertTrue(os.path.exists(self.path("out", "cells", "both-iid-seed-2", "result.json")))
 
     def test_files_that_say_nothing_or_the_wrong_thing_are_refused(self):
@@ -156,6 +161,7 @@ class Experiment(harness.Federation):
             ("both: {map: true}", "both: {min_clients: 1}", 78, "the experiment itself decides min_clients"),
             ("seeds: [1, 2]", "seeds: [1, 1]", 78, "seed 1 is given twice"),
             ("seeds: [1, 2]", "seeds: [99999999999999999999999]", 78, "seeds: a list"),
+            ("[iid, \"classes:1\"]", "[iid, \"classes:5\"]", 65, "split classes:5 among 2 clients: 5 classes for each"),
             ("[iid, \"classes:1\"]", "[iid, iid]", 78, "split iid is given twice"),
             ("local_steps: 1", "local_steps: 900000", 78, "local_steps: 1800000"),
             ("fedavg: {", "both: {", 78, 'key "methods.both" is given twice'),

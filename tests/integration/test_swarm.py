@@ -32,7 +32,7 @@ class Swarm(harness.Federation):
             self.assertEqual(round["bytes_up"], 20 * (got["model_bytes"] + 16 * 16 * 4))
             self.assertGreaterEqual(round["bytes_down"], 20 * got["model_bytes"])
             self.assertGreater(round["mb_per_second"], 0)
-            self.assertIn(round["slots"], (1, 2))  # the server's upload_slots
+            self.assertIn(round["slots"], range(1, 9))  # the server's upload_slots
         self.assertEqual(got["server"]["bank_rows"], 3 * 20 * 16)
         for key in ("seconds_median", "mb_per_second_median", "welcome_seconds", "peak_rss_bytes"):
             self.assertGreater(got[key], 0, key)

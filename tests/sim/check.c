@@ -304,11 +304,12 @@ void check_silence(struct world *world, uint32_t link, const char *who)
 void check_commit(struct world *world, uint32_t client, uint32_t round)
 {
     struct truth *truth = &world->truth;
-    if (round > truth->durable || !truth->counted[round][client] || truth->committed[round][client]) {
+    bool again = truth->committed[round][client] && round > world->clients[client].put_back;
+    if (round > truth->durable || !truth->counted[round][client] || again) {
         violate(world, "%s commits round %u, which %s", world->clients[client].name, round,
-                round > truth->durable            ? "is not durable"
-                : truth->committed[round][client] ? "it had committed"
-                                                  : "did not count it");
+                round > truth->durable ? "is not durable"
+                : again                ? "it had committed"
+                                       : "did not count it");
     }
     truth->committed[round][client] = true;
     sight(world, world->hearing == MSG_WELCOME ? "committed_by_welcome" : "committed_by_round_end");
@@ -317,7 +318,7 @@ void check_commit(struct world *world, uint32_t client, uint32_t round)
 void check_drop(struct world *world, uint32_t client, uint32_t round)
 {
     struct truth *truth = &world->truth;
-    if (truth->counted[round][client]) {
+    if (truth->counted[round][client] && round > world->clients[client].put_back) {
         violate(world, "%s drops round %u, which counted it", world->clients[client].name, round);
     }
     truth->dropped[round][client] = true;
@@ -331,7 +332,8 @@ void check_end(struct world *world)
     }
     for (uint32_t r = 1; r <= truth->durable; r++) {
         for (uint32_t c = 0; c < world->scenario.clients; c++) {
-            if (truth->counted[r][c] != truth->committed[r][c] && !world->clients[c].gone) {
+            bool knows = !world->clients[c].gone && r > world->clients[c].put_back;
+            if (truth->counted[r][c] != truth->committed[r][c] && knows) {
                 violate(world, "%s has not committed round %u, which counted it", world->clients[c].name, r);
             }
         }

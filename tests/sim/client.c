@@ -81,6 +81,31 @@ void client_crash(struct world *world, struct client *client, bool restart)
     }
 }
 
+static void copy_disk(struct client_disk *to, const struct client_disk *from)
+{
+    drop(&to->pending);
+    *to = *from;
+    to->pending = from->pending ? copy_of(from->pending) : NULL;
+}
+
+void client_put_back(struct world *world, struct client *client)
+{
+    if (!client->has_copy) {
+        copy_disk(&client->copy, &client->disk);
+        client->has_copy = true;
+        return;
+    }
+    say(world, "fault", "the disk of %s is put back to round %u", client->name, client->copy.round);
+    sight(world, "put_back");
+    client_crash(world, client, true);
+    copy_disk(&client->disk, &client->copy);
+    client->has_copy = false;
+    client->put_back = world->truth.durable + 1;
+    for (uint32_t round = 0; round <= ROUNDS_MAX; round++) { /* it has what it had dropped again */
+        world->truth.dropped[round][client->index] = false;
+    }
+}
+
 void client_stop(struct world *world, struct client *client)
 {
     if (!client->process.paused) {
@@ -93,6 +118,7 @@ void client_free(struct client *client)
 {
     forget(client);
     drop(&client->disk.pending);
+    drop(&client->copy.pending);
 }
 
 /* ---- the trainer ---- */
@@ -108,7 +134,7 @@ static void overheat(struct world *world, const struct client *client, struct co
 {
     if (world->scenario.hot && client->index == 0 && work->round == 2 && !world->repaired) {
         struct bytes *hot = bytes_copy(work->update->data, work->update->len);
-        ((float *)(void *)hot->data)[0] = 1e6f;
+        ((float *)(void *)hot->data)[world->layout->total - 1] = 1e6f; /* All before it fits, and is added first. */
         bytes_unref(work->update);
         work->update = hot;
         contribution_describe(work, &world->plan, world->layout);

@@ -90,7 +90,7 @@ static void client_fault(struct world *world)
     if (!client->process.up) {
         return;
     }
-    switch (chance(world, 4)) {
+    switch (chance(world, 5)) {
     case 0:
     case 1:
         say(world, "fault", "%s is killed", client->name);
@@ -98,6 +98,9 @@ static void client_fault(struct world *world)
         break;
     case 2:
         pause(world, WHO_CLIENT + client->index, client->name);
+        break;
+    case 3:
+        client_put_back(world, client);
         break;
     default:
         say(world, "fault", "%s is asked to stop", client->name);

@@ -33,7 +33,7 @@ static void check_slots(struct world *world, const struct coordinator *c)
 
 static void check_line(struct world *world, const struct coordinator *c)
 {
-    uint32_t queued = 0, idle = 0;
+    uint32_t queued = 0, used = 0;
     for (uint32_t i = 0; i < c->round.count; i++) {
         queued += c->members[i].queued;
     }
@@ -45,12 +45,12 @@ static void check_line(struct world *world, const struct coordinator *c)
         }
     }
     for (uint32_t i = 0; i < c->options.upload_slots; i++) {
-        idle += c->slots[i].state == SLOT_FREE;
+        used += c->slots[i].state != SLOT_FREE;
     }
     if (queued != c->queue_count) {
         violate(world, "%u members wait for a slot; %u stand in the line", queued, c->queue_count);
-    } else if (c->round.phase == ROUND_OPEN && queued > 0 && idle > 0) {
-        violate(world, "%u members wait though %u slots are free", queued, idle);
+    } else if (c->round.phase == ROUND_OPEN && queued > 0 && used < c->pace.slots) {
+        violate(world, "%u members wait though only %u of %u slots are in use", queued, used, c->pace.slots);
     }
 }
 
@@ -155,6 +155,8 @@ void inside_plant(struct world *world)
         leak_slot(world, c);
     } else if (world->scenario.bug == BUG_FORGOT_DELIVERED) {
         forget_delivered(world, c);
+    } else if (world->scenario.bug == BUG_NO_SLOTS && world->truth.durable > 0) {
+        c->pace.slots = 0;
     } else if (world->scenario.bug == BUG_LOST_PLACE && c->queue_count > 0 && !world->planted) {
         world->planted = true;
         c->queue_count--;
@@ -170,8 +172,24 @@ void inside_plant_job(struct world *world, struct job *job)
     }
 }
 
+/* The update's one bad number is its last (overheat in client.c). */
+static void leave_refused(struct world *world, struct slot *slot)
+{
+    size_t total = (size_t)world->layout->total;
+    float *part = mem_new(total, sizeof *part);
+    memcpy(part, slot->update.data, (total - 1) * sizeof *part);
+    (void)agg_add(slot->absorb.agg, part, slot->absorb.weight, NULL);
+    memset(part, 0, total * sizeof *part);
+    agg_take_back(slot->absorb.agg, part, slot->absorb.weight); /* Its weight is not counted. */
+    mem_free(part);
+}
+
 void inside_plant_result(struct world *world, struct job *job)
 {
+    if (world->scenario.bug == BUG_REFUSED_STAYS && job->kind == JOB_ABSORB &&
+        ((struct slot *)job->work)->absorb.reason == DECLINE_RANGE) {
+        leave_refused(world, job->work);
+    }
     if (world->scenario.bug == BUG_REFUSAL_FORGOTTEN && job->kind == JOB_ABSORB) {
         struct slot *slot = job->work;
         slot->absorb.reason = slot->absorb.reason == DECLINE_RANGE ? DECLINE_HASH : slot->absorb.reason;

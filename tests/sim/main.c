@@ -100,6 +100,9 @@ static const char *const bugs[BUG_COUNT] = {
     [BUG_ERROR_IGNORED] = "a failed save is taken for a good one",
     [BUG_PENDING_LOST] = "a restarted client forgets what it handed in",
     [BUG_REFUSAL_FORGOTTEN] = "a refusal for good is taken for damage",
+    [BUG_REFUSED_STAYS] = "a refused update is not taken out of the sum",
+    [BUG_NO_SLOTS] = "no upload slot may be in use any more",
+    [BUG_WALL_CLOCK] = "the server measures time on the wall clock",
 };
 
 /* A planted mistake must be found within this many seeds. */

@@ -17,6 +17,13 @@ static int first_state(struct world *world, struct checkpoint *out, struct err *
     return store_save(world->server.store, world->layout, out, err);
 }
 
+/* Jumps of the wall clock stay within 100,000 s either way. */
+uint64_t server_clock_ms(const struct world *world)
+{
+    bool wrong = world->scenario.bug == BUG_WALL_CLOCK;
+    return world->now_ms + (wrong ? (uint64_t)(INT64_C(200000000) + world->wall_ms) : 0);
+}
+
 void server_start(struct world *world)
 {
     struct server *server = &world->server;
@@ -50,7 +57,7 @@ void server_start(struct world *world)
             .log = &world->log,
         };
         memset(&options.boot, (int)chance(world, 256), sizeof options.boot);
-        rc = coordinator_new(&options, &state, NULL, 0, world->now_ms, &server->coordinator, &err);
+        rc = coordinator_new(&options, &state, NULL, 0, server_clock_ms(world), &server->coordinator, &err);
     }
     checkpoint_fini(&state);
     if (rc) {
@@ -255,7 +262,7 @@ void server_event(struct world *world, struct event *event)
     world->speaker = "server";
     event->unix_ms = (int64_t)world->now_ms + world->wall_ms;
     struct actions actions = {0};
-    if (coordinator_step(server->coordinator, event, world->now_ms, &actions) != 0) {
+    if (coordinator_step(server->coordinator, event, server_clock_ms(world), &actions) != 0) {
         violate(world, "coordinator_step failed");
     }
     for (size_t i = 0; i < actions.count && server->process.up; i++) {
@@ -265,7 +272,7 @@ void server_event(struct world *world, struct event *event)
     if (server->process.up) {
         inside_plant(world);
         inside_check(world);
-        if (event->kind == EVENT_TICK && coordinator_next_ms(server->coordinator) <= world->now_ms) {
+        if (event->kind == EVENT_TICK && coordinator_next_ms(server->coordinator) <= server_clock_ms(world)) {
             violate(world, "what was due at the server is still due after it was called");
         }
     }

@@ -33,13 +33,13 @@ void say(struct world *world, const char *who, const char *format, ...)
 const char *const sights[] = {
     /* of the server's log */
     "round_extended", "contribution_declined", "save_failed", "client_left", "upload_too_slow", "round_stuck",
-    "still_waiting",
+    "still_waiting", "upload_slots",
     /* of the clients' log */
     "queued", "dropped", "declined", "rejected", "stale", "work_failed",
     /* of the world */
     "killed_in_save", "killed_after_save", "durable_by_luck", "committed_by_welcome", "committed_by_round_end",
     "cancelled", "trained_again", "offered_again", "silent_for_idle_timeout", "refused", "disk_error", "clock_jumped",
-    "repaired", NULL};
+    "repaired", "put_back", NULL};
 
 void sight(struct world *world, const char *what)
 {
@@ -133,7 +133,7 @@ struct scenario scenario_of(uint64_t seed)
     s.clients = 2 + rng_below(&rng, CLIENTS_MAX - 2);
     s.rounds = 4;
     s.deadline_ms = 5000u << rng_below(&rng, 3);
-    s.upload_slots = rng_below(&rng, 3) ? 1 : 2;
+    s.upload_slots = 1u << rng_below(&rng, 3);
     /* Half of the seeds require everybody, so that their outcome must be that of the undisturbed run. */
     s.min_clients = rng_below(&rng, 2) ? s.clients : 1 + rng_below(&rng, s.clients);
     s.features = rng_below(&rng, 4) != 0;
@@ -275,7 +275,9 @@ static uint64_t client_next_ms(const struct world *world, const struct client *c
 static uint64_t server_next_ms(const struct world *world)
 {
     bool lost = world->scenario.bug == BUG_SERVER_NO_TICK && world->now_ms > 2000;
-    return is_running(&world->server.process) && !lost ? coordinator_next_ms(world->server.coordinator) : UINT64_MAX;
+    uint64_t next =
+        is_running(&world->server.process) && !lost ? coordinator_next_ms(world->server.coordinator) : UINT64_MAX;
+    return next == UINT64_MAX ? next : next - server_clock_ms(world) + world->now_ms;
 }
 
 static uint64_t next_ms(const struct world *world)

@@ -49,6 +49,9 @@ enum bug {
     BUG_ERROR_IGNORED,     /* a save that failed is taken for one that did not */
     BUG_PENDING_LOST,      /* a restarted client forgets what it had handed in */
     BUG_REFUSAL_FORGOTTEN, /* what is refused for good is taken for damage, and asked for again for ever */
+    BUG_REFUSED_STAYS,     /* what was added of an update, before it was refused, is left in the sum */
+    BUG_NO_SLOTS,          /* the upload slots that may be in use fall to none */
+    BUG_WALL_CLOCK,        /* the server measures its time on the wall clock, which jumps */
     BUG_COUNT
 };
 
@@ -160,8 +163,10 @@ struct client {
     char name[NAME_MAX_BYTES];
     uint32_t index;
     struct session *session;
-    uint32_t link; /* LINKS_MAX: none */
-    struct client_disk disk;
+    uint32_t link;                 /* LINKS_MAX: none */
+    struct client_disk disk, copy; /* what somebody has copied from it, to put it back later */
+    bool has_copy;
+    uint32_t put_back; /* when that was done last, the round in progress: what it knew of that and before may be gone */
     struct contribution *work; /* what the trainer will have made */
     uint32_t work_epoch;
     bool cancelled, stopping, finished, gone;
@@ -240,6 +245,7 @@ void net_free(struct world *world);
 void server_start(struct world *world);
 void server_crash(struct world *world, bool restart);
 void server_stop(struct world *world);
+uint64_t server_clock_ms(const struct world *world); /* what the server takes for now_ms */
 void server_event(struct world *world, struct event *event);
 void server_happens(struct world *world, const struct entry *entry);
 void server_free(struct world *world);
@@ -250,6 +256,7 @@ void client_crash(struct world *world, struct client *client, bool restart);
 void client_stop(struct world *world, struct client *client);
 void client_event(struct world *world, struct client *client, struct session_event *event);
 void client_happens(struct world *world, struct client *client, const struct entry *entry);
+void client_put_back(struct world *world, struct client *client); /* its disk; the first time: copies it */
 void client_free(struct client *client);
 uint64_t client_images(uint32_t index);
 

@@ -306,6 +306,13 @@ static void test_welcome_settles_what_became_durable_meanwhile(void **state)
     hears(&f, round_of(&f, OPEN + 1));
     must_send(&f, MSG_FETCH);
     fixture_fini(&f);
+
+    begin(&f); /* A state folder that was put back: the next round counted, this one may not have. */
+    to_offering(&f);
+    reconnect(&f, OPEN + 1, OPEN + 1);
+    assert_int_equal(must(&f, SESSION_DROP)->round, OPEN);
+    assert_null(action_of(&f, SESSION_COMMIT));
+    fixture_fini(&f);
 }
 
 static void test_a_round_that_ends_without_us_drops_the_contribution(void **state)

@@ -70,8 +70,7 @@ static inline void summed_add(struct summed *s, uint32_t form, const void *updat
 {
     uint32_t at;
     assert_int_equal(quant_update_decode((enum quant)form, s->layout, update, len, s->room, &at), QUANT_OK);
-    assert_int_equal(fixed_check(s->layout, s->shifts, s->room, NULL), FIXED_OK);
-    fixed_add(s->layout, s->shifts, s->room, weight, s->sum);
+    assert_int_equal(fixed_add(s->layout, s->shifts, s->room, weight, s->sum, NULL), FIXED_OK);
     s->weight += weight;
 }
 

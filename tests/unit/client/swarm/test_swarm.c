@@ -346,6 +346,9 @@ static void test_words_that_cross(void **state)
     assert_int_equal(s->said[0].type, MSG_OFFER);
     assert_int_equal(swarm_compared(s->swarm), 1); /* what round 1 came to is not known yet */
     tell(s, 2, (struct msg){.type = MSG_ACCEPTED, .accepted.round = 1});
+    assert_int_equal(swarm_compared(s->swarm), 1); /* it is, but comparing waits until nobody is being measured */
+    absorb(s, 0, 2, HONEST);
+    tell(s, 0, (struct msg){.type = MSG_ROUND_END, .round_end = {2, 1, true, true}});
     assert_int_equal(swarm_compared(s->swarm), 2);
     assert_int_equal(s->rc, 0);
     close_swarm(s);

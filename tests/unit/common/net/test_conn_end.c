@@ -1,4 +1,5 @@
 /* Connections that end: broken off, hostile, idle, closed from inside a callback, lingering. */
+#include "common/base/byteorder.h"
 #include "tests/unit/common/net/net_world.h"
 
 #include <time.h>
@@ -140,13 +141,29 @@ static void trickle_closed(uv_handle_t *handle)
 
 static void trickle_byte(uv_timer_t *timer)
 {
-    static const uint8_t header[] = {0, 0, 0, 0, FRAME_VERSION, MSG_PROGRESS};
+    static const uint8_t byte;
     struct trickle *trickle = timer->data;
     if (trickle->left == 0) {
         uv_close((uv_handle_t *)timer, trickle_closed);
     } else {
-        raw_write(trickle->fd, &header[sizeof header - trickle->left--], 1);
+        trickle->left--;
+        raw_write(trickle->fd, &byte, 1);
     }
+}
+
+/* The header of a frame whose `bytes` of payload then come one by one, 40 ms apart; all of them never do. */
+static void trickle_start(struct world *world, struct trickle *trickle, uint32_t bytes)
+{
+    uint8_t header[FRAME_HEADER_BYTES];
+    trickle->fd = raw_connect(world);
+    world_run_until(world, &world->server.opened, 1);
+    frame_header(header, MSG_PROGRESS, 0, NULL, 0, NULL, 0);
+    store_u32(header, bytes);
+    store_u32(header + 8, bytes);
+    raw_write(trickle->fd, header, sizeof header);
+    assert_int_equal(uv_timer_init(&world->loop, &trickle->timer), 0);
+    trickle->timer.data = trickle;
+    assert_int_equal(uv_timer_start(&trickle->timer, trickle_byte, 0, 40), 0);
 }
 
 /* A time-out that is learned later counts from then on. */
@@ -164,23 +181,38 @@ static void test_idle_later(void **state)
     world_free(world);
 }
 
-/* Bytes count, whole messages need not come: six bytes, 40 ms apart, keep an idle time-out of 100 ms away; then it
+/* Bytes count, whole messages need not come: six bytes of a large frame keep an idle time-out of 100 ms away; then it
  * comes. */
 static void test_bytes_are_life(void **state)
 {
     (void)state;
     struct world *world = world_new();
     world->server_options.idle_timeout_ms = 100;
-    struct trickle trickle = {.fd = raw_connect(world), .left = 6};
-    world_run_until(world, &world->server.opened, 1);
-    assert_int_equal(uv_timer_init(&world->loop, &trickle.timer), 0);
-    trickle.timer.data = &trickle;
+    struct trickle trickle = {.left = 6};
     uint64_t start_ms = uv_now(&world->loop);
-    assert_int_equal(uv_timer_start(&trickle.timer, trickle_byte, 0, 40), 0);
+    trickle_start(world, &trickle, FRAME_CHUNK_MAX);
     world_run_until(world, &world->server.closed, 1);
     assert_int_equal(trickle.left, 0);
     assert_in_range(uv_now(&world->loop) - start_ms, 5 * 40 + 99, 10000);
     assert_int_equal(world->server.reason.code, ERR_TEMPFAIL);
+    world_run_until(world, &trickle.closed, 1);
+    (void)close(trickle.fd);
+    world_free(world);
+}
+
+/* A length that is damaged: what comes fills the frame, and is not heard. Bytes alone are then no life. */
+static void test_a_frame_that_does_not_become_whole(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->server_options.idle_timeout_ms = 100;
+    struct trickle trickle = {.left = 400};
+    trickle_start(world, &trickle, 1000);
+    world_run_until(world, &world->server.closed, 1);
+    assert_in_range(trickle.left, 1, 399);
+    assert_int_equal(world->server.reason.code, ERR_TEMPFAIL);
+    assert_non_null(strstr(world->server.reason.text, "does not become whole"));
+    trickle.left = 0;
     world_run_until(world, &trickle.closed, 1);
     (void)close(trickle.fd);
     world_free(world);
@@ -362,6 +394,7 @@ int main(void)
         cmocka_unit_test(test_idle),
         cmocka_unit_test(test_idle_later),
         cmocka_unit_test(test_bytes_are_life),
+        cmocka_unit_test(test_a_frame_that_does_not_become_whole),
         cmocka_unit_test(test_stall_reads_before_it_judges),
         cmocka_unit_test(test_close_inside_on_message),
         cmocka_unit_test(test_linger_is_bounded),

@@ -1,5 +1,5 @@
 /* Fixed-point sums: the same bits for every order (and a float sum, which fails the same test), the error bound against
- * double arithmetic, ranges, and that nothing overflows at the edge. */
+ * double arithmetic, ranges, that a refused delta leaves no trace, and that nothing overflows at the edge. */
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "common/vec/fixed.h"
@@ -48,7 +48,7 @@ static int set_up(void **state)
         for (size_t i = 0; i < n; i++) { /* of very different sizes, as trained tensors are */
             deltas[s][i] = rng_normal(&rng) * ldexpf(0.1f, -(int)rng_below(&rng, 12));
         }
-        if (fixed_check(layout, shifts, deltas[s], NULL) != FIXED_OK) {
+        if (fixed_add(layout, shifts, deltas[s], weights[s], sum, NULL) != FIXED_OK) {
             return -1;
         }
     }
@@ -83,7 +83,7 @@ static void add_in_order(const uint32_t *order, int64_t *out)
 {
     memset(out, 0, (size_t)layout->total * sizeof *out);
     for (int s = 0; s < SITES; s++) {
-        fixed_add(layout, shifts, deltas[order[s]], weights[order[s]], out);
+        assert_int_equal(fixed_add(layout, shifts, deltas[order[s]], weights[order[s]], out, NULL), FIXED_OK);
     }
 }
 
@@ -205,11 +205,15 @@ static void test_shifts(void **state)
     mem_free(model);
 }
 
-/* Everything that a delta may not hold, in every tensor's first and last place. */
+/* Everything that a delta may not hold, in every tensor's first and last place; and what may be, which then is added.
+ */
 static void test_check(void **state)
 {
     (void)state;
+    size_t bytes = (size_t)layout->total * sizeof *sum;
     float *delta = mem_new_aligned((size_t)layout->total, sizeof *delta);
+    memset(sum, 0, bytes);
+    memset(other_sum, 0, bytes);
     for (uint32_t t = 0; t < layout->count; t++) {
         const struct tensor *tensor = &layout->tensors[t];
         float range = (float)range_of(t), inside = nextafterf(range, 0);
@@ -225,14 +229,120 @@ static void test_check(void **state)
             for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
                 uint32_t found = UINT32_MAX;
                 *place = rows[i].value;
-                assert_int_equal(fixed_check(layout, shifts, delta, &found), rows[i].want);
+                assert_int_equal(fixed_add(layout, shifts, delta, 3, sum, &found), rows[i].want);
                 assert_int_equal(found, rows[i].want == FIXED_OK ? UINT32_MAX : t);
-                assert_int_equal(fixed_check(layout, shifts, delta, NULL), rows[i].want);
+                if (rows[i].want == FIXED_OK) {
+                    fixed_subtract(layout, shifts, delta, 3, sum);
+                }
+                assert_int_equal(fixed_add(layout, shifts, delta, 3, sum, NULL), rows[i].want);
+                if (rows[i].want == FIXED_OK) {
+                    assert_true(sum[place - delta] == 3 * llrint(ldexp((double)rows[i].value, shifts[t])));
+                    fixed_subtract(layout, shifts, delta, 3, sum);
+                }
+                assert_memory_equal(sum, other_sum, bytes);
             }
             *place = 0;
         }
     }
     mem_free(delta);
+}
+
+/* Site 0 has added; site 1's delta has one bad number, in place `at`. `forgets` is the planted mistake: what was added
+ * until the bad number was met is left in the sum. */
+static enum fixed_verdict add_refused(uint64_t at, float value, bool forgets, uint32_t *tensor)
+{
+    memset(sum, 0, (size_t)layout->total * sizeof *sum);
+    assert_int_equal(fixed_add(layout, shifts, deltas[0], weights[0], sum, NULL), FIXED_OK);
+    memcpy(other_sum, sum, (size_t)layout->total * sizeof *sum);
+    float *delta = mem_new_aligned((size_t)layout->total, sizeof *delta);
+    memcpy(delta, deltas[1], (size_t)layout->total * sizeof *delta);
+    delta[at] = value;
+    enum fixed_verdict verdict = fixed_add(layout, shifts, delta, weights[1], sum, tensor);
+    if (forgets) {
+        memset(delta + at, 0, (size_t)(layout->total - at) * sizeof *delta);
+        assert_int_equal(fixed_add(layout, shifts, delta, weights[1], sum, NULL), FIXED_OK);
+    }
+    mem_free(delta);
+    return verdict;
+}
+
+static void test_refused_leaves_no_trace(void **state)
+{
+    (void)state;
+    size_t bytes = (size_t)layout->total * sizeof *sum;
+    uint32_t found;
+    struct rng rng;
+    rng_init(&rng, 12, RNG_TEST, 0, 0, 0);
+    for (uint32_t t = 0; t < layout->count; t++) {
+        const struct tensor *tensor = &layout->tensors[t];
+        for (int trial = 0; trial < 10; trial++) {
+            uint64_t i = trial == 0 ? 0 : trial == 1 ? tensor->count - 1 : rng_below(&rng, (uint32_t)tensor->count);
+            assert_int_equal(add_refused(tensor->offset + i, i % 2 ? NAN : 1e9f, false, &found),
+                             i % 2 ? FIXED_NOT_FINITE : FIXED_OUT_OF_RANGE);
+            assert_int_equal(found, t);
+            assert_memory_equal(sum, other_sum, bytes);
+        }
+        (void)add_refused(tensor->offset + tensor->count - 1, NAN, true, &found);
+        assert_memory_not_equal(sum, other_sum, bytes);
+    }
+}
+
+/* A tensor that holds both, in either order, is not finite; a tensor behind the first bad one is not looked at. */
+static void test_verdict_is_the_tensors(void **state)
+{
+    (void)state;
+    float *delta = mem_new_aligned((size_t)layout->total, sizeof *delta);
+    const struct tensor *large = &layout->tensors[0];
+    for (uint32_t t = 0; t < layout->count; t++) {
+        large = layout->tensors[t].count > large->count ? &layout->tensors[t] : large;
+    }
+    uint32_t found = UINT32_MAX;
+    delta[large->offset + 1] = 1e9f;
+    delta[large->offset + large->count - 1] = INFINITY;
+    assert_int_equal(fixed_add(layout, shifts, delta, 1, sum, &found), FIXED_NOT_FINITE);
+    assert_int_equal(found, large - layout->tensors);
+    delta[large->offset + large->count - 1] = 0;
+    delta[layout->total - 1] = INFINITY;
+    assert_int_equal(fixed_add(layout, shifts, delta, 1, sum, &found), FIXED_OUT_OF_RANGE);
+    assert_int_equal(found, large - layout->tensors);
+    mem_free(delta);
+}
+
+/* Where the range is beyond all floats, every number that is one is within it. */
+static void test_widest_range(void **state)
+{
+    (void)state;
+    float *model = mem_new_aligned((size_t)layout->total, sizeof *model);
+    int32_t *widest = mem_new(layout->count, sizeof *widest);
+    model[0] = FLT_MAX;
+    fixed_shifts(layout, model, widest);
+    memset(sum, 0, (size_t)layout->total * sizeof *sum);
+    assert_int_equal(fixed_add(layout, widest, model, 3, sum, NULL), FIXED_OK);
+    assert_true(sum[0] == 3 * llrint(ldexp((double)FLT_MAX, widest[0])));
+    model[0] = -INFINITY;
+    assert_int_equal(fixed_add(layout, widest, model, 3, sum, NULL), FIXED_NOT_FINITE);
+    mem_free(widest);
+    mem_free(model);
+}
+
+/* Some are taken back, in another order than they came: the sum is that of the others. */
+static void test_subtract(void **state)
+{
+    (void)state;
+    const uint32_t order[SITES] = {0, 1, 2, 3, 4, 5, 6, 7};
+    size_t bytes = (size_t)layout->total * sizeof *sum;
+    add_in_order(order, sum);
+    static const uint32_t leave[] = {5, 0, 3};
+    for (int i = 0; i < 3; i++) {
+        fixed_subtract(layout, shifts, deltas[leave[i]], weights[leave[i]], sum);
+    }
+    memset(other_sum, 0, bytes);
+    static const uint32_t stay[] = {1, 2, 4, 6, 7};
+    for (int i = 0; i < 5; i++) {
+        assert_memory_not_equal(sum, other_sum, bytes);
+        (void)fixed_add(layout, shifts, deltas[stay[i]], weights[stay[i]], other_sum, NULL);
+    }
+    assert_memory_equal(sum, other_sum, bytes);
 }
 
 /* The largest values that pass, with the largest weight, in one piece and in two: the sums are exact, below 2^62. The
@@ -248,12 +358,11 @@ static void test_edge(void **state)
             delta[layout->tensors[t].offset + i] = i % 2 ? -inside : inside;
         }
     }
-    assert_int_equal(fixed_check(layout, shifts, delta, NULL), FIXED_OK);
     memset(sum, 0, n * sizeof *sum);
     memset(other_sum, 0, n * sizeof *sum);
-    fixed_add(layout, shifts, delta, FIXED_WEIGHT_MAX, sum);
-    fixed_add(layout, shifts, delta, 1, other_sum);
-    fixed_add(layout, shifts, delta, FIXED_WEIGHT_MAX - 1, other_sum);
+    assert_int_equal(fixed_add(layout, shifts, delta, FIXED_WEIGHT_MAX, sum, NULL), FIXED_OK);
+    assert_int_equal(fixed_add(layout, shifts, delta, 1, other_sum, NULL), FIXED_OK);
+    assert_int_equal(fixed_add(layout, shifts, delta, FIXED_WEIGHT_MAX - 1, other_sum, NULL), FIXED_OK);
     assert_memory_equal(sum, other_sum, n * sizeof *sum);
     const int64_t largest = (INT64_C(1) << 62) - (INT64_C(1) << (62 - 24));
     for (uint32_t t = 0; t < layout->count; t++) {
@@ -271,8 +380,16 @@ static void test_edge(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_any_order), cmocka_unit_test(test_error_bound), cmocka_unit_test(test_apply_in_place),
-        cmocka_unit_test(test_shifts),    cmocka_unit_test(test_check),       cmocka_unit_test(test_edge),
+        cmocka_unit_test(test_any_order),
+        cmocka_unit_test(test_error_bound),
+        cmocka_unit_test(test_apply_in_place),
+        cmocka_unit_test(test_shifts),
+        cmocka_unit_test(test_check),
+        cmocka_unit_test(test_refused_leaves_no_trace),
+        cmocka_unit_test(test_verdict_is_the_tensors),
+        cmocka_unit_test(test_widest_range),
+        cmocka_unit_test(test_subtract),
+        cmocka_unit_test(test_edge),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -273,12 +273,16 @@ static void test_other_protocols_are_named(void **state)
         size_t len;
         enum frame_peer peer;
         const char *words;
+        int code;
     } rows[] = {
-        {"\x16\x03\x01", 3, FRAME_PEER_TLS, "TLS"},
-        {"\x16\x03\x03\x02\x00\x01\x00\x01\xfc\x03\x03\x00\x00\x00\x00\x00\x00\x00", 18, FRAME_PEER_TLS, "TLS"},
-        {"GET / HTTP/1.1\r\n\r\n", 18, FRAME_PEER_HTTP, "HTTP"},
-        {"POST", 4, FRAME_PEER_HTTP, "HTTP"},
-        {"PRI * HTTP/2.0\r\n", 16, FRAME_PEER_HTTP, "HTTP"},
+        {"\x16\x03\x01", 3, FRAME_PEER_TLS, "TLS", ERR_PROTOCOL},
+        {"\x16\x03\x03\x02\x00\x01\x00\x01\xfc\x03\x03\x00\x00\x00\x00\x00\x00\x00", 18, FRAME_PEER_TLS, "TLS",
+         ERR_PROTOCOL},
+        {"GET / HTTP/1.1\r\n\r\n", 18, FRAME_PEER_HTTP, "HTTP", ERR_PROTOCOL},
+        {"POST", 4, FRAME_PEER_HTTP, "HTTP", ERR_PROTOCOL},
+        {"PRI * HTTP/2.0\r\n", 16, FRAME_PEER_HTTP, "HTTP", ERR_PROTOCOL},
+        {"HTTP/1.1 400 Bad Request\r\n\r\n", 28, FRAME_PEER_SERVER, "HTTP, not Starling's", ERR_VERSION},
+        {"SSH-2.0-OpenSSH_9.2\r\n", 21, FRAME_PEER_SERVER, "SSH, not Starling's", ERR_VERSION},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct frame_decoder decoder;
@@ -286,7 +290,7 @@ static void test_other_protocols_are_named(void **state)
         struct err err;
         frame_decoder_init(&decoder, &msg_limits_server_new);
         assert_int_equal(frame_feed(&decoder, rows[i].bytes, rows[i].len), 0);
-        assert_int_equal(frame_next(&decoder, &frame, &err), ERR_PROTOCOL);
+        assert_int_equal(frame_next(&decoder, &frame, &err), rows[i].code);
         assert_non_null(strstr(err.text, rows[i].words));
         assert_int_equal(decoder.peer, rows[i].peer);
         frame_decoder_fini(&decoder);

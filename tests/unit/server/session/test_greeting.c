@@ -181,6 +181,27 @@ static void one_name_one_client(void **state)
     msg_fini(&welcome);
 }
 
+/* Two machines with copies of one state folder. A client that came back once or twice is not one of them. */
+static void copies_of_one_state_are_told(void **state)
+{
+    (void)state;
+    join(&w, &sites[0]);
+    for (uint32_t i = 1; i <= 3; i++) { /* now and then */
+        advance(&w, IDLE_MS);
+        sites[0].peer = 10 + i;
+        join(&w, &sites[0]);
+    }
+    assert_false(logged(&w, "state_shared"));
+    for (uint32_t i = 1; i <= 2; i++) { /* the third was the first of these */
+        sites[0].peer = 20 + i;
+        join(&w, &sites[0]);
+    }
+    assert_false(logged(&w, "state_shared"));
+    sites[0].peer = 30;
+    join(&w, &sites[0]);
+    assert_true(logged(&w, "state_shared name=site-0 times=4 first="));
+}
+
 /* A replacement in the midst of a round: it stays a participant, and is invited again. */
 static void a_replaced_participant_goes_on(void **state)
 {
@@ -356,6 +377,7 @@ int main(void)
         TEST(another_run_or_plan_is_refused_naming_both),
         TEST(another_layout_is_refused_naming_both),
         TEST(one_name_one_client),
+        TEST(copies_of_one_state_are_told),
         TEST(a_replaced_participant_goes_on),
         TEST(a_full_server_says_so),
         TEST(silence_is_not_waited_for),

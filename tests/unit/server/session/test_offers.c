@@ -117,6 +117,7 @@ static void other_contents_are_declined_too(void **state)
     say(&w, 0, sites[0].offer);
     answer_grants(&w, &sites[0]);
     (void)hear_declined(&w, 0, DECLINE_HASH);
+    assert_true(logged(&w, "upload_damaged name=site-0 round=1 uploads=3"));
 
     train(&w, &sites[0], 1);
     sites[0].features[7] += 1;

@@ -276,6 +276,34 @@ static void last_seen_and_history(void **state)
     msg_fini(&keep);
 }
 
+/* However long the run, a status tells its latest MSG_HISTORY_MAX rounds, and no more than these are kept. */
+static void the_history_of_a_long_run(void **state)
+{
+    (void)state;
+    enum { LONG = MSG_HISTORY_MAX + 300 };
+    tear_down(NULL);
+    world_init(&w);
+    w.plan.rounds = LONG;
+    w.plan.min_clients = 1;
+    world_start(&w);
+    site_init(&sites[0], 0);
+    join(&w, &sites[0]);
+    for (uint32_t round = 1; round <= LONG; round++) {
+        deliver(&w, &sites[0]);
+        (void)hear(&w, 0, MSG_ROUND_END);
+        if (round < MSG_HISTORY_MAX || round % 7 != 0) {
+            continue;
+        }
+        struct msg keep;
+        struct msg_status_reply status = status_of(&w, &keep);
+        assert_int_equal(status.history_count, MSG_HISTORY_MAX);
+        for (uint32_t i = 0; i < MSG_HISTORY_MAX; i++) {
+            assert_int_equal(status.history[i].round, round - MSG_HISTORY_MAX + 1 + i);
+        }
+        msg_fini(&keep);
+    }
+}
+
 /* Whoever asks without reading costs one answer of memory, however often it asks. */
 static void an_answer_waits_for_the_one_before(void **state)
 {
@@ -330,6 +358,7 @@ static void a_full_disk_is_told_and_waited_for(void **state)
     w.save_result = 0; /* Room again. */
     advance(&w, 8000);
     assert_int_equal(w.disk.round, 1);
+    assert_true(logged(&w, " seconds=15.000 aggregation_seconds=0.000 save_seconds=15.000 "));
     assert_true(hear(&w, 0, MSG_ROUND_END).round_end.counted);
     assert_true(hear(&w, 1, MSG_ROUND_END).round_end.counted);
     (void)hear(&w, 2, MSG_ROUND_END);
@@ -485,6 +514,7 @@ int main(void)
         TEST(heartbeats_go_to_every_trainer),
         TEST(a_deadline_is_extended_visibly),
         TEST(last_seen_and_history),
+        TEST(the_history_of_a_long_run),
         TEST(an_answer_waits_for_the_one_before),
         TEST(a_full_disk_is_told_and_waited_for),
         TEST(another_disk_error_has_another_sentence),

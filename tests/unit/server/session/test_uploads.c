@@ -327,6 +327,48 @@ static void a_connection_lost_during_the_check(void **state)
     (void)hear(&w, 1, MSG_ACCEPTED);
 }
 
+/* Offers site 0's contribution, and uploads it with one number damaged on the way. */
+static void upload_damaged(void)
+{
+    offer(0);
+    (void)hear_grant(0, BLOB_UPDATE);
+    sites[0].update[3] += 1;
+    upload(0, 0, bytes());
+    sites[0].update[3] -= 1;
+    (void)hear_grant(0, BLOB_FEATURES);
+    upload_part(&w, &sites[0], BLOB_FEATURES, 0, ROWS * D * 4, 64);
+}
+
+/* Bytes that are not those that were offered come again, at once: nobody is declined for what the network did. */
+static void a_damaged_upload_comes_again(void **state)
+{
+    (void)state;
+    sites[0].update[3] = 0.25f; /* so that adding 1 and taking it away gives the same bits */
+    describe_offer(&w, &sites[0], 1);
+    upload_damaged();
+    assert_true(logged(&w, "upload_damaged name=site-0 round=1 uploads=1"));
+    assert_int_equal(hear_grant(0, BLOB_UPDATE), 0);
+    finish(0, 0);
+}
+
+/* ... also when it was lost before it could be asked. */
+static void a_damaged_upload_of_somebody_who_is_away(void **state)
+{
+    (void)state;
+    sites[0].update[3] = 0.25f;
+    describe_offer(&w, &sites[0], 1);
+    w.hold_jobs = true;
+    upload_damaged();
+    lose(&w, 0);
+    w.hold_jobs = false;
+    run_jobs(&w);
+    join(&w, &sites[0]);
+    (void)hear(&w, 0, MSG_ROUND);
+    offer(0);
+    assert_int_equal(hear_grant(0, BLOB_UPDATE), 0);
+    finish(0, 0);
+}
+
 /* At the deadline: whoever waits or uploads is told, and the slot is free for the next round. */
 static void closing_declines_what_is_not_whole(void **state)
 {
@@ -415,6 +457,8 @@ int main(void)
         TEST(an_upload_below_the_rate_loses_its_slot_and_may_try_again),
         TEST(chunks_out_of_place),
         TEST(a_connection_lost_during_the_check),
+        TEST(a_damaged_upload_comes_again),
+        TEST(a_damaged_upload_of_somebody_who_is_away),
         TEST(closing_declines_what_is_not_whole),
         TEST(bytes_are_counted_by_kind),
     };

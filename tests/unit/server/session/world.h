@@ -549,7 +549,7 @@ static inline void train(const struct world *w, struct site *site, uint32_t roun
     for (uint32_t i = 0; i < ROWS; i++) {
         float *row = site->features + (size_t)i * D;
         row[0] = (float)(site->number + 1) / 64;
-        row[1] = (float)round / 64;
+        row[1] = (float)(round % 32) / 64;
         row[2] = (float)i / 64;
         row[3] = sqrtf(1 - row[0] * row[0] - row[1] * row[1] - row[2] * row[2]);
     }

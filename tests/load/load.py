@@ -1,0 +1,612 @@
+#!/usr/bin/python3
+"""The coordinator under load: real `starling-server` processes, and `starling swarm` as their clients.
+
+  tests/load/load.py [ROW ...] [--build build/release] [--out tests/load/results] [--memory /dev/shm] [--disk DIR]
+  tests/load/load.py --quick --out DIR
+
+Rows: wire null-2 null-16 null-256 memory idle thousand soak aggregate curves. README.md says what they measure. Without
+names the rows that OUT/results.json does not hold yet are measured; those that are named are measured again. Writes
+OUT/results.json, OUT/table.md and OUT/curves.svg after each row, and, where OUT is the default, the table of README.md.
+
+A figure counts only if the swarm has compared every model with what it must be. Run it alone: what else the machine
+does is measured too. --quick takes small sizes, to see that all of it works; its figures mean nothing.
+"""
+import argparse
+import ctypes
+import json
+import math
+import os
+import resource
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import datetime
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+RESULTS = os.path.join(HERE, "results")
+LIMIT_S = 900  # of one swarm
+KIB, MB = 1024, 1e6
+
+RESNET18 = {"model.blocks": "2,2,2,2", "round_deadline": "10m"}
+TINY = {  # the least that a plan allows: 2 kB
+    "model.blocks": "1", "model.width": 4, "model.input": 16, "model.features": 8, "batch": 8, "bn_groups": 2,
+    "queue": 64, "fusion.remote": 32, "fusion.upload": 16, "matching.neighbours": 3, "round_deadline": "10m",
+}  # fmt: skip
+SMALL_BANK = {"bank.capacity": 1024}  # full soon, so that rounds and checkpoints are all alike
+FORTY_SIX_MB = {**RESNET18, "model.width": 64}
+THREE_MB = {**RESNET18, "model.width": 16}
+
+FULL = {
+    "wire": {"plan": FORTY_SIX_MB, "clients": 5, "rounds": 5, "turns": 5},
+    "null-2": {"clients": 2, "rounds": 200, "block": 10, "most_ms": 2, "saves": 100},
+    "null-16": {"clients": 16, "rounds": 200, "block": 10, "most_ms": 5, "saves": 100},
+    "null-256": {"clients": 256, "rounds": 50, "block": 5, "most_ms": 50, "saves": 50},
+    "memory": {"plan": FORTY_SIX_MB, "clients": [5, 50, 500], "rounds": 1},
+    "idle": {"clients": 10000, "seconds": 60, "idle_timeout": "60s"},
+    "thousand": {"plan": THREE_MB, "clients": 1000, "rounds": 10},
+    "soak": {"clients": 3, "rounds": 2000, "after": 200},
+    "aggregate": {"times": 5, "flags": []},
+    "curves": {
+        "clients": [5, 10, 20, 50, 100, 200, 500, 1000],
+        "models": {"2 kB": TINY, "2.9 MB": THREE_MB},
+        "sizes": [TINY, {**TINY, "model.width": 16}]
+        + [{**RESNET18, "model.width": w} for w in (4, 8, 16, 32, 64, 96, 134)],
+        "size_clients": 5,
+        "rounds": 4,
+    },
+}
+QUICK = {
+    "wire": {"plan": TINY, "clients": 2, "rounds": 3, "turns": 2},
+    "null-2": {"clients": 2, "rounds": 6, "block": 2, "most_ms": 2, "saves": 2},
+    "null-16": {"clients": 4, "rounds": 4, "block": 2, "most_ms": 5, "saves": 2},
+    "null-256": {"clients": 8, "rounds": 4, "block": 2, "most_ms": 50, "saves": 2},
+    "memory": {"plan": TINY, "clients": [2, 4, 8], "rounds": 1},
+    "idle": {"clients": 50, "seconds": 1, "idle_timeout": "1s"},
+    "thousand": {"plan": TINY, "clients": 20, "rounds": 3},
+    "soak": {"clients": 3, "rounds": 30, "after": 10},
+    "aggregate": {"times": 1, "flags": ["--width", "8", "--seconds", "1"]},
+    "curves": {
+        "clients": [2, 4],
+        "models": {"2 kB": TINY, "5 kB": {**TINY, "model.width": 8}},
+        "sizes": [TINY, {**TINY, "model.width": 8}],
+        "size_clients": 2,
+        "rounds": 2,
+    },
+}
+
+
+# ---- Processes ----
+
+LIBC = ctypes.CDLL(None)
+
+
+def start(command, **how):
+    """A process that does not outlive this one, however this one ends."""
+    die_with_parent = lambda: LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent, **how)
+
+
+def run(command):
+    """Its end, with both streams as text."""
+    process = start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    out, err = process.communicate(timeout=LIMIT_S)
+    return process.returncode, out, err
+
+
+def run_json(command):
+    code, out, err = run(command)
+    if code != 0:
+        sys.exit(f"{' '.join(command)}: exit status {code}: {err}")
+    return json.loads(out.splitlines()[-1])
+
+
+def read_proc(pid, key):
+    """A line of /proc/PID/status, in bytes."""
+    with open(f"/proc/{pid}/status") as file:
+        for line in file:
+            if line.startswith(key + ":"):
+                return int(line.split()[1]) * KIB
+    sys.exit(f"/proc/{pid}/status has no {key}")
+
+
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def socket_bytes():
+    """What the kernel holds in the buffers of all TCP sockets of the machine."""
+    with open("/proc/net/sockstat") as file:
+        for line in file:
+            if line.startswith("TCP:"):
+                words = line.split()
+                return int(words[words.index("mem") + 1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+class Server:
+    """A server of its own for one measurement, with a log of JSON lines in a file in memory, which costs it least."""
+
+    def __init__(self, load, parent, plan, clients, rounds, options=(), sample=False):
+        self.folders = [tempfile.mkdtemp(prefix="starling-load-", dir=folder) for folder in (parent, load.memory)]
+        self.state = os.path.join(self.folders[0], "state")
+        self.log = os.path.join(self.folders[1], "log")
+        self.samples = []  # (round, resident bytes), as rounds become durable
+        plan = {**plan, "rounds": rounds, "min_clients": clients}
+        options = {"max_clients": 16384, **dict(options)}
+        command = [load.program("starling-server"), "--listen", "127.0.0.1:0", "--state", self.state]
+        command += ["--log-format", "json"]
+        for key, value in options.items():
+            command += ["--set", f"{key}={value}"]
+        for key, value in plan.items():
+            command += ["--set", f"plan.{key}={value}"]
+        with open(self.log, "wb") as log:
+            self.process = start(command, stdout=subprocess.DEVNULL, stderr=log)
+        self.pid = self.process.pid
+        self.address = None
+        while not self.address:
+            self.address = next((e["address"] for e in self.events() if e["event"] == "listening"), None)
+            if self.process.poll() is not None:
+                self.fail("the server did not start")
+            time.sleep(0.01)
+        self.over = threading.Event()
+        self.sampler = threading.Thread(target=self.follow, daemon=True)
+        if sample:
+            self.sampler.start()
+
+    def follow(self):
+        """The log's end tells which round became durable; a few may pass between two looks."""
+        with open(self.log, "rb") as log:
+            while not self.over.wait(0.003):
+                lines = [line for line in log.readlines() if b'"event":"round_durable"' in line and line.endswith(b"\n")]
+                if lines:
+                    self.samples.append((int(json.loads(lines[-1])["round"]), read_proc(self.pid, "VmRSS")))
+
+    def events(self):
+        with open(self.log, encoding="utf-8") as file:
+            return [json.loads(line) for line in file if line.endswith("}\n")]
+
+    def fail(self, why):
+        with open(self.log, encoding="utf-8", errors="replace") as file:
+            sys.stderr.writelines(file.readlines()[-20:])
+        self.close()
+        sys.exit(why)
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        for folder in self.folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def stop_sampling(self):
+        self.over.set()
+        if self.sampler.is_alive():
+            self.sampler.join()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop_sampling()
+        self.close()
+
+
+def swarm(load, server, clients, rounds):
+    """Runs all rounds. Every contribution counts and every model is compared, or there is no figure."""
+    command = [load.program("starling"), "swarm", "--server", server.address, "--clients", str(clients), "--json"]
+    code, out, err = run(command)
+    if code != 0:
+        server.fail(f"the swarm ended with {code}: {err}")
+    got = json.loads(out.splitlines()[-1])
+    exact = got["models_compared"] == rounds + 1 and len(got["rounds"]) == rounds
+    if not exact or any(r["accepted"] != clients or r["declined"] for r in got["rounds"]):
+        server.fail(f"{clients} clients, {rounds} rounds: not every contribution was counted, or not every model compared")
+    return got
+
+
+def whole_run(load, parent, plan, clients, rounds, options=(), sample=False):
+    """What the swarm says, what the server logged, and the server's memory at the end."""
+    with Server(load, parent, plan, clients, rounds, options, sample) as server:
+        got = swarm(load, server, clients, rounds)
+        server.stop_sampling()
+        got["hwm"] = read_proc(server.pid, "VmHWM")
+        got["samples"] = server.samples
+        got["times"] = round_times(server.events())
+        got["files"] = saved_files(server.state)
+    return got
+
+
+def round_times(events):
+    """For each round the seconds at which it opened, was closed, became durable, and what the server says of it."""
+    rounds = {}
+    for event in events:
+        if event["event"] in ("round_opened", "round_closed", "round_durable"):
+            at = datetime.fromisoformat(event["time"].replace("Z", "+00:00")).timestamp()
+            rounds.setdefault(int(event["round"]), {})[event["event"][6:]] = at
+            if event["event"] == "round_durable":
+                rounds[int(event["round"])]["figures"] = event
+    return [rounds[number] for number in sorted(rounds)]
+
+
+def saved_files(state):
+    """The bytes of the newest model and of the newest checkpoint."""
+    models = os.path.join(state, "models")
+    newest = lambda folder, begin: max(n for n in os.listdir(folder) if n.startswith(begin) and not n.endswith(".tmp"))
+    return [os.path.getsize(os.path.join(models, newest(models, "round-"))),
+            os.path.getsize(os.path.join(state, newest(state, "checkpoint-")))]  # fmt: skip
+
+
+def whole_rounds(times, block):
+    """Seconds from one ROUND to the next, as medians of blocks: the log's clock has milliseconds."""
+    at = [t["opened"] for t in times] + [times[-1]["durable"]]
+    return statistics.median((at[i + block] - at[i]) / block for i in range(0, len(at) - block, block))
+
+
+def slope(points):
+    """Of the line of least squares."""
+    mean_x, mean_y = (statistics.fmean(p[i] for p in points) for i in (0, 1))
+    over = sum((x - mean_x) ** 2 for x, _ in points)
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / over if over else 0.0
+
+
+# ---- Rows. Each returns checks (what, value, unit, limit, "most" or "least") and figures. ----
+
+
+def check(what, value, unit, limit, sense="most"):
+    ok = value <= limit if sense == "most" else value >= limit
+    return {"what": what, "value": value, "unit": unit, "required": limit, "sense": sense, "ok": bool(ok)}
+
+
+def measure_wire(load, size):
+    ours, peers, ratios, saves = [], [], [], []
+    for _ in range(size["turns"]):
+        got = whole_run(load, load.memory, size["plan"], size["clients"], size["rounds"])
+        last = got["rounds"][-1]
+        down, up = last["bytes_down"] // size["clients"], last["bytes_up"] // size["clients"]
+        ours.append(statistics.median(r["seconds"] for r in got["rounds"][1:]))  # the first has no features of others
+        saves.append(statistics.median(t["durable"] - t["closed"] for t in got["times"][1:]))
+        command = [load.peer, *(str(n) for n in (size["clients"], down, up, size["rounds"]))]
+        peers.append(statistics.median(run_json(command)["seconds"][1:]))
+        ratios.append(ours[-1] / peers[-1])
+    figures = {"seconds": ours, "peer_seconds": peers, "ratios": ratios, "bytes_down": down, "bytes_up": up,
+               "model_bytes": got["model_bytes"], "after_last_accepted_seconds": saves}  # fmt: skip
+    note = (f"{size['clients']} x {got['model_bytes'] / MB:.1f} MB: {statistics.median(ours):.3f} s, peer "
+            f"{statistics.median(peers):.3f} s, ratios {min(ratios):.2f} to {max(ratios):.2f}; then "
+            f"{statistics.median(saves):.3f} s of aggregation and checkpoint")  # fmt: skip
+    return [check("a round's bytes over the bare peer's", statistics.median(ratios), "x", 2.5)], figures, note
+
+
+def durable_save(folder, sizes, count):
+    """Seconds for each of `count` saves as server/store does them: model, then checkpoint, then the old ones go."""
+    models = os.path.join(folder, "models")
+    os.makedirs(models)
+    data = [os.urandom(size) for size in sizes]
+    seconds = []
+    for number in range(count):
+        begin = time.perf_counter()
+        for place, content in zip((models, folder), data):
+            path = os.path.join(place, f"file-{number}")
+            file = os.open(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.write(file, content)
+            os.fsync(file)
+            os.close(file)
+            os.rename(path + ".tmp", path)
+            place = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+            os.fsync(place)
+            os.close(place)
+        for place in (models, folder):
+            if number > 1:
+                os.unlink(os.path.join(place, f"file-{number - 2}"))
+        seconds.append(time.perf_counter() - begin)
+    shutil.rmtree(folder)
+    return seconds
+
+
+def measure_null(load, size):
+    clients, rounds, most_ms = size["clients"], size["rounds"], size["most_ms"]
+    fast = whole_run(load, load.memory, TINY, clients, rounds, SMALL_BANK)
+    with tempfile.TemporaryDirectory(prefix="starling-load-", dir=load.disk) as folder:
+        saves = durable_save(os.path.join(folder, "before"), fast["files"], size["saves"])
+        slow = whole_run(load, load.disk, TINY, clients, rounds, SMALL_BANK)
+        saves += durable_save(os.path.join(folder, "after"), fast["files"], size["saves"])
+    in_memory, on_disk = (1000 * whole_rounds(got["times"], size["block"]) for got in (fast, slow))
+    save = 1000 * statistics.median(saves)
+    figures = {"clients": clients, "rounds": rounds, "memory_ms": in_memory, "disk_ms": on_disk, "save_ms": save,
+               "saves_ms_range": [1000 * min(saves), 1000 * max(saves)], "exchange_ms": 1000 * fast["seconds_median"],
+               "file_bytes": fast["files"], "model_bytes": fast["model_bytes"]}  # fmt: skip
+    note = (f"{clients} clients, {rounds} rounds of a {fast['model_bytes']:,} byte model; from ROUND to the last ACCEPTED "
+            f"{1000 * fast['seconds_median']:.2f} ms; a durable save {save:.2f} ms; the disk adds "
+            f"{(on_disk - in_memory) / save:.2f} of it")  # fmt: skip
+    return [check("a round, state in memory", in_memory, "ms", most_ms),
+            check(f"a round, state on disk; {most_ms} ms and 1.5 saves", on_disk, "ms", most_ms + 1.5 * save)], figures, note
+
+
+def measure_memory(load, size):
+    hwm = []
+    for clients in size["clients"]:
+        got = whole_run(load, load.memory, size["plan"], clients, size["rounds"], {"upload_slots": 2})
+        hwm.append(got["hwm"])
+    per_client = slope(list(zip(size["clients"], hwm))) / KIB
+    figures = {"clients": size["clients"], "hwm_bytes": hwm, "model_bytes": got["model_bytes"]}
+    note = (f"models of {got['model_bytes'] / MB:.1f} MB, two slots; VmHWM "
+            + ", ".join(f"{h / MB:.0f} MB with {n}" for n, h in zip(size["clients"], hwm)))  # fmt: skip
+    return [check("server memory for a further client", per_client, "KiB", 64)], figures, note
+
+
+def measure_idle(load, size):
+    clients, seconds = size["clients"], size["seconds"]
+    with Server(load, load.memory, TINY, 2, 1, {"max_clients": clients, "idle_timeout": size["idle_timeout"]}) as server:
+        before, sockets = read_proc(server.pid, "VmRSS"), socket_bytes()
+        command = [load.program("starling"), "swarm", "--server", server.address, "--clients", str(clients)]
+        command += ["--idle", str(seconds + 4)]
+        begin = time.monotonic()
+        process = start(command, stdout=subprocess.PIPE, text=True)
+        welcomed = next((line for line in process.stdout if "they answer heartbeats" in line), None)
+        if not welcomed:
+            server.fail("the swarm was not welcomed")
+        welcome_s, cpu = time.monotonic() - begin, cpu_seconds(server.pid)
+        time.sleep(seconds)
+        cpu = cpu_seconds(server.pid) - cpu
+        rss, sockets = read_proc(server.pid, "VmRSS") - before, max(0, socket_bytes() - sockets)
+        rest = process.communicate(timeout=LIMIT_S)[0]
+        if process.returncode != 0:
+            server.fail(f"the swarm ended with {process.returncode}")
+        left = sum(e["event"] == "client_left" for e in server.events())
+        if left != clients:
+            server.fail(f"{left} of {clients} clients were there to the end")
+    beats = int(next(line for line in rest.splitlines() if "heartbeats of the server came" in line).split()[0].replace(",", ""))
+    figures = {"clients": clients, "seconds": seconds, "rss_bytes": rss, "rss_before_bytes": before, "cpu_seconds": cpu,
+               "kernel_socket_bytes": sockets, "welcome_seconds": welcome_s, "heartbeats": beats}  # fmt: skip
+    note = (f"{clients:,} connections, welcomed in {welcome_s:.1f} s, {beats:,} heartbeats of the server answered; "
+            f"{cpu:.2f} s of processor time in {seconds} s; both ends' kernel buffers {sockets / clients / KIB:.1f} KiB each")  # fmt: skip
+    return [check("server memory for an idle connection", rss / clients / KIB, "KiB", 32),
+            check("of one core", 100 * cpu / seconds, "%", 2)], figures, note  # fmt: skip
+
+
+def measure_thousand(load, size):
+    clients, rounds = size["clients"], size["rounds"]
+    got = whole_run(load, load.memory, size["plan"], clients, rounds, sample=True)
+    rss = dict(got["samples"])
+    growth = (rss[max(rss)] - rss[min(n for n in rss if n > 1)]) / KIB
+    parts = {"exchange": [t["closed"] - t["opened"] for t in got["times"]],
+             "aggregation": [float(t["figures"]["aggregation_seconds"]) for t in got["times"]],
+             "checkpoint": [float(t["figures"]["save_seconds"]) for t in got["times"]]}  # fmt: skip
+    middle = {part: statistics.median(values) for part, values in parts.items()}
+    last = got["rounds"][-1]
+    figures = {"clients": clients, "rounds": rounds, "model_bytes": got["model_bytes"], "rss_bytes": got["samples"],
+               "hwm_bytes": got["hwm"], "bytes_down": last["bytes_down"], "bytes_up": last["bytes_up"], **parts}  # fmt: skip
+    note = (f"{clients:,} x {got['model_bytes'] / MB:.1f} MB; a round: exchange {middle['exchange']:.2f} s "
+            f"({last['bytes_down'] / MB:,.0f} MB down, {last['bytes_up'] / MB:,.0f} MB up), aggregation "
+            f"{middle['aggregation']:.3f} s, checkpoint {middle['checkpoint']:.3f} s; VmHWM {got['hwm'] / MB:.0f} MB")  # fmt: skip
+    return [check("rounds closed with everybody, the model exact", len(got["rounds"]), "", rounds, "least"),
+            check("server memory, last round less second", growth, "KiB", 1024)], figures, note  # fmt: skip
+
+
+def measure_soak(load, size):
+    got = whole_run(load, load.memory, TINY, size["clients"], size["rounds"], SMALL_BANK, sample=True)
+    points = [p for p in got["samples"] if p[0] >= size["after"]]
+    figures = {"clients": size["clients"], "rounds": size["rounds"], "after": size["after"], "samples": len(points),
+               "rss_bytes": points[:: max(1, len(points) // 50)]}  # fmt: skip
+    note = (f"{size['clients']} clients; {len(points)} samples from round {points[0][0]} ({points[0][1] / MB:.2f} MB) to "
+            f"{points[-1][0]} ({points[-1][1] / MB:.2f} MB)")  # fmt: skip
+    return [check("server memory for a further round", slope(points), "bytes", 64)], figures, note
+
+
+def measure_aggregate(load, size):
+    values = []
+    for _ in range(size["times"]):
+        command = [load.program("starling"), "bench", "aggregate", "--json", *size["flags"]]
+        values.append(run_json(command))
+    fractions = [value["fraction_of_memcpy"] for value in values]
+    last = values[-1]
+    note = (f"{last['update_bytes'] / MB:.1f} MB an update, {last['updates_per_second']:.0f} updates/s, memcpy "
+            f"{last['memcpy_bytes_per_second'] / 1e9:.1f} GB/s; {min(fractions):.2f} to {max(fractions):.2f}")  # fmt: skip
+    return [check("an update's sum over memcpy", statistics.median(fractions), "x", 0.4, "least")], {"runs": values}, note
+
+
+def measure_curves(load, size):
+    def point(plan, clients):
+        got = whole_run(load, load.memory, plan, clients, size["rounds"])
+        seconds = statistics.median(t["durable"] - t["opened"] for t in got["times"])
+        # Short rounds are divided out of the whole, long ones stand for themselves.
+        whole = (got["times"][-1]["durable"] - got["times"][0]["opened"]) / len(got["times"])
+        return {"clients": clients, "model_bytes": got["model_bytes"], "hwm_bytes": got["hwm"],
+                "seconds": seconds if seconds > 0.1 else whole}  # fmt: skip
+
+    figures = {
+        "by_clients": {name: [point(plan, n) for n in size["clients"]] for name, plan in size["models"].items()},
+        "by_size": [point(plan, size["size_clients"]) for plan in size["sizes"]],
+    }
+    figures["size_clients"] = size["size_clients"]
+    points = sum((len(p) for p in figures["by_clients"].values()), len(figures["by_size"]))
+    return [], figures, f"{points} servers; the picture is below"
+
+
+MEASURES = {"wire": measure_wire, "memory": measure_memory, "idle": measure_idle, "thousand": measure_thousand,
+            "soak": measure_soak, "aggregate": measure_aggregate, "curves": measure_curves}  # fmt: skip
+MEASURES.update({name: measure_null for name in FULL if name.startswith("null-")})
+
+
+# ---- The picture ----
+
+COLOURS = ["#0072b2", "#d55e00", "#009e73"]
+
+
+def human(value, unit):
+    if unit == "s":
+        return f"{value:g} s" if value >= 1 else f"{value * 1e3:g} ms" if value >= 1e-3 else f"{value * 1e6:g} us"
+    if unit == "B":
+        for step, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+            if value >= step:
+                return f"{value / step:g} {name}"
+    return f"{value:g}"
+
+
+def panel(left, top, title, x_unit, y_unit, lines):
+    """Log-log axes with a tick at each power of ten (and at 2 and 5 where there are few)."""
+    width, height = 330, 220
+
+    def axis(values, pixels):
+        low, high = math.log10(min(values)) - 0.05, math.log10(max(values)) + 0.05
+        place = lambda v: pixels * (math.log10(v) - low) / (high - low)
+        factors = (1, 2, 5) if high - low < 2.2 else (1,)
+        ticks = [f * 10**e for e in range(math.floor(low), math.ceil(high) + 1) for f in factors]
+        return place, [t for t in ticks if low <= math.log10(t) <= high]
+
+    points = [p for _, line in lines for p in line]
+    (place_x, ticks_x), (place_y, ticks_y) = axis([p[0] for p in points], width), axis([p[1] for p in points], height)
+    x, y = (lambda v: left + place_x(v)), (lambda v: top + height - place_y(v))
+    out = [f'<text x="{left}" y="{top - 10}" font-weight="bold">{title}</text>',
+           f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="#888"/>']  # fmt: skip
+    for t in ticks_x:
+        out.append(f'<path d="M{x(t):.1f},{top} v{height}" stroke="#ddd"/><text x="{x(t):.1f}" y="{top + height + 15}" '
+                   f'text-anchor="middle">{human(t, x_unit)}</text>')  # fmt: skip
+    for t in ticks_y:
+        out.append(f'<path d="M{left},{y(t):.1f} h{width}" stroke="#ddd"/><text x="{left - 5}" y="{y(t) + 4:.1f}" '
+                   f'text-anchor="end">{human(t, y_unit)}</text>')  # fmt: skip
+    for i, (name, line) in enumerate(lines):
+        colour = COLOURS[i % len(COLOURS)]
+        out.append('<polyline points="' + " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in line)
+                   + f'" fill="none" stroke="{colour}" stroke-width="1.5"/>')  # fmt: skip
+        out += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="2.5" fill="{colour}"/>' for a, b in line]
+        out.append(f'<text x="{left + 8}" y="{top + 16 + 15 * i}" fill="{colour}">{name}</text>')
+    return out
+
+
+def draw(curves, path):
+    by_clients, by_size = curves["by_clients"], curves["by_size"]
+    over = lambda points, x, y: [(p[x], p[y]) for p in points]
+    out = ['<svg xmlns="http://www.w3.org/2000/svg" width="860" height="600" font-family="sans-serif" font-size="12">',
+           '<rect width="860" height="600" fill="white"/>']  # fmt: skip
+    for row, (key, what, unit) in enumerate((("seconds", "seconds a round", "s"), ("hwm_bytes", "server memory", "B"))):
+        top = 40 + 290 * row
+        lines = [(f"model of {name}", over(points, "clients", key)) for name, points in by_clients.items()]
+        out += panel(70, top, f"{what}, by clients", "", unit, lines)
+        lines = [(f"{curves['size_clients']} clients", over(by_size, "model_bytes", key))]
+        out += panel(500, top, f"{what}, by model", "B", unit, lines)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("\n".join(out) + "\n</svg>\n")
+
+
+# ---- The table ----
+
+
+def number(value):
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def machine():
+    name = "unknown processor"
+    with open("/proc/cpuinfo") as file:
+        for line in file:
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    return f"{name}, {len(os.sched_getaffinity(0))} cores, Linux {os.uname().release.split('-')[0]}"
+
+
+def table(results):
+    out = ["| row | figure | measured | required | | how it came |", "|---|---|---|---|---|---|"]
+    for name in FULL:
+        row = results["rows"].get(name)
+        if not row:
+            continue
+        for i, c in enumerate(row["checks"] or [None]):
+            cells = ["", "", "", ""] if c is None else [
+                c["what"], f"{number(c['value'])} {c['unit']}".strip(),
+                f"at {c['sense']} {number(c['required'])} {c['unit']}".strip(), "ok" if c["ok"] else "**over**"]  # fmt: skip
+            out.append(f"| {name if i == 0 else ''} | {' | '.join(cells)} | {row['note'] if i == 0 else ''} |")
+    made = sorted({(row["machine"], row["commit"]) for row in results["rows"].values()})
+    out += ["", "Measured on: " + "; ".join(f"{where}, commit {commit}" for where, commit in made) + "."]
+    return "\n".join(out) + "\n"
+
+
+def write(load, results):
+    with open(os.path.join(load.out, "results.json"), "w", encoding="utf-8") as file:
+        json.dump(results, file, indent=1)
+        file.write("\n")
+    text = table(results)
+    with open(os.path.join(load.out, "table.md"), "w", encoding="utf-8") as file:
+        file.write(text)
+    if "curves" in results["rows"]:
+        draw(results["rows"]["curves"]["figures"], os.path.join(load.out, "curves.svg"))
+    if os.path.abspath(load.out) == RESULTS:
+        path, begin, end = os.path.join(HERE, "README.md"), "<!-- results -->\n", "<!-- end of results -->\n"
+        with open(path, encoding="utf-8") as file:
+            readme = file.read()
+        before, _, rest = readme.partition(begin)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(before + begin + text + end + rest.partition(end)[2])
+
+
+# ---- Main ----
+
+
+class Load:
+    def __init__(self, options):
+        self.build = options.build
+        self.memory, self.disk, self.out = options.memory, options.disk, options.out
+        self.peer = os.path.join(self.build, "tests", "load_peer")
+
+    def program(self, name):
+        return os.path.join(self.build, "bin", name)
+
+
+def commit():
+    code, out, _ = run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"])
+    return out.strip() if code == 0 else "unknown"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=" ".join(FULL))
+    parser.add_argument("--build", default=os.path.join(ROOT, "build", "release"))
+    parser.add_argument("--out", help="folder of the results (tests/load/results)")
+    parser.add_argument("--memory", default="/dev/shm", help="folder in memory, for states that no disk slows")
+    parser.add_argument("--disk", default=tempfile.gettempdir(), help="folder on a disk")
+    parser.add_argument("--quick", action="store_true", help="small sizes; needs --out")
+    options = parser.parse_args()
+    unknown = [row for row in options.rows if row not in FULL]
+    if unknown or (options.quick and not options.out):
+        parser.error(f"no row {unknown[0]}" if unknown else "--quick needs --out, so that it replaces no results")
+    options.out = options.out or RESULTS
+    os.makedirs(options.out, exist_ok=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    load, sizes = Load(options), QUICK if options.quick else FULL
+    results = {"quick": options.quick, "rows": {}}
+    path = os.path.join(options.out, "results.json")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            results = json.load(file)
+        if results["quick"] != options.quick:
+            sys.exit(f"{path} is of another size; choose another --out")
+    over = False
+    for row in [r for r in FULL if r in options.rows or not (options.rows or r in results["rows"])]:
+        begin = time.monotonic()
+        checks, figures, note = MEASURES[row](load, sizes[row])
+        results["rows"][row] = {"checks": checks, "note": note, "figures": figures, "machine": machine(),
+                                "commit": commit(), "seconds": round(time.monotonic() - begin, 1)}  # fmt: skip
+        write(load, results)
+        for c in checks:
+            print(f"{row:10} {c['what']}: {number(c['value'])} {c['unit']}, required at {c['sense']} "
+                  f"{number(c['required'])}: {'ok' if c['ok'] else 'over'}", flush=True)  # fmt: skip
+            over |= not c["ok"]
+        print(f"{row:10} {note} ({time.monotonic() - begin:.0f} s)", flush=True)
+    return 1 if over and not options.quick else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -321,6 +321,16 @@ def durable_save(folder, sizes, count):
     return seconds
 
 
+def file_system(folder):
+    """The type of the file system that a folder lies on."""
+    folder, found = os.path.realpath(folder), ("", "unknown")
+    with open("/proc/mounts", encoding="utf-8") as file:
+        for place, kind in (line.split()[1:3] for line in file):
+            if os.path.commonpath([place, folder]) == place and len(place) >= len(found[0]):
+                found = (place, kind)  # the innermost, and of several on one place the last
+    return found[1]
+
+
 def measure_null(load, size):
     clients, rounds, most_ms = size["clients"], size["rounds"], size["most_ms"]
     fast = whole_run(load, load.memory, TINY, clients, rounds, SMALL_BANK)
@@ -330,11 +340,11 @@ def measure_null(load, size):
         saves += durable_save(os.path.join(folder, "after"), fast["files"], size["saves"])
     in_memory, on_disk = (1000 * whole_rounds(got["times"], size["block"]) for got in (fast, slow))
     save = 1000 * statistics.median(saves)
-    figures = {"clients": clients, "rounds": rounds, "memory_ms": in_memory, "disk_ms": on_disk, "save_ms": save,
+    figures = {"clients": clients, "rounds": rounds, "disk": file_system(load.disk), "memory_ms": in_memory, "disk_ms": on_disk, "save_ms": save,
                "saves_ms_range": [1000 * min(saves), 1000 * max(saves)], "exchange_ms": 1000 * fast["seconds_median"],
                "file_bytes": fast["files"], "model_bytes": fast["model_bytes"]}  # fmt: skip
     note = (f"{clients} clients, {rounds} rounds of a {fast['model_bytes']:,} byte model; from ROUND to the last ACCEPTED "
-            f"{1000 * fast['seconds_median']:.2f} ms; a durable save {save:.2f} ms; the disk adds "
+            f"{1000 * fast['seconds_median']:.2f} ms; a durable save on {figures['disk']} {save:.2f} ms; the disk adds "
             f"{(on_disk - in_memory) / save:.2f} of it")  # fmt: skip
     return [check("a round, state in memory", in_memory, "ms", most_ms),
             check(f"a round, state on disk; {most_ms} ms and 1.5 saves", on_disk, "ms", most_ms + 1.5 * save)], figures, note
@@ -588,6 +598,8 @@ def main():
     unknown = [row for row in options.rows if row not in FULL]
     if unknown or (options.quick and not options.out):
         parser.error(f"no row {unknown[0]}" if unknown else "--quick needs --out, so that it replaces no results")
+    if not options.quick and file_system(options.disk) == "tmpfs":
+        parser.error(f"--disk: {options.disk} is in memory; name a folder on a disk")
     options.out = options.out or RESULTS
     os.makedirs(options.out, exist_ok=True)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

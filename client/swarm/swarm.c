@@ -68,6 +68,8 @@ int swarm_new(const struct swarm_options *options, struct swarm **out)
     swarm->options = *options;
     swarm->greeting = limits_of(GREETING);
     swarm->talking = limits_of(ANY_TIME | ANSWERS | BIT(MSG_ROUND) | BIT(MSG_CHUNK) | BIT(MSG_AGGREGATE));
+    swarm->fetching_limits = swarm->talking;
+    swarm->talking.chunks_end = true; /* thousands of clients must not hold a chunk's memory each */
     swarm->members = mem_new(members, sizeof *swarm->members);
     swarm->line = mem_new(members, sizeof *swarm->line);
     if (!swarm->members || !swarm->line) {
@@ -238,5 +240,8 @@ const struct swarm_round *swarm_rounds(const struct swarm *swarm, uint32_t *coun
 
 const struct frame_limits *swarm_limits(const struct swarm *swarm, uint32_t client)
 {
-    return swarm->members[client].state <= MEMBER_GREETING ? &swarm->greeting : &swarm->talking;
+    enum member_state state = swarm->members[client].state;
+    return state <= MEMBER_GREETING   ? &swarm->greeting
+           : state == MEMBER_FETCHING ? &swarm->fetching_limits
+                                      : &swarm->talking;
 }

@@ -12,9 +12,9 @@
 #include <string.h>
 
 /* A buffer that grew for chunks is given back once all of it is taken and no further chunk is to be expected (the last
- * frame was no full one): a thousand clients that have uploaded and now wait must not hold a thousand chunks' worth of
- * memory. */
-#define RELEASE_ABOVE_BYTES ((size_t)4 * FRAME_READ_MAX)
+ * frame was no full one, or the limits say so): a thousand clients that have uploaded and now wait must not hold a
+ * thousand chunks' worth of memory. */
+#define RELEASE_ABOVE_BYTES ((size_t)FRAME_READ_MAX / 4)
 
 static size_t buffer_max(const struct frame_decoder *decoder)
 {
@@ -183,7 +183,8 @@ static int take(struct frame_decoder *decoder, struct frame *frame, bool *skip, 
 
 static void release(struct frame_decoder *decoder)
 {
-    if (!decoder->streaming && frame_pending(decoder) == 0 && decoder->in.cap > RELEASE_ABOVE_BYTES) {
+    bool streaming = decoder->streaming && !decoder->limits->chunks_end;
+    if (!streaming && frame_pending(decoder) == 0 && decoder->in.cap > RELEASE_ABOVE_BYTES) {
         size_t max = decoder->in.max;
         buf_fini(&decoder->in);
         buf_init(&decoder->in, max);

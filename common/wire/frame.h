@@ -32,6 +32,7 @@
 /* The longest payload of each type that may come now; 0: the type may not come. */
 struct frame_limits {
     uint32_t most[FRAME_TYPES];
+    bool chunks_end; /* after a full chunk no other is to be expected soon */
 };
 
 struct frame {

@@ -324,8 +324,9 @@ int msg_encode(const struct msg *msg, struct buf *out, struct err *err);
 void msg_fini(struct msg *msg);
 
 /* Limits by the reader's state; see PROTOCOL.md for the table. */
-extern const struct frame_limits msg_limits_server_new;      /* server, nothing said yet: HELLO, BYE */
-extern const struct frame_limits msg_limits_server_trainer;  /* server, after a trainer's HELLO */
+extern const struct frame_limits msg_limits_server_new;       /* server, nothing said yet: HELLO, BYE */
+extern const struct frame_limits msg_limits_server_trainer;   /* server, after a trainer's HELLO */
+extern const struct frame_limits msg_limits_server_uploading; /* likewise, while it holds a slot */
 extern const struct frame_limits msg_limits_server_observer; /* server, after an observer's: as a trainer's, but what it
                                                                 found instead of contributions */
 extern const struct frame_limits msg_limits_server_operator; /* server, after an operator's HELLO: STATUS, BYE */

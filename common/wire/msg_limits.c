@@ -12,14 +12,12 @@ const struct frame_limits msg_limits_server_new = {
     .most[MSG_BYE] = TEXTED,
 };
 
-const struct frame_limits msg_limits_server_trainer = {
-    .most[MSG_READY] = SMALL,
-    .most[MSG_FETCH] = SMALL,
-    .most[MSG_CHUNK] = CHUNK,
-    .most[MSG_PROGRESS] = SMALL,
-    .most[MSG_OFFER] = TEXTED,
-    .most[MSG_BYE] = TEXTED,
-};
+#define TRAINER                                                                                                        \
+    .most[MSG_READY] = SMALL, .most[MSG_FETCH] = SMALL, .most[MSG_CHUNK] = CHUNK, .most[MSG_PROGRESS] = SMALL,         \
+    .most[MSG_OFFER] = TEXTED, .most[MSG_BYE] = TEXTED
+
+const struct frame_limits msg_limits_server_trainer = {TRAINER, .chunks_end = true};
+const struct frame_limits msg_limits_server_uploading = {TRAINER};
 
 const struct frame_limits msg_limits_server_observer = {
     .most[MSG_READY] = SMALL,

@@ -30,10 +30,11 @@ static uint64_t rows_at(const struct bank *bank, uint32_t own, uint32_t level)
     return rows;
 }
 
-/* The highest level at which there are no more than `most` rows. */
+/* The highest level at which there are no more than `most` rows. Levels above `most` need no look: an owner with so
+ * many rows would give too many, and where there is none such a level is no other than `most`. */
 static uint32_t level_for(const struct bank *bank, uint32_t own, uint32_t most)
 {
-    uint32_t low = 0, high = bank->rows;
+    uint32_t low = 0, high = bank->rows < most ? bank->rows : most;
     while (low < high) {
         uint32_t middle = low + (high - low + 1) / 2;
         if (rows_at(bank, own, middle) <= most) {

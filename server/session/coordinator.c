@@ -274,7 +274,9 @@ uint64_t coordinator_next_ms(const struct coordinator *c)
 const struct frame_limits *coordinator_limits(const struct coordinator *c, uint32_t peer)
 {
     const struct peer *known = peer_at(c, peer);
-    return known ? known->limits : &msg_limits_server_new;
+    return !known                           ? &msg_limits_server_new
+           : known->state == PEER_UPLOADING ? &msg_limits_server_uploading
+                                            : known->limits;
 }
 
 void coordinator_set_usage(struct coordinator *c, uint64_t peak_rss_bytes)

@@ -42,6 +42,12 @@ SMALL_BANK = {"bank.capacity": 1024}  # full soon, so that rounds and checkpoint
 FORTY_SIX_MB = {**RESNET18, "model.width": 64}
 THREE_MB = {**RESNET18, "model.width": 16}
 
+
+def few_features(width):
+    """A ResNet-18 with as few features as TINY, so that curves show the model alone."""
+    return {**TINY, "model.blocks": "2,2,2,2", "model.width": width}
+
+
 FULL = {
     "wire": {"plan": FORTY_SIX_MB, "clients": 5, "rounds": 5, "turns": 5},
     "null-2": {"clients": 2, "rounds": 200, "block": 10, "most_ms": 2, "saves": 100},
@@ -54,9 +60,8 @@ FULL = {
     "aggregate": {"times": 5, "flags": []},
     "curves": {
         "clients": [5, 10, 20, 50, 100, 200, 500, 1000],
-        "models": {"2 kB": TINY, "2.9 MB": THREE_MB},
-        "sizes": [TINY, {**TINY, "model.width": 16}]
-        + [{**RESNET18, "model.width": w} for w in (4, 8, 16, 32, 64, 96, 134)],
+        "models": {"2 kB": TINY, "2.8 MB": few_features(16)},
+        "sizes": [TINY, {**TINY, "model.width": 16}] + [few_features(w) for w in (4, 8, 16, 32, 64, 96, 134)],
         "size_clients": 5,
         "rounds": 4,
     },
@@ -164,7 +169,9 @@ class Server:
     def follow(self):
         """The log's end tells which round became durable; a few may pass between two looks."""
         with open(self.log, "rb") as log:
-            while not self.over.wait(0.003):
+            over = False
+            while not over:
+                over = self.over.wait(0.003)
                 lines = [line for line in log.readlines() if b'"event":"round_durable"' in line and line.endswith(b"\n")]
                 if lines:
                     self.samples.append((int(json.loads(lines[-1])["round"]), read_proc(self.pid, "VmRSS")))
@@ -314,6 +321,16 @@ def durable_save(folder, sizes, count):
     return seconds
 
 
+def file_system(folder):
+    """The type of the file system that a folder lies on."""
+    folder, found = os.path.realpath(folder), ("", "unknown")
+    with open("/proc/mounts", encoding="utf-8") as file:
+        for place, kind in (line.split()[1:3] for line in file):
+            if os.path.commonpath([place, folder]) == place and len(place) >= len(found[0]):
+                found = (place, kind)  # the innermost, and of several on one place the last
+    return found[1]
+
+
 def measure_null(load, size):
     clients, rounds, most_ms = size["clients"], size["rounds"], size["most_ms"]
     fast = whole_run(load, load.memory, TINY, clients, rounds, SMALL_BANK)
@@ -323,11 +340,11 @@ def measure_null(load, size):
         saves += durable_save(os.path.join(folder, "after"), fast["files"], size["saves"])
     in_memory, on_disk = (1000 * whole_rounds(got["times"], size["block"]) for got in (fast, slow))
     save = 1000 * statistics.median(saves)
-    figures = {"clients": clients, "rounds": rounds, "memory_ms": in_memory, "disk_ms": on_disk, "save_ms": save,
+    figures = {"clients": clients, "rounds": rounds, "disk": file_system(load.disk), "memory_ms": in_memory, "disk_ms": on_disk, "save_ms": save,
                "saves_ms_range": [1000 * min(saves), 1000 * max(saves)], "exchange_ms": 1000 * fast["seconds_median"],
                "file_bytes": fast["files"], "model_bytes": fast["model_bytes"]}  # fmt: skip
     note = (f"{clients} clients, {rounds} rounds of a {fast['model_bytes']:,} byte model; from ROUND to the last ACCEPTED "
-            f"{1000 * fast['seconds_median']:.2f} ms; a durable save {save:.2f} ms; the disk adds "
+            f"{1000 * fast['seconds_median']:.2f} ms; a durable save on {figures['disk']} {save:.2f} ms; the disk adds "
             f"{(on_disk - in_memory) / save:.2f} of it")  # fmt: skip
     return [check("a round, state in memory", in_memory, "ms", most_ms),
             check(f"a round, state on disk; {most_ms} ms and 1.5 saves", on_disk, "ms", most_ms + 1.5 * save)], figures, note
@@ -378,8 +395,8 @@ def measure_idle(load, size):
 def measure_thousand(load, size):
     clients, rounds = size["clients"], size["rounds"]
     got = whole_run(load, load.memory, size["plan"], clients, rounds, sample=True)
-    rss = dict(got["samples"])
-    growth = (rss[max(rss)] - rss[min(n for n in rss if n > 1)]) / KIB
+    rss = [b for number, b in got["samples"] if number > 1]  # the next round has begun when it is read: medians of three
+    growth = (statistics.median(rss[-3:]) - statistics.median(rss[:3])) / KIB
     parts = {"exchange": [t["closed"] - t["opened"] for t in got["times"]],
              "aggregation": [float(t["figures"]["aggregation_seconds"]) for t in got["times"]],
              "checkpoint": [float(t["figures"]["save_seconds"]) for t in got["times"]]}  # fmt: skip
@@ -391,7 +408,7 @@ def measure_thousand(load, size):
             f"({last['bytes_down'] / MB:,.0f} MB down, {last['bytes_up'] / MB:,.0f} MB up), aggregation "
             f"{middle['aggregation']:.3f} s, checkpoint {middle['checkpoint']:.3f} s; VmHWM {got['hwm'] / MB:.0f} MB")  # fmt: skip
     return [check("rounds closed with everybody, the model exact", len(got["rounds"]), "", rounds, "least"),
-            check("server memory, last round less second", growth, "KiB", 1024)], figures, note  # fmt: skip
+            check("server memory, last rounds less rounds 2 to 4", growth, "KiB", got["model_bytes"] // KIB)], figures, note  # fmt: skip
 
 
 def measure_soak(load, size):
@@ -469,6 +486,8 @@ def panel(left, top, title, x_unit, y_unit, lines):
     (place_x, ticks_x), (place_y, ticks_y) = axis([p[0] for p in points], width), axis([p[1] for p in points], height)
     x, y = (lambda v: left + place_x(v)), (lambda v: top + height - place_y(v))
     out = [f'<text x="{left}" y="{top - 10}" font-weight="bold">{title}</text>',
+           f'<text x="{left + width}" y="{top - 10}" text-anchor="end">'
+           + ", ".join(f'<tspan fill="{c}">{name}</tspan>' for (name, _), c in zip(lines, COLOURS)) + "</text>",
            f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="#888"/>']  # fmt: skip
     for t in ticks_x:
         out.append(f'<path d="M{x(t):.1f},{top} v{height}" stroke="#ddd"/><text x="{x(t):.1f}" y="{top + height + 15}" '
@@ -476,12 +495,10 @@ def panel(left, top, title, x_unit, y_unit, lines):
     for t in ticks_y:
         out.append(f'<path d="M{left},{y(t):.1f} h{width}" stroke="#ddd"/><text x="{left - 5}" y="{y(t) + 4:.1f}" '
                    f'text-anchor="end">{human(t, y_unit)}</text>')  # fmt: skip
-    for i, (name, line) in enumerate(lines):
-        colour = COLOURS[i % len(COLOURS)]
+    for (_, line), colour in zip(lines, COLOURS):
         out.append('<polyline points="' + " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in line)
                    + f'" fill="none" stroke="{colour}" stroke-width="1.5"/>')  # fmt: skip
         out += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="2.5" fill="{colour}"/>' for a, b in line]
-        out.append(f'<text x="{left + 8}" y="{top + 16 + 15 * i}" fill="{colour}">{name}</text>')
     return out
 
 
@@ -492,7 +509,7 @@ def draw(curves, path):
            '<rect width="860" height="600" fill="white"/>']  # fmt: skip
     for row, (key, what, unit) in enumerate((("seconds", "seconds a round", "s"), ("hwm_bytes", "server memory", "B"))):
         top = 40 + 290 * row
-        lines = [(f"model of {name}", over(points, "clients", key)) for name, points in by_clients.items()]
+        lines = [(name, over(points, "clients", key)) for name, points in by_clients.items()]
         out += panel(70, top, f"{what}, by clients", "", unit, lines)
         lines = [(f"{curves['size_clients']} clients", over(by_size, "model_bytes", key))]
         out += panel(500, top, f"{what}, by model", "B", unit, lines)
@@ -581,6 +598,8 @@ def main():
     unknown = [row for row in options.rows if row not in FULL]
     if unknown or (options.quick and not options.out):
         parser.error(f"no row {unknown[0]}" if unknown else "--quick needs --out, so that it replaces no results")
+    if not options.quick and file_system(options.disk) == "tmpfs":
+        parser.error(f"--disk: {options.disk} is in memory; name a folder on a disk")
     options.out = options.out or RESULTS
     os.makedirs(options.out, exist_ok=True)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

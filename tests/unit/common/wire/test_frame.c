@@ -367,6 +367,21 @@ static void test_memory_is_bounded(void **state)
     assert_int_equal(decoder.in.cap, 0); /* the last frame was no full chunk, so no more are expected */
     frame_decoder_fini(&decoder);
 
+    /* After a full chunk the limits say whether another is to be expected. */
+    size_t chunk = FRAME_HEADER_BYTES + 4 + sizeof raw;
+    frame_decoder_init(&decoder, &msg_limits_server_uploading);
+    for (size_t at = 0; at < chunk; at += chunk / 7) {
+        size_t part = chunk - at < chunk / 7 ? chunk - at : chunk / 7;
+        assert_int_equal(frame_feed(&decoder, bytes.data + at, part), 0);
+        (void)frame_next(&decoder, &frame, NULL);
+    }
+    assert_int_equal(frame_next(&decoder, &frame, NULL), 0);
+    assert_true(decoder.in.cap >= FRAME_CHUNK_MAX);
+    frame_decoder_limit(&decoder, &msg_limits_server_trainer);
+    assert_int_equal(frame_next(&decoder, &frame, NULL), 0);
+    assert_int_equal(decoder.in.cap, 0);
+    frame_decoder_fini(&decoder);
+
     frame_decoder_init(&decoder, &msg_limits_server_new); /* nothing said yet: next to nothing is held */
     assert_int_equal(frame_feed(&decoder, raw, FRAME_READ_MAX), 0);
     assert_int_equal(frame_feed(&decoder, raw, FRAME_READ_MAX), 0); /* a caller that does not alternate with next */

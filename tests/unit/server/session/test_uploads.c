@@ -74,6 +74,26 @@ static void finish(uint32_t s, uint64_t offset)
     (void)hear(&w, s, MSG_ACCEPTED);
 }
 
+/* Who waits, or has uploaded, is no reader of many chunks: of a thousand of them none may keep a chunk's memory. */
+static void memory_for_chunks_goes_with_the_slot(void **state)
+{
+    (void)state;
+    assert_ptr_equal(coordinator_limits(w.c, 0), &msg_limits_server_trainer);
+    offer(0);
+    offer(1);
+    assert_int_equal(hear_grant(0, BLOB_UPDATE), 0);
+    assert_ptr_equal(coordinator_limits(w.c, 0), &msg_limits_server_uploading);
+    assert_int_equal(hear_place(1), 1);
+    assert_ptr_equal(coordinator_limits(w.c, 1), &msg_limits_server_trainer);
+    finish(0, 0);
+    assert_ptr_equal(coordinator_limits(w.c, 0), &msg_limits_server_trainer);
+    assert_ptr_equal(coordinator_limits(w.c, 1), &msg_limits_server_uploading);
+    assert_true(msg_limits_server_trainer.chunks_end && !msg_limits_server_uploading.chunks_end);
+    for (uint32_t type = 0; type < FRAME_TYPES; type++) {
+        assert_int_equal(msg_limits_server_uploading.most[type], msg_limits_server_trainer.most[type]);
+    }
+}
+
 static void first_come_first_served(void **state)
 {
     (void)state;
@@ -446,6 +466,7 @@ int main(void)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
     const struct CMUnitTest tests[] = {
+        TEST(memory_for_chunks_goes_with_the_slot),
         TEST(first_come_first_served),
         TEST(update_then_features),
         TEST(an_upload_is_resumed_at_the_byte),

@@ -204,7 +204,11 @@ static void test_a_long_wait_is_told_ever_less_often(void **state)
 {
     (void)state;
     struct fixture f;
-    begin(&f);
+    const struct log log = {.emit = fixture_log, .ctx = &f, .least = LOG_LEVEL_DEBUG};
+    fixture_plan(&f, 4);
+    struct session_options options = fixture_options();
+    options.log = &log;
+    fixture_start(&f, &options);
     to_ready(&f);
     struct msg alive = {.type = MSG_ALIVE, .alive.waits_for = "2 more clients, 1 of 3 are ready: a"};
     uint32_t before = f.logged_levels[LOG_LEVEL_INFO], told = 0;
@@ -213,6 +217,8 @@ static void test_a_long_wait_is_told_ever_less_often(void **state)
     }
     told = f.logged_levels[LOG_LEVEL_INFO] - before;
     assert_int_equal(told, 2); /* after one time-out and after three */
+    assert_string_equal(f.last_event, "still_waiting");
+    assert_string_equal(f.last_fields, "state=READY seconds=24 for=\"2 more clients, 1 of 3 are ready: a\"");
     for (uint64_t end = f.now_ms + UINT64_C(24) * 3600 * 1000; f.now_ms < end; f.now_ms += IDLE_MS / 4) {
         hears(&f, alive);
     }

@@ -117,6 +117,7 @@ static void on_idle_timeout(uv_timer_t *timer)
     } else if (idle_ms < timeout_ms) {
         (void)uv_timer_start(timer, on_idle_timeout, timeout_ms - idle_ms, 0);
     } else if (has_input(conn)) {
+        conn->frame_ms = uv_now(conn->loop); /* it was this side that stood still */
         (void)uv_timer_start(timer, on_idle_timeout, timeout_ms, 0);
     } else {
         char what[64];

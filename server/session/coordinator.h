@@ -31,7 +31,7 @@ struct coordinator_options {
     const uint8_t *plan_bytes; /* canonical */
     uint32_t plan_len;
     const struct layout *layout;
-    uint32_t upload_slots; /* at most */
+    uint32_t upload_slots;  /* at most */
     uint32_t bank_capacity; /* rows */
     uint32_t sessions_max;  /* peers at a time; further ones are rejected with REJECT_FULL */
     uint64_t idle_timeout_ms;

@@ -1,8 +1,7 @@
 #!/bin/sh
 # Under ThreadSanitizer: trainer, input and kernels, then whole federations: the daemons with their loops, the server's
 # worker thread, the clients' trainers and image readers, through kills, stalls, full disks and lost networks. A daemon
-# ends at the first race that is seen, and the test with it. oneDNN, OpenBLAS and libgomp are not instrumented; nothing
-# has to be suppressed for them. tsan.sh BUILD-FOLDER
+# ends at the first race that is seen, and the test with it. tsan.supp says what is no race. tsan.sh BUILD-FOLDER
 set -eu
 cmake -S . -B "$1" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTARLING_SANITIZE=thread
 cmake --build "$1"
@@ -21,7 +20,7 @@ int main(void)
 }
 C
 ${CC:-cc} -fsanitize=thread -O0 -g "$1/race.c" -o "$1/race"
-export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1"
+export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1 suppressions=$PWD/tests/deep/tsan.supp"
 if "$1/race" 2> "$1/race.log" || ! grep -q "data race" "$1/race.log"; then
     echo "tsan.sh: a planted race was not found" >&2
     exit 1

@@ -266,8 +266,7 @@ void job_done(struct coordinator *c, struct job *job, int result, const struct e
 void model_describe(struct coordinator *c);
 /* The sample of others' features for a member. *exists false: there is none. ERR_NOMEM. */
 int remote_describe(struct coordinator *c, uint32_t member, struct blob *out, bool *exists);
-/* The next chunk of the peer's download, unless one is still in its write queue. The first one judges what was asked.
- */
+/* The next chunk of the peer's download, unless one is still in its write queue. The first judges what was asked. */
 void download_continue(struct coordinator *c, struct peer *peer);
 
 /* ---- words.c ---- */

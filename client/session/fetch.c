@@ -2,8 +2,6 @@
  * the fetch goes on behind it while the server announces the same hash. */
 #include "client/session/state.h"
 
-#define REFETCH_MAX 3 /* times that a blob with a wrong hash is fetched again before the connection is given up */
-
 void session_fetch_reset(struct session *session)
 {
     transfer_reset(&session->model);
@@ -22,10 +20,10 @@ static bool complete(struct session *session, struct transfer *transfer, const s
 {
     struct err err;
     if (transfer_is_whole(transfer) && transfer_verify(transfer, &err) < 0) {
-        transfer_reset(transfer);
+        transfer_end(transfer);
         log_event(session->log, LOG_LEVEL_WARN, "damaged", "reason=\"%s\" fetches=%u", err.text,
                   session->bad_hashes + 1);
-        if (++session->bad_hashes > REFETCH_MAX) {
+        if (++session->bad_hashes > TRANSFER_AGAIN_MOST) {
             close_damaged(session, &err);
             return false;
         }

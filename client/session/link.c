@@ -7,7 +7,6 @@
 #include <stdio.h>
 
 #define BACKOFF_LEAST_MS 500u
-#define REMIND_MOST_MS   (UINT64_C(3600) * 1000)
 
 static uint64_t backoff_ms(struct session *session)
 {
@@ -118,29 +117,22 @@ void session_on_bye(struct session *session, const struct msg *msg)
     hang_up(session, msg->bye.code != 0, &err);
 }
 
-/* That it came is its meaning. But who has long had nothing to do says why: no wait is silent. Told after idle_timeout,
- * then after twice as long each time, at least hourly. */
+/* That it came is its meaning. But who has long had nothing to do says why: no wait is silent. */
 void session_on_alive(struct session *session, const struct msg *msg)
 {
     bool waits = session->state == STATE_READY || session->state == STATE_DELIVERED;
-    if (!waits || session->patience.wait_ms == 0 || session->patience.state != (uint32_t)session->state ||
+    if (!waits || session->patience.reminder.wait_ms == 0 || session->patience.state != (uint32_t)session->state ||
         session->patience.round != session->ended_round) {
         session->patience.state = (uint32_t)session->state;
         session->patience.round = session->ended_round;
         session->patience.since_ms = session->now_ms;
-        session->patience.wait_ms = session->idle_timeout_ms;
-        session->patience.tell_ms = session->now_ms + session->idle_timeout_ms;
-    } else if (session->now_ms >= session->patience.tell_ms) {
+        reminder_begin(&session->patience.reminder, session->now_ms, session->idle_timeout_ms);
+    } else if (reminder_is_due(&session->patience.reminder, session->now_ms)) {
         char text[MSG_TEXT_MAX];
         log_event(session->log, LOG_LEVEL_INFO, "still_waiting", "state=%s seconds=%llu for=\"%s\"",
                   session_state_name(session->state),
                   (unsigned long long)(session->now_ms - session->patience.since_ms) / 1000,
                   log_quotable(msg->alive.waits_for, text, sizeof text));
-        session->patience.wait_ms *= 2;
-        if (session->patience.wait_ms > REMIND_MOST_MS) {
-            session->patience.wait_ms = REMIND_MOST_MS;
-        }
-        session->patience.tell_ms = session->now_ms + session->patience.wait_ms;
     }
 }
 

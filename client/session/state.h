@@ -8,6 +8,7 @@
 #define STARLING_CLIENT_SESSION_STATE_H
 
 #include "client/session/session.h"
+#include "common/base/reminder.h"
 #include "common/base/rng.h"
 
 enum state {
@@ -64,7 +65,8 @@ struct session {
     uint64_t heard_ms, beat_ms, ticked_ms;
     struct {
         uint32_t state, round; /* in which it waits for the server, and after which round */
-        uint64_t since_ms, tell_ms, wait_ms;
+        uint64_t since_ms;
+        struct reminder reminder;
     } patience; /* when to say again what the server waits for */
 
     /* The open round. */

@@ -2,6 +2,8 @@
  * end of its round stops it. */
 #include "client/session/state.h"
 
+#include "common/base/disk.h"
+
 void session_train(struct session *session)
 {
     const struct msg_round *open = &session->open;
@@ -57,7 +59,7 @@ void session_trained(struct session *session, struct contribution *contribution)
 /* What another try may cure. */
 static bool is_passing(int code)
 {
-    return code == ERR_FULL || code == ERR_IO || code == ERR_READONLY || code == ERR_TEMPFAIL;
+    return disk_may_recover(code) || code == ERR_TEMPFAIL;
 }
 
 void session_work_failed(struct session *session, const struct err *reason)

@@ -1,5 +1,5 @@
-/* What the trainer thread does. A contribution is handed out only after it is durable: while the disk is full the
- * thread says so and tries again, until the round is over. */
+/* What the trainer thread does. A contribution is handed out only after it is durable: while the disk does not take it
+ * the thread says so and tries again, until the round is over. */
 #include "client/shell/work.h"
 
 #include "client/shell/kernels.h"
@@ -184,7 +184,7 @@ static int keep(struct work *work, const struct contribution *contribution, stru
 {
     int rc;
     bool said = false;
-    while ((rc = state_keep(work->state, contribution, carry, err)) == ERR_FULL || rc == ERR_IO || rc == ERR_READONLY) {
+    while (disk_may_recover(rc = state_keep(work->state, contribution, carry, err))) {
         log_event(work->log, said ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, "not_saved",
                   "round=%u reason=\"%s\" waits_for=\"the disk, or the end of the round\"", contribution->round,
                   err->text);

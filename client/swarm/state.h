@@ -36,7 +36,7 @@ struct member {
 
 struct swarm {
     struct swarm_options options;
-    struct frame_limits greeting, talking, fetching_limits;
+    struct frame_limits greeting_limits, talking_limits, fetching_limits;
     struct member *members; /* [clients + 1], the last one is the observer */
     uint32_t welcomed;
     uint64_t beats;

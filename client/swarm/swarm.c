@@ -66,10 +66,10 @@ int swarm_new(const struct swarm_options *options, struct swarm **out)
     }
     size_t members = (size_t)options->clients + 1;
     swarm->options = *options;
-    swarm->greeting = limits_of(GREETING);
-    swarm->talking = limits_of(ANY_TIME | ANSWERS | BIT(MSG_ROUND) | BIT(MSG_CHUNK) | BIT(MSG_AGGREGATE));
-    swarm->fetching_limits = swarm->talking;
-    swarm->talking.chunks_end = true; /* thousands of clients must not hold a chunk's memory each */
+    swarm->greeting_limits = limits_of(GREETING);
+    swarm->talking_limits = limits_of(ANY_TIME | ANSWERS | BIT(MSG_ROUND) | BIT(MSG_CHUNK) | BIT(MSG_AGGREGATE));
+    swarm->fetching_limits = swarm->talking_limits;
+    swarm->talking_limits.chunks_end = true; /* thousands of clients must not hold a chunk's memory each */
     swarm->members = mem_new(members, sizeof *swarm->members);
     swarm->line = mem_new(members, sizeof *swarm->line);
     if (!swarm->members || !swarm->line) {
@@ -241,7 +241,7 @@ const struct swarm_round *swarm_rounds(const struct swarm *swarm, uint32_t *coun
 const struct frame_limits *swarm_limits(const struct swarm *swarm, uint32_t client)
 {
     enum member_state state = swarm->members[client].state;
-    return state <= MEMBER_GREETING   ? &swarm->greeting
+    return state <= MEMBER_GREETING   ? &swarm->greeting_limits
            : state == MEMBER_FETCHING ? &swarm->fetching_limits
-                                      : &swarm->talking;
+                                      : &swarm->talking_limits;
 }

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A folder that somebody else owns and a disk that dies are both ERR_IO; whoever is called at night must know which. */
+/* A file that may not be read and a disk that dies are both ERR_IO; whoever is called at night must know which. */
 static _Thread_local int latest_errno;
 
 static int from_errno(int number)
@@ -255,21 +255,20 @@ int disk_save(const struct disk *disk, const char *path, const struct span *part
         rc = ops->write(disk->ctx, file, parts[i].data, parts[i].len);
     }
     if (rc) {
-        (void)ops->close(disk->ctx, file);
-        (void)ops->remove(disk->ctx, temporary);
-        return step_failed(disk, err, rc, "write", temporary);
+        (void)step_failed(disk, err, rc, "write", temporary);
+    } else if ((rc = ops->sync(disk->ctx, file)) != 0) {
+        (void)step_failed(disk, err, rc, "sync", temporary);
     }
-    rc = ops->sync(disk->ctx, file);
     int closed = ops->close(disk->ctx, file);
-    rc = rc ? rc : closed;
-    if (rc) {
-        (void)ops->remove(disk->ctx, temporary);
-        return step_failed(disk, err, rc, "sync", temporary);
+    if (rc == 0 && closed) {
+        rc = step_failed(disk, err, closed, "sync", temporary);
     }
-    rc = ops->rename(disk->ctx, temporary, path);
-    if (rc) {
+    if (rc == 0 && (rc = ops->rename(disk->ctx, temporary, path)) != 0) {
+        (void)step_failed(disk, err, rc, "rename", path);
+    }
+    if (rc) { /* The reason is told by now: this may fail too, for another one. */
         (void)ops->remove(disk->ctx, temporary);
-        return step_failed(disk, err, rc, "rename", path);
+        return rc;
     }
     rc = ops->sync_folder(disk->ctx, folder);
     return rc ? step_failed(disk, err, rc, "sync folder", folder) : 0;

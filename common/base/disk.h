@@ -13,8 +13,8 @@
 #include <stdint.h>
 
 struct disk_ops {
-    /* All return 0, ERR_FULL (no space, quota), ERR_READONLY (nor may be written), ERR_NOTFOUND or ERR_IO. Paths are as
-     * given by the caller. */
+    /* All return 0, ERR_FULL (no space, quota), ERR_READONLY (the disk is, or there is no permission to write),
+     * ERR_NOTFOUND or ERR_IO. Paths are as given by the caller. */
     int (*create)(void *ctx, const char *path, int *file); /* truncates; mode 0600 */
     int (*write)(void *ctx, int file, const void *data, size_t len);
     int (*sync)(void *ctx, int file);
@@ -49,6 +49,11 @@ int disk_make_folder(const struct disk *disk, const char *path, struct err *err)
 
 /* Words for a result of an operation: what the system said where that says more than the code. */
 const char *disk_why(const struct disk *disk, int rc);
+/* Whether a later try may find room, a disk that is writable, or one that works again. */
+static inline bool disk_may_recover(int rc)
+{
+    return rc == ERR_FULL || rc == ERR_READONLY || rc == ERR_IO;
+}
 
 #define DISK_PATH_MAX 4096
 /* Makes folder/lock this process's (flock), until *lock is closed or the process ends, however it does.

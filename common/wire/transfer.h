@@ -5,6 +5,9 @@
 
 #include "common/wire/msg.h"
 
+/* How often whoever receives a blob whose hash is wrong asks for it again from its first byte. */
+#define TRANSFER_AGAIN_MOST 3u
+
 struct transfer {
     struct blob blob;
     uint8_t *data; /* blob.bytes, aligned; NULL when idle */
@@ -24,7 +27,7 @@ bool transfer_is_whole(const struct transfer *transfer);
 int transfer_verify(const struct transfer *transfer, struct err *err);
 /* Hands the memory over (mem_free) and becomes idle. */
 uint8_t *transfer_take(struct transfer *transfer);
-/* Becomes idle, and keeps the memory for a next blob of the same length: getting a model's memory anew takes longer than
+/* Becomes idle, and keeps the memory for a next blob of the same length: to get a model's memory anew takes longer than
  * to receive it from a fast network. */
 void transfer_end(struct transfer *transfer);
 /* Becomes idle without memory. */

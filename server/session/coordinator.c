@@ -136,7 +136,7 @@ int coordinator_new(const struct coordinator_options *options, const struct chec
         return rc;
     }
     take_alarm(c, from);
-    reminder_set(c);
+    remind_set(c);
     char run[HASH_HEX], text[MSG_TEXT_MAX];
     waits_for(c, text);
     log_event(c->log, LOG_LEVEL_INFO, "coordinator_started", "run=%s round=%u of=%u bank_rows=%u waits_for=\"%s\"",
@@ -205,7 +205,7 @@ static void tick(struct coordinator *c)
     if (c->now_ms >= round_next_ms(&c->round)) {
         round_apply(c, ROUND_TICK, 0);
     }
-    reminder_tick(c);
+    remind_tick(c);
     send_heartbeats(c);
 }
 
@@ -250,7 +250,7 @@ int coordinator_step(struct coordinator *c, const struct event *event, uint64_t 
     }
     slots_pace(c);
     flush_due(c);
-    reminder_set(c);
+    remind_set(c);
     c->out = NULL;
     return c->nomem ? ERR_NOMEM : 0;
 }
@@ -267,7 +267,7 @@ uint64_t coordinator_next_ms(const struct coordinator *c)
     }
     uint64_t next = earlier(round_next_ms(&c->round), peers_next_ms(c));
     next = earlier(next, earlier(slots_next_ms(c), pace_next_ms(&c->pace)));
-    next = earlier(next, c->remind_ms);
+    next = earlier(next, c->reminder.due_ms);
     return c->welcomed > 0 ? earlier(next, c->alive_ms) : next;
 }
 

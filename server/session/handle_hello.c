@@ -89,8 +89,7 @@ static void welcome(struct coordinator *c, struct peer *peer, const struct msg_h
 }
 
 /* A client that comes back before its old connection is known to be lost replaces it, once. Over and over, these are
- * two machines with copies of one state folder, which throw each other out for ever, and whose owners must hear of it.
- */
+ * two machines with copies of one state folder, which throw each other out for ever; their owners must hear of it. */
 static void note_replaced(struct coordinator *c, struct member *member, const struct peer *old, const struct peer *peer)
 {
     bool again = member->replaced > 0 && c->now_ms - member->replaced_ms < c->options.idle_timeout_ms;

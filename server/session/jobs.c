@@ -10,8 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define UPLOAD_AGAIN_MOST 3u /* as often as a client fetches a damaged download again */
-
 /* ---- ABSORB ---- */
 
 /* What was received, as floats: where it lies if it travelled as floats, else in *room, which is the caller's. NULL:
@@ -156,7 +154,7 @@ static void log_accepted(const struct coordinator *c, uint32_t member)
 static bool upload_again(struct coordinator *c, struct slot *slot, bool answers)
 {
     uint32_t index = slot->member;
-    if (slot->absorb.reason != DECLINE_HASH || slot->damaged == UPLOAD_AGAIN_MOST) {
+    if (slot->absorb.reason != DECLINE_HASH || slot->damaged == TRANSFER_AGAIN_MOST) {
         return false;
     }
     slot->damaged++;

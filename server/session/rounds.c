@@ -3,8 +3,6 @@
 
 #include <stdio.h>
 
-#define REMIND_MOST_MS (UINT64_C(3600) * 1000)
-
 uint32_t round_current(const struct coordinator *c)
 {
     return c->round.durable + 1;
@@ -185,28 +183,28 @@ void round_apply(struct coordinator *c, enum round_event_kind kind, uint32_t mem
 
 /* ---- Reminders ---- */
 
-/* No wait is silent: what has not moved on for idle_timeout is said again, then after twice as long each time. */
-void reminder_tick(struct coordinator *c)
+/* No wait is silent: what has not moved on for idle_timeout is said again. */
+void remind_tick(struct coordinator *c)
 {
-    if (c->now_ms < c->remind_ms) {
+    if (!reminder_is_due(&c->reminder, c->now_ms)) {
         return;
     }
     char text[MSG_TEXT_MAX];
     waits_for(c, text);
     log_event(c->log, LOG_LEVEL_INFO, "still_waiting", "round=%u state=%s seconds=%llu for=\"%s\"", round_current(c),
               round_state(&c->round), (unsigned long long)(c->now_ms - c->round.since_ms) / 1000, text);
-    c->remind_wait_ms = 2 * c->remind_wait_ms < REMIND_MOST_MS ? 2 * c->remind_wait_ms : REMIND_MOST_MS;
-    c->remind_ms = c->now_ms + c->remind_wait_ms;
 }
 
-void reminder_set(struct coordinator *c)
+void remind_set(struct coordinator *c)
 {
-    if (c->remind_since_ms == c->round.since_ms && c->remind_phase == c->round.phase && c->remind_ms != 0) {
+    if (c->remind_since_ms == c->round.since_ms && c->remind_phase == c->round.phase && c->reminder.due_ms != 0) {
         return;
     }
-    bool waits = c->round.phase != ROUND_DONE && c->round.phase != ROUND_DRAINING;
     c->remind_since_ms = c->round.since_ms;
     c->remind_phase = c->round.phase;
-    c->remind_wait_ms = c->options.idle_timeout_ms;
-    c->remind_ms = waits ? c->now_ms + c->remind_wait_ms : UINT64_MAX;
+    if (c->round.phase == ROUND_DONE || c->round.phase == ROUND_DRAINING) {
+        c->reminder.due_ms = UINT64_MAX;
+    } else {
+        reminder_begin(&c->reminder, c->now_ms, c->options.idle_timeout_ms);
+    }
 }

@@ -109,8 +109,8 @@ void slot_continue(struct coordinator *c, struct slot *slot)
 
 void slot_again(struct coordinator *c, struct slot *slot)
 {
-    transfer_reset(&slot->update);
-    transfer_reset(&slot->features);
+    transfer_end(&slot->update);
+    transfer_end(&slot->features);
     give(c, slot, slot->member);
 }
 

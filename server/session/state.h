@@ -14,6 +14,7 @@
 #ifndef STARLING_SESSION_STATE_H
 #define STARLING_SESSION_STATE_H
 
+#include "common/base/reminder.h"
 #include "common/wire/transfer.h"
 #include "server/agg/agg.h"
 #include "server/bank/bank.h"
@@ -172,8 +173,9 @@ struct coordinator {
     char refusal[MSG_TEXT_MAX];     /* in the open round, why a contribution was refused last */
     uint64_t bytes_up, bytes_down;
 
-    uint64_t alive_ms;                                   /* next heartbeat */
-    uint64_t remind_ms, remind_wait_ms, remind_since_ms; /* when to say again what is waited for */
+    uint64_t alive_ms;        /* next heartbeat */
+    struct reminder reminder; /* to say what is waited for, in this phase since then */
+    uint64_t remind_since_ms;
     enum round_phase remind_phase;
 
     /* Of the step in progress. */
@@ -248,8 +250,8 @@ uint64_t slots_next_ms(const struct coordinator *c);
 void round_apply(struct coordinator *c, enum round_event_kind kind, uint32_t member);
 uint32_t round_current(const struct coordinator *c);                  /* durable + 1 */
 uint64_t member_weight(const struct coordinator *c, uint32_t member); /* what its contribution counts for */
-void reminder_tick(struct coordinator *c);
-void reminder_set(struct coordinator *c); /* at the end of a step: begins anew when the state is another */
+void remind_tick(struct coordinator *c);
+void remind_set(struct coordinator *c); /* at the end of a step: begins anew when the state is another */
 
 /* ---- jobs.c ---- */
 
@@ -266,8 +268,7 @@ void job_done(struct coordinator *c, struct job *job, int result, const struct e
 void model_describe(struct coordinator *c);
 /* The sample of others' features for a member. *exists false: there is none. ERR_NOMEM. */
 int remote_describe(struct coordinator *c, uint32_t member, struct blob *out, bool *exists);
-/* The next chunk of the peer's download, unless one is still in its write queue. The first one judges what was asked.
- */
+/* The next chunk of the peer's download, unless one is still in its write queue. The first judges what was asked. */
 void download_continue(struct coordinator *c, struct peer *peer);
 
 /* ---- words.c ---- */

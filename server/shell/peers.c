@@ -56,8 +56,7 @@ static void on_message(void *ctx, struct conn *conn, const struct msg *msg)
     if (peer->closing) {
         return;
     }
-    /* Asking the kernel is dearer than all the rest. A STATUS that comes before the last answer is written only waits.
-     */
+    /* To ask the kernel is dearer than all the rest; a STATUS that comes before the last answer is written waits. */
     if (msg->type == MSG_STATUS && conn_queued_bytes(peer->conn) == 0) {
         coordinator_set_usage(peer->daemon->coordinator, machine_peak_rss_bytes());
     }

@@ -58,8 +58,8 @@ void store_close(struct store *store);
  * old-<run>/ and *found is false. */
 int store_load(struct store *store, const struct layout *layout, const uint8_t *plan, uint32_t plan_len, bool new_run,
                struct checkpoint *out, bool *found, struct err *err);
-/* Durable when it returns 0. May run on another thread than the rest, one call at a time. ERR_FULL, ERR_IO: the last
- * state is untouched. */
+/* Durable when it returns 0. May run on another thread than the rest, one call at a time. ERR_FULL,
+ * ERR_READONLY, ERR_IO: the last state is untouched. */
 int store_save(struct store *store, const struct layout *layout, const struct checkpoint *checkpoint, struct err *err);
 /* The path of the model of a round, for messages and reports. */
 int store_model_path(const struct store *store, uint32_t round, char out[DISK_PATH_MAX]);

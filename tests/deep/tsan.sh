@@ -27,5 +27,5 @@ if "$1/race" 2> "$1/race.log" || ! grep -q "data race" "$1/race.log"; then
 fi
 
 ctest --test-dir "$1" -R '^client/(train|nn|data)/|^golden$' --no-tests=error --output-on-failure
-federations='run|swarm|server_killed|client_killed|stall|load|disk_full|disk_readonly|old_state|observer|network|refusals|wire'
+federations='run|swarm|server_killed|client_killed|stall|open_files|disk_full|disk_readonly|old_state|observer|network|refusals|wire'
 STARLING_THREADS=2 ctest --test-dir "$1" -R "^integration/test_($federations)\$" --no-tests=error --output-on-failure

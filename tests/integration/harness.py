@@ -21,6 +21,8 @@ import time
 import unittest
 import zlib
 
+from proxy import Proxy
+
 BIN = os.environ.get("STARLING_BIN", "build/release/bin")
 THREADS = os.environ.get("STARLING_THREADS", "1")  # of each client
 WAIT_S = 120.0  # far above what anything takes, also under a sanitizer on a machine that is busy with other things
@@ -292,6 +294,11 @@ class Federation(unittest.TestCase):
 
     def model(self, server, round):
         return model_floats(os.path.join(server.state, "models", f"round-{round:06}.starling"))
+
+    def proxy(self, server, **how):
+        proxy = Proxy(server.address, **how)
+        self.addCleanup(proxy.close)
+        return proxy
 
     def undisturbed(self, plan, rounds, names):
         """The final model of a run to which nothing happens."""

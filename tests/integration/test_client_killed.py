@@ -2,7 +2,6 @@
 import unittest
 
 import harness
-from proxy import Proxy
 
 WIDE = {"model.width": 96, "rounds": 2, "min_clients": 2, "fusion.upload": 16}  # an update of more than two chunks
 MIB = 1 << 20
@@ -18,8 +17,7 @@ class ClientKilled(harness.Federation):
 
     def test_in_mid_upload(self):
         server = self.server(plan=WIDE)
-        proxy = Proxy(server.address, hold_after=MIB + MIB // 2)
-        self.addCleanup(proxy.close)
+        proxy = self.proxy(server, hold_after=MIB + MIB // 2)
         other = self.client("b", server.address)
         client = self.client("a", proxy.address)
         self.hold_in_mid_upload(server, proxy)
@@ -42,8 +40,7 @@ class ClientKilled(harness.Federation):
     def test_a_lost_connection_is_made_again(self):
         """The network breaks, the processes live: the upload goes on, nothing is trained again."""
         server = self.server(plan=WIDE)
-        proxy = Proxy(server.address, hold_after=MIB + MIB // 2)
-        self.addCleanup(proxy.close)
+        proxy = self.proxy(server, hold_after=MIB + MIB // 2)
         other = self.client("b", server.address)
         client = self.client("a", proxy.address)
         self.hold_in_mid_upload(server, proxy)

@@ -9,7 +9,7 @@ import unittest
 from unittest import mock
 
 import harness
-from proxy import CUT, Proxy
+from proxy import CUT
 
 NAMES = ["a", "b", "c"]
 CHUNK = 7
@@ -73,11 +73,6 @@ class Weather:
 
 
 class Network(harness.Federation):
-    def proxy(self, server, **how):
-        proxy = Proxy(server.address, **how)
-        self.addCleanup(proxy.close)
-        return proxy
-
     def lose(self, server, client, proxy):
         """The network is gone until both sides have noticed by themselves and the client has tried again in vain."""
         gone, lost = len(server.events), len(client.events)

@@ -143,7 +143,7 @@ class Server:
         self.folders = [tempfile.mkdtemp(prefix="starling-load-", dir=folder) for folder in (parent, load.memory)]
         self.state = os.path.join(self.folders[0], "state")
         self.log = os.path.join(self.folders[1], "log")
-        self.samples = []  # (round, resident bytes), as rounds become durable
+        self.samples = []  # (round, resident bytes, the most ever), as rounds become durable
         plan = {**plan, "rounds": rounds, "min_clients": clients}
         options = {"max_clients": 16384, **dict(options)}
         command = [load.program("starling-server"), "--listen", "127.0.0.1:0", "--state", self.state]
@@ -341,9 +341,10 @@ def measure_null(load, size):
         saves += durable_save(os.path.join(folder, "after"), fast["files"], size["saves"])
     in_memory, on_disk = (1000 * whole_rounds(got["times"], size["block"]) for got in (fast, slow))
     save = 1000 * statistics.median(saves)
-    figures = {"clients": clients, "rounds": rounds, "disk": file_system(load.disk), "memory_ms": in_memory, "disk_ms": on_disk, "save_ms": save,
-               "saves_ms_range": [1000 * min(saves), 1000 * max(saves)], "exchange_ms": 1000 * fast["seconds_median"],
-               "file_bytes": fast["files"], "model_bytes": fast["model_bytes"]}  # fmt: skip
+    figures = {"clients": clients, "rounds": rounds, "disk": file_system(load.disk), "memory_ms": in_memory,
+               "disk_ms": on_disk, "save_ms": save, "saves_ms_range": [1000 * min(saves), 1000 * max(saves)],
+               "exchange_ms": 1000 * fast["seconds_median"], "file_bytes": fast["files"],
+               "model_bytes": fast["model_bytes"]}  # fmt: skip
     note = (f"{clients} clients, {rounds} rounds of a {fast['model_bytes']:,} byte model; from ROUND to the last ACCEPTED "
             f"{1000 * fast['seconds_median']:.2f} ms; a durable save on {figures['disk']} {save:.2f} ms; the disk adds "
             f"{(on_disk - in_memory) / save:.2f} of it")  # fmt: skip

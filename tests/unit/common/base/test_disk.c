@@ -29,6 +29,8 @@ struct fake {
         bool exists;
     } files[2];
     int steps, fail_at; /* the fail_at-th step fails, 0: none */
+    bool stays_broken;  /* so do all after it */
+    const char *latest; /* that failed */
     bool damaged;       /* the target was ever less than whole */
     char trace[256];
     char folder[32];
@@ -59,15 +61,18 @@ static int step(struct fake *fake, const char *name)
     return 0;
 }
 
-static bool fails(struct fake *fake)
+static bool fails(struct fake *fake, const char *step)
 {
-    return ++fake->steps == fake->fail_at;
+    fake->steps++;
+    bool fail = fake->steps == fake->fail_at || (fake->stays_broken && fake->steps > fake->fail_at);
+    fake->latest = fail ? step : fake->latest;
+    return fail;
 }
 
 static int fake_create(void *ctx, const char *path, int *file)
 {
     struct fake *fake = ctx;
-    if (fails(fake)) {
+    if (fails(fake, "create")) {
         return ERR_FULL;
     }
     struct fake_file *f = fake_find(fake, path);
@@ -82,7 +87,7 @@ static int fake_write(void *ctx, int file, const void *data, size_t len)
 {
     struct fake *fake = ctx;
     struct fake_file *f = &fake->files[file];
-    bool fail = fails(fake);
+    bool fail = fails(fake, "write");
     len = fail ? len / 2 : len; /* a full disk takes a part */
     memcpy(f->data + f->len, data, len);
     f->len += len;
@@ -93,7 +98,7 @@ static int fake_write(void *ctx, int file, const void *data, size_t len)
 static int fake_sync(void *ctx, int file)
 {
     struct fake *fake = ctx;
-    if (fails(fake)) {
+    if (fails(fake, "sync")) {
         return ERR_IO;
     }
     fake->files[file].synced = fake->files[file].len;
@@ -103,13 +108,13 @@ static int fake_sync(void *ctx, int file)
 static int fake_close(void *ctx, int file)
 {
     (void)file;
-    return fails(ctx) ? ERR_IO : step(ctx, "close");
+    return fails(ctx, "close") ? ERR_IO : step(ctx, "close");
 }
 
 static int fake_rename(void *ctx, const char *from, const char *to)
 {
     struct fake *fake = ctx;
-    if (fails(fake)) {
+    if (fails(fake, "rename")) {
         return ERR_IO;
     }
     struct fake_file *source = fake_find(fake, from), *old = fake_find(fake, to);
@@ -124,7 +129,7 @@ static int fake_remove(void *ctx, const char *path)
 {
     struct fake *fake = ctx;
     struct fake_file *file = fake_find(fake, path);
-    if (fails(fake)) {
+    if (fails(fake, "remove")) {
         return ERR_IO;
     }
     if (file) {
@@ -136,11 +141,17 @@ static int fake_remove(void *ctx, const char *path)
 static int fake_sync_folder(void *ctx, const char *path)
 {
     struct fake *fake = ctx;
-    if (fails(fake)) {
+    if (fails(fake, "sync_folder")) {
         return ERR_IO;
     }
     (void)snprintf(fake->folder, sizeof fake->folder, "%s", path);
     return step(fake, "sync_folder");
+}
+
+static const char *fake_why(void *ctx)
+{
+    const struct fake *fake = ctx;
+    return fake->latest;
 }
 
 static const struct disk_ops fake_ops = {
@@ -151,6 +162,7 @@ static const struct disk_ops fake_ops = {
     .rename = fake_rename,
     .remove = fake_remove,
     .sync_folder = fake_sync_folder,
+    .why = fake_why,
 };
 
 static void fake_init(struct fake *fake)
@@ -198,6 +210,24 @@ static void test_save_each_step_fails(void **state)
         fake.fail_at = 0;
         assert_int_equal(disk_save(&disk, TARGET, new_parts, 2, &err), 0);
         assert_true(target_is(&fake, NEW));
+    }
+}
+
+/* What is told is why the save failed, not why nothing could be put away after it. */
+static void test_save_tells_the_first_reason(void **state)
+{
+    (void)state;
+    static const char *const why[] = {"sync: sync", "sync: close", "rename: rename"};
+    for (int k = 0; k < 3; k++) {
+        struct fake fake;
+        fake_init(&fake);
+        fake.fail_at = 4 + k;
+        fake.stays_broken = true;
+        const struct disk disk = {&fake_ops, &fake};
+        struct err err;
+        assert_int_equal(disk_save(&disk, TARGET, new_parts, 2, &err), ERR_IO);
+        assert_string_equal(fake.latest, "remove");
+        assert_non_null(strstr(err.text, why[k]));
     }
 }
 
@@ -371,8 +401,8 @@ static void test_posix_says_what_the_system_said(void **state)
     assert_int_equal(symlink("loop", in_room("loop")), 0);
     assert_int_equal(disk_load(&disk_posix, in_room("loop"), 100, &data, &len, &err), ERR_IO);
     assert_non_null(strstr(err.text, "Too many levels of symbolic links"));
-    assert_int_equal(mkfifo(in_room("file.tmp"), 0600),
-                     0); /* nobody reads it: without O_NONBLOCK this waits for ever */
+    /* A pipe that nobody reads: without O_NONBLOCK the save would wait for ever. */
+    assert_int_equal(mkfifo(in_room("file.tmp"), 0600), 0);
     assert_int_equal(disk_save(&disk_posix, in_room("file"), new_parts, 2, &err), ERR_IO);
     assert_non_null(strstr(err.text, "file.tmp: create: No such device or address"));
     assert_int_equal(remove(in_room("file.tmp")), 0);
@@ -387,6 +417,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_save_steps),
         cmocka_unit_test(test_save_each_step_fails),
+        cmocka_unit_test(test_save_tells_the_first_reason),
         cmocka_unit_test(test_check_catches_wrong_savers),
         cmocka_unit_test(test_folder_of_path),
         cmocka_unit_test_setup_teardown(test_posix_save_and_load, room_open, room_close),

@@ -205,9 +205,8 @@ static void test_shifts(void **state)
     mem_free(model);
 }
 
-/* Everything that a delta may not hold, in every tensor's first and last place; and what may be, which then is added.
- */
-static void test_check(void **state)
+/* All that a delta may not hold, in every tensor's first and last place; and what may be, which then is added. */
+static void test_what_a_delta_may_hold(void **state)
 {
     (void)state;
     size_t bytes = (size_t)layout->total * sizeof *sum;
@@ -384,7 +383,7 @@ int main(void)
         cmocka_unit_test(test_error_bound),
         cmocka_unit_test(test_apply_in_place),
         cmocka_unit_test(test_shifts),
-        cmocka_unit_test(test_check),
+        cmocka_unit_test(test_what_a_delta_may_hold),
         cmocka_unit_test(test_refused_leaves_no_trace),
         cmocka_unit_test(test_verdict_is_the_tensors),
         cmocka_unit_test(test_widest_range),

@@ -63,6 +63,14 @@ static int try_splits(const struct experiment *experiment, const struct parts *p
         rc = rc ? rc
                 : split_plan(&spec, labels, n, classes->count, experiment->clients,
                              experiment->seeds[i % experiment->seeds_count], client_of, err);
+        uint32_t nobodys = 0;
+        for (uint32_t image = 0; rc == 0 && image < n; image++) {
+            nobodys += client_of[image] == SPLIT_NOBODY;
+        }
+        if (nobodys > 0) {
+            (void)printf("note        split %s, seed %llu: %u of %u images are of classes that no site holds\n", split,
+                         (unsigned long long)experiment->seeds[i % experiment->seeds_count], nobodys, n);
+        }
         if (rc) {
             (void)err_prefix(err, "%s: split %s among %u clients", experiment->images, split, experiment->clients);
         }

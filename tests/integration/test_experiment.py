@@ -143,6 +143,16 @@ class Experiment(harness.Federation):
         self.assertIn("(7 of 9)", text)
         self.assertTrue(os.path.exists(self.path("out", "cells", "both-iid-seed-2", "result.json")))
 
+    def test_splits_are_tried_before_anything_runs(self):
+        harness.make_images(self.path("photos", "north"), 24, seed="north")
+        self.write(FILE.replace('[iid, "classes:1"]', '["classes:1", "classes:5"]'))
+        process = self.experiment("out")
+        text = process.stdout.read()
+        self.assertEqual(process.wait(harness.WAIT_S), 65, text)
+        self.assertIn("note        split classes:1, seed 2: 20 of 60 images are of classes that no site holds", text)
+        self.assertIn("split classes:5 among 2 clients: 5 classes for each client, but there are only 3", text)
+        self.assertNotIn("running", text)
+
     def test_files_that_say_nothing_or_the_wrong_thing_are_refused(self):
         for old, new, code, part in (
             ("rounds: 4", "ruonds: 4", 78, 'tiny.yaml:8:11: unknown key "ruonds"; did you mean "rounds"?'),

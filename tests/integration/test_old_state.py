@@ -30,9 +30,12 @@ class OldState(harness.Federation):
     def test_two_machines_with_copies_of_one_folder(self):
         """They throw each other out; the server says which two, and the run goes on when one of them is gone."""
         server = self.server(idle_timeout="2s")
+        first = self.client("a", server.address)
+        first.wait_for("welcomed")
+        first.kill9()  # A folder is copied at rest, as a running client may replace a file meanwhile.
+        shutil.copytree(self.path("client-a"), self.path("copy"))
         clients = [self.client(name, server.address) for name in ("a", "b")]
         clients[0].wait_for("welcomed")
-        shutil.copytree(self.path("client-a"), self.path("copy"))
         twin = self.client("a", server.address, images=self.images("a"), state="copy")
         at = server.wait_for("state_shared", name="a")
         said = server.events[at - 1]

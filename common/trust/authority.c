@@ -45,7 +45,7 @@ static int write_authority(struct folder *folder, const char *address, EVP_PKEY 
 {
     char line[TRUST_ADDRESS_MAX + 1], above[DISK_PATH_MAX];
     int len = snprintf(line, sizeof line, "%s\n", address);
-    int rc = folder_path(folder, "..", above, err);
+    int rc = folder_file(folder, "..", above, err);
     rc = rc ? rc : folder_make_tokens(folder, err);
     rc = rc ? rc : folder_save(folder, "address", line, (size_t)len, err);
     rc = rc ? rc : folder_save(folder, "generation", "0\n", 2, err);
@@ -117,7 +117,7 @@ static int read_authority(struct authority *authority, struct err *err)
 {
     struct folder *folder = &authority->folder;
     char path[DISK_PATH_MAX];
-    int rc = folder_path(folder, "ca.key", path, err);
+    int rc = folder_file(folder, "ca.key", path, err);
     rc = rc ? rc : trust_private(path, err);
     rc = rc ? rc : read_pem(folder, "ca.key", &authority->key, NULL, err);
     rc = rc ? rc : read_pem(folder, "ca.pem", NULL, &authority->ca, err);
@@ -207,9 +207,6 @@ int authority_credential(struct authority *authority, const char *name, uint32_t
     struct trust_subject subject = {.role = role};
     *out = NULL;
     int rc = check_ask(name, valid_s, now, err);
-    if (rc == 0 && role != TRUST_SERVER && role != TRUST_OPERATOR) {
-        rc = err_set(err, ERR_USAGE, "a %s makes its key itself", trust_role_name(role));
-    }
     rc = rc ? rc : folder_generation(&authority->folder, &subject.generation, err);
     if (rc) {
         return rc;

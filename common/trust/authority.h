@@ -24,7 +24,7 @@ const char *authority_address(const struct authority *authority);
 const uint8_t *authority_ca_der(const struct authority *authority, size_t *len);
 
 /* A fresh key and a certificate for it, in memory and never on disk. TRUST_SERVER: for the host of the address and for
- * localhost; TRUST_OPERATOR: for who asks on the server's own machine. */
+ * localhost; the other roles: for who has the folder at hand and tries the server out. */
 int authority_credential(struct authority *authority, const char *name, uint32_t role, uint64_t valid_s, int64_t now,
                          struct credential **out, struct err *err);
 

@@ -80,7 +80,7 @@ void folder_unlock(struct folder *folder)
     folder->lock = -1;
 }
 
-int folder_path(const struct folder *folder, const char *name, char out[DISK_PATH_MAX], struct err *err)
+int folder_file(const struct folder *folder, const char *name, char out[DISK_PATH_MAX], struct err *err)
 {
     return disk_join(out, folder->path, name) ? err_set(err, ERR_LIMIT, "%.80s...: the path is too long", folder->path)
                                               : 0;
@@ -91,7 +91,7 @@ static int load(struct folder *folder, const char *name, size_t max, uint8_t **d
     char path[DISK_PATH_MAX];
     *data = NULL;
     *len = 0;
-    int rc = folder_path(folder, name, path, err);
+    int rc = folder_file(folder, name, path, err);
     return rc ? rc : disk_load(&folder->disk, path, max, data, len, err);
 }
 
@@ -112,7 +112,7 @@ int folder_save(struct folder *folder, const char *name, const void *data, size_
 {
     char path[DISK_PATH_MAX];
     struct span all = {data, len};
-    int rc = folder_path(folder, name, path, err);
+    int rc = folder_file(folder, name, path, err);
     return rc ? rc : disk_save(&folder->disk, path, &all, 1, err);
 }
 
@@ -191,7 +191,7 @@ static void token_name(const char *id, char out[FOLDER_ID + sizeof TOKENS])
 int folder_make_tokens(struct folder *folder, struct err *err)
 {
     char path[DISK_PATH_MAX];
-    int rc = folder_path(folder, TOKENS, path, err);
+    int rc = folder_file(folder, TOKENS, path, err);
     rc = rc ? rc : disk_make_folder(&folder->disk, path, err);
     if (rc == 0 && geteuid() == 0 && chown(path, folder->owner, folder->group)) {
         rc = err_set(err, ERR_READONLY, "%.300s: change owner: %s", path, strerror(errno));
@@ -228,7 +228,7 @@ int folder_token_remove(struct folder *folder, const char *id, struct err *err)
 {
     char name[FOLDER_ID + sizeof TOKENS], path[DISK_PATH_MAX];
     token_name(id, name);
-    int rc = folder_path(folder, name, path, err);
+    int rc = folder_file(folder, name, path, err);
     rc = rc ? rc : disk_remove(&folder->disk, path, err);
     if (rc == 0) {
         path[strlen(path) - strlen(id) - 1] = '\0';
@@ -285,7 +285,7 @@ int folder_tokens(struct folder *folder, struct folder_token **out, size_t *coun
     struct listing listing = {.folder = folder, .err = &unreadable};
     *out = NULL;
     *count = 0;
-    int rc = folder_path(folder, TOKENS, path, err);
+    int rc = folder_file(folder, TOKENS, path, err);
     if (rc) {
         return rc;
     }

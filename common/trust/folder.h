@@ -49,7 +49,7 @@ int folder_open(struct folder *folder, const char *path, struct err *err);
 int folder_lock(struct folder *folder, struct err *err);
 void folder_unlock(struct folder *folder);
 
-int folder_path(const struct folder *folder, const char *name, char out[DISK_PATH_MAX], struct err *err);
+int folder_file(const struct folder *folder, const char *name, char out[DISK_PATH_MAX], struct err *err);
 /* A small file; data is wiped and freed with folder_wipe. */
 int folder_load(struct folder *folder, const char *name, uint8_t **data, size_t *len, struct err *err);
 void folder_wipe(uint8_t *data, size_t len);

@@ -65,6 +65,9 @@ struct peer {
     uint32_t holds;                /* the round whose model lies in its write queue, and so in memory; 0: none does */
     uint32_t asked, asked_history; /* STATUS messages that wait for an answer; the rounds that the latest wants */
     char address[56];
+    bool proven; /* name and role are its certificate's */
+    uint32_t role;
+    char name[NAME_MAX_BYTES];
 };
 
 struct member {
@@ -215,7 +218,7 @@ void flush_due(struct coordinator *c);
 /* ---- peers.c ---- */
 
 struct peer *peer_at(const struct coordinator *c, uint32_t number); /* NULL: none */
-void peer_opened(struct coordinator *c, uint32_t number, const char *address);
+void peer_opened(struct coordinator *c, uint32_t number, const char *address, const struct peer_identity *identity);
 void peer_closed(struct coordinator *c, struct peer *peer, const struct err *reason);
 /* The peer stops being its member's connection. */
 void peer_detach(struct coordinator *c, struct peer *peer, const char *reason);

@@ -152,6 +152,8 @@ static int reject_error(uint32_t code)
         return ERR_MISMATCH;
     case REJECT_PROTOCOL:
         return ERR_PROTOCOL;
+    case REJECT_ACCESS:
+        return ERR_ACCESS;
     default:
         return ERR_UNAVAILABLE;
     }

@@ -52,9 +52,11 @@ void session_closed(struct session *session, const struct err *reason)
         go_offline(session, &session->why);
         return;
     }
-    /* A server of another major version is known by its first frame, and so is something else on its port. It will be
-     * the same one next time; but once, it may have been damage on the way. */
-    bool foreign = session->state == STATE_GREETING && reason && reason->code == ERR_VERSION;
+    /* A server of another major version is known by its first frame, and so is something else on its port, or one that
+     * does not know this client's certificate. It will be the same one next time; but once, it may have been damage on
+     * the way. */
+    bool begun = session->state == STATE_CONNECTING || session->state == STATE_GREETING;
+    bool foreign = begun && reason && (reason->code == ERR_VERSION || reason->code == ERR_ACCESS);
     bool again = foreign && session->foreign;
     session->foreign = foreign;
     if (again) {

@@ -31,6 +31,7 @@ struct channel {
     size_t input_len;
     struct buf output;
     size_t shaken; /* bytes that the handshake has taken in */
+    bool server;
     bool open, ended, known;
     bool failed; /* sticky */
     struct trust_subject peer;
@@ -99,7 +100,8 @@ static int verify_pinned(X509_STORE_CTX *store, void *arg)
     STACK_OF(X509) *trusted = sk_X509_new_null();
     for (int i = 0; trusted && i < sk_X509_num(chain); i++) {
         uint8_t pin[PIN_BYTES];
-        if (certificate_pin(sk_X509_value(chain, i), pin, NULL) == 0 && CRYPTO_memcmp(pin, setup->pin, sizeof pin) == 0) {
+        if (certificate_pin(sk_X509_value(chain, i), pin, NULL) == 0 &&
+            CRYPTO_memcmp(pin, setup->pin, sizeof pin) == 0) {
             (void)sk_X509_push(trusted, sk_X509_value(chain, i));
         }
     }
@@ -211,6 +213,7 @@ int channel_new(struct tls_setup *setup, struct channel **out, struct err *err)
         channel_free(channel);
         return trust_fail(err, ERR_NOMEM, "out of memory for a TLS connection");
     }
+    channel->server = setup->server;
     BIO_set_data(bio, channel);
     BIO_set_init(bio, 1);
     SSL_set_bio(channel->ssl, bio, bio);
@@ -250,27 +253,31 @@ static int explain(struct channel *channel, struct err *err)
     switch (reason) {
     case SSL_R_CERTIFICATE_VERIFY_FAILED:
         if (verified == X509_V_ERR_CERT_NOT_YET_VALID) {
-            err_set(err, ERR_ACCESS, "the peer's certificate is not valid yet: one of the two clocks is wrong");
+            (void)err_set(err, ERR_ACCESS, "the peer's certificate is not valid yet: one of the two clocks is wrong");
         } else if (verified == X509_V_ERR_CERT_HAS_EXPIRED) {
-            err_set(err, ERR_ACCESS,
-                    "the peer's certificate has expired: it needs a new one, or one of the clocks is wrong");
+            (void)err_set(err, ERR_ACCESS,
+                          "the peer's certificate has expired: it needs a new one, or one of the clocks is wrong");
+        } else if (channel->server) {
+            (void)err_set(err, ERR_ACCESS, "the client's certificate is not of this server's CA");
         } else {
-            err_set(err, ERR_ACCESS, "the peer's certificate is not of our CA (%s)",
-                    X509_verify_cert_error_string(verified));
+            (void)err_set(
+                err, ERR_ACCESS,
+                "the server's certificate is not of the CA that the token came from: it is another server, or "
+                "somebody stands between");
         }
         break;
     case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
-        err_set(err, ERR_ACCESS, "the peer says that our certificate has expired: join again with a new token");
+        (void)err_set(err, ERR_ACCESS, "the peer says that our certificate has expired: join again with a new token");
         break;
     case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
     case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
     case SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE:
     case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN:
-        err_set(err, ERR_ACCESS,
-                "the peer does not trust our certificate: it is of another CA; join with a token of this one");
+        (void)err_set(err, ERR_ACCESS,
+                      "the peer does not trust our certificate: it is of another CA; join with a token of this one");
         break;
     case SSL_R_TLSV1_ALERT_PROTOCOL_VERSION:
-        err_set(err, ERR_VERSION, "the peer refuses TLS 1.3: an old program, or a server that speaks plain TCP");
+        (void)err_set(err, ERR_VERSION, "the peer refuses TLS 1.3: an old program, or a server that speaks plain TCP");
         break;
     default:
         return trust_fail(err, ERR_PROTOCOL, "TLS");

@@ -15,6 +15,7 @@
 #define CHAIN_MAX     ((long)8 << 10)
 #define OUTPUT_MAX    ((size_t)1 << 20)
 #define RECORD_MAX    ((size_t)16 << 10)
+#define RECORD_EXTRA  ((size_t)22) /* header, type and tag */
 #define CIPHERSUITES  "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 #define GROUPS        "X25519:P-256"
 #define CHAIN_DEPTH   1 /* the CA signs what peers show; nothing stands between */
@@ -366,6 +367,11 @@ int channel_write(struct channel *channel, const void *data, size_t len, struct 
 {
     if (!channel->open || channel->failed) {
         return err_set(err, ERR_STATE, "the TLS connection is not open");
+    }
+    int rc =
+        buf_reserve(&channel->output, len + (len / RECORD_MAX + 1) * RECORD_EXTRA); /* grows once, not by records */
+    if (rc < 0) {
+        return err_set(err, rc, "%s", err_meaning(rc));
     }
     ERR_clear_error();
     for (size_t done = 0; done < len;) {

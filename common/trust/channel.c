@@ -13,12 +13,13 @@
 #define PIN_BYTES     32
 #define HANDSHAKE_MAX ((size_t)16 << 10)
 #define CHAIN_MAX     ((long)8 << 10)
+#define LATER_MAX     64 /* messages of TLS's own behind the handshake: new keys. Ours send none. */
 #define OUTPUT_MAX    ((size_t)1 << 20)
 #define RECORD_MAX    ((size_t)16 << 10)
 #define RECORD_EXTRA  ((size_t)22) /* header, type and tag */
 #define CIPHERSUITES  "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 #define GROUPS        "X25519:P-256"
-#define CHAIN_DEPTH   1 /* the CA signs what peers show; nothing stands between */
+#define CHAIN_DEPTH   0 /* the CA signs what peers show; nothing stands between */
 
 struct tls_setup {
     SSL_CTX *context;
@@ -28,13 +29,15 @@ struct tls_setup {
 
 struct channel {
     SSL *ssl;
+    uint8_t pin[PIN_BYTES]; /* the setup's; that may be gone by the time the certificate comes */
     const uint8_t *input;
     size_t input_len;
     struct buf output;
     size_t shaken; /* bytes that the handshake has taken in */
-    bool server;
+    size_t later;  /* messages of TLS's own since then */
     bool open, ended, known;
-    bool failed; /* sticky */
+    bool failed;  /* sticky */
+    bool starved; /* the output has found no memory */
     struct trust_subject peer;
 };
 
@@ -49,6 +52,14 @@ static int bio_read(BIO *bio, char *out, size_t size, size_t *got)
         return 0;
     }
     size_t n = size < channel->input_len ? size : channel->input_len;
+    if (!channel->open && n > HANDSHAKE_MAX - channel->shaken) {
+        channel->shaken = HANDSHAKE_MAX + 1;
+        return 0;
+    }
+    if (channel->later > LATER_MAX) {
+        return 0;
+    }
+    channel->shaken += channel->open ? 0 : n;
     memcpy(out, channel->input, n);
     channel->input += n;
     channel->input_len -= n;
@@ -61,6 +72,7 @@ static int bio_write(BIO *bio, const char *data, size_t len, size_t *written)
     struct channel *channel = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
     if (buf_append(&channel->output, data, len)) {
+        channel->starved = true;
         return 0;
     }
     *written = len;
@@ -96,13 +108,15 @@ static BIO_METHOD *bio_method(void)
  * the verification is OpenSSL's. */
 static int verify_pinned(X509_STORE_CTX *store, void *arg)
 {
-    const struct tls_setup *setup = arg;
+    (void)arg;
+    const SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+    const struct channel *channel = BIO_get_data(SSL_get_rbio(ssl));
     STACK_OF(X509) *chain = X509_STORE_CTX_get0_untrusted(store);
     STACK_OF(X509) *trusted = sk_X509_new_null();
     for (int i = 0; trusted && i < sk_X509_num(chain); i++) {
         uint8_t pin[PIN_BYTES];
         if (certificate_pin(sk_X509_value(chain, i), pin, NULL) == 0 &&
-            CRYPTO_memcmp(pin, setup->pin, sizeof pin) == 0) {
+            CRYPTO_memcmp(pin, channel->pin, sizeof pin) == 0) {
             (void)sk_X509_push(trusted, sk_X509_value(chain, i));
         }
     }
@@ -177,10 +191,9 @@ int tls_setup_joining(const uint8_t pin[PIN_BYTES], struct tls_setup **out, stru
 {
     int rc = setup_new(TLS_client_method(), NULL, out, err);
     if (rc == 0) {
-
         memcpy((*out)->pin, pin, PIN_BYTES);
         SSL_CTX_set_verify((*out)->context, SSL_VERIFY_PEER, NULL);
-        SSL_CTX_set_cert_verify_callback((*out)->context, verify_pinned, *out);
+        SSL_CTX_set_cert_verify_callback((*out)->context, verify_pinned, NULL);
     }
     return rc;
 }
@@ -200,6 +213,14 @@ void tls_setup_free(struct tls_setup *setup)
 
 /* ---- A channel ---- */
 
+/* A request for new keys costs us a hundred times what it costs the peer. */
+static void on_tls_message(int written, int version, int type, const void *data, size_t len, SSL *ssl, void *arg)
+{
+    (void)version, (void)data, (void)len, (void)ssl;
+    struct channel *channel = arg;
+    channel->later += channel->open && !written && type == SSL3_RT_HANDSHAKE;
+}
+
 int channel_new(struct tls_setup *setup, struct channel **out, struct err *err)
 {
     *out = NULL;
@@ -208,22 +229,28 @@ int channel_new(struct tls_setup *setup, struct channel **out, struct err *err)
         return err_set(err, ERR_NOMEM, "out of memory for a TLS connection");
     }
     buf_init(&channel->output, OUTPUT_MAX);
+    memcpy(channel->pin, setup->pin, sizeof channel->pin);
     channel->ssl = SSL_new(setup->context);
     BIO *bio = channel->ssl && bio_method() ? BIO_new(bio_method()) : NULL;
     if (!bio) {
         channel_free(channel);
         return trust_fail(err, ERR_NOMEM, "out of memory for a TLS connection");
     }
-    channel->server = setup->server;
     BIO_set_data(bio, channel);
     BIO_set_init(bio, 1);
     SSL_set_bio(channel->ssl, bio, bio);
+    SSL_set_msg_callback(channel->ssl, on_tls_message);
+    SSL_set_msg_callback_arg(channel->ssl, channel);
     if (setup->server) {
         SSL_set_accept_state(channel->ssl);
     } else {
         SSL_set_connect_state(channel->ssl);
-        (void)SSL_do_handshake(channel->ssl); /* the first bytes; it waits for an answer */
         ERR_clear_error();
+        int result = SSL_do_handshake(channel->ssl); /* the first bytes; then it waits for an answer */
+        if (SSL_get_error(channel->ssl, result) != SSL_ERROR_WANT_READ) {
+            channel_free(channel);
+            return trust_fail(err, ERR_NOMEM, "TLS cannot begin");
+        }
     }
     *out = channel;
     return 0;
@@ -244,59 +271,78 @@ void channel_input(struct channel *channel, const void *data, size_t len)
     channel->input_len = len;
 }
 
+/* Our side does not trust the peer's certificate. */
+static int explain_verification(const struct channel *channel, struct err *err)
+{
+    long verified = SSL_get_verify_result(channel->ssl);
+    switch (verified) {
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+        return err_set(err, ERR_ACCESS, "the peer's certificate is not valid yet: one of the two clocks is wrong");
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+        return err_set(err, ERR_ACCESS,
+                       "the peer's certificate has expired: it needs a new one, or one of the clocks is wrong");
+    case X509_V_ERR_INVALID_PURPOSE:
+        return err_set(err, ERR_ACCESS,
+                       "the peer's certificate is of our CA, but was made for another purpose than to %s",
+                       SSL_is_server(channel->ssl) ? "be a client" : "be the server");
+    case X509_V_ERR_OUT_OF_MEM:
+        return err_set(err, ERR_NOMEM, "out of memory for the peer's certificate");
+    default:
+        return err_set(err, ERR_ACCESS,
+                       SSL_is_server(channel->ssl)
+                           ? "the client's certificate is not of this server's CA (%s)"
+                           : "the server's certificate is not of the CA that the token came from (%s): it is another "
+                             "server, or somebody stands between",
+                       X509_verify_cert_error_string(verified));
+    }
+}
+
 /* What a person can do about what OpenSSL found. */
 static int explain(struct channel *channel, struct err *err)
 {
     unsigned long code = ERR_peek_error();
     int reason = ERR_GET_LIB(code) == ERR_LIB_SSL ? ERR_GET_REASON(code) : 0;
-    long verified = SSL_get_verify_result(channel->ssl);
+    const char *text = code ? ERR_reason_error_string(code) : NULL;
+    const char *mend = SSL_is_server(channel->ssl) ? "" : "; join again with a new token of this server";
     channel->failed = true;
+    ERR_clear_error();
+    if (channel->shaken > HANDSHAKE_MAX) {
+        return err_set(err, ERR_PROTOCOL, "more than %zu bytes, and TLS's handshake is not done", HANDSHAKE_MAX);
+    }
+    if (channel->later > LATER_MAX) {
+        return err_set(err, ERR_LIMIT, "asks for new keys without end");
+    }
+    if (channel->starved || ERR_GET_REASON(code) == ERR_R_MALLOC_FAILURE) {
+        return err_set(err, ERR_NOMEM, "out of memory for TLS");
+    }
     switch (reason) {
     case SSL_R_CERTIFICATE_VERIFY_FAILED:
-        if (verified == X509_V_ERR_CERT_NOT_YET_VALID) {
-            (void)err_set(err, ERR_ACCESS, "the peer's certificate is not valid yet: one of the two clocks is wrong");
-        } else if (verified == X509_V_ERR_CERT_HAS_EXPIRED) {
-            (void)err_set(err, ERR_ACCESS,
-                          "the peer's certificate has expired: it needs a new one, or one of the clocks is wrong");
-        } else if (channel->server) {
-            (void)err_set(err, ERR_ACCESS, "the client's certificate is not of this server's CA");
-        } else {
-            (void)err_set(
-                err, ERR_ACCESS,
-                "the server's certificate is not of the CA that the token came from: it is another server, or "
-                "somebody stands between");
-        }
-        break;
+        return explain_verification(channel, err);
     case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
-        (void)err_set(err, ERR_ACCESS, "the peer says that our certificate has expired: join again with a new token");
-        break;
+        return err_set(err, ERR_ACCESS, "the peer says that our certificate has expired%s", mend);
+    case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE: /* not valid yet, for one */
+        return err_set(err, ERR_ACCESS, "the peer does not trust our certificate%s, or set the clocks right", mend);
     case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
-    case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
     case SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE:
     case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN:
-        (void)err_set(err, ERR_ACCESS,
-                      "the peer does not trust our certificate: it is of another CA; join with a token of this one");
-        break;
+        return err_set(err, ERR_ACCESS, "the peer does not trust our certificate: it is of another CA%s", mend);
+    case SSL_R_UNSUPPORTED_PROTOCOL:
+        return err_set(err, ERR_VERSION, "the peer does not speak TLS 1.3, which is the least that this side takes");
     case SSL_R_TLSV1_ALERT_PROTOCOL_VERSION:
-        (void)err_set(err, ERR_VERSION, "the peer refuses TLS 1.3: an old program, or a server that speaks plain TCP");
-        break;
+        return err_set(err, ERR_VERSION, "the peer refuses TLS 1.3: an old program, or a server that speaks plain TCP");
     default:
-        return trust_fail(err, ERR_PROTOCOL, "TLS");
+        return err_set(err, ERR_PROTOCOL, "TLS: %s", text ? text : "broken");
     }
-    ERR_clear_error();
-    return err ? err->code : ERR_ACCESS;
 }
 
-/* The handshake is done: who is it? */
+/* The handshake is done: who is it? Somebody whose certificate says nothing that we understand is not "nobody". */
 static int note_peer(struct channel *channel, struct err *err)
 {
     X509 *certificate = SSL_get0_peer_certificate(channel->ssl);
-    channel->open = true;
-    if (!certificate) {
-        return 0;
-    }
-    int rc = subject_of(certificate, &channel->peer, err);
-    channel->known = rc == 0;
+    int rc = certificate ? subject_of(certificate, &channel->peer, err) : 0;
+    channel->known = certificate && rc == 0;
+    channel->open = rc == 0;
+    channel->failed = rc < 0;
     return rc;
 }
 
@@ -306,8 +352,9 @@ static int judge(struct channel *channel, int result, struct err *err)
     case SSL_ERROR_WANT_READ:
         return 0;
     case SSL_ERROR_ZERO_RETURN:
-        channel->ended = true;
-        return 0;
+        channel->ended = channel->open;
+        channel->failed = !channel->open;
+        return channel->open ? 0 : err_set(err, ERR_PROTOCOL, "the peer ended TLS in its handshake");
     default:
         return explain(channel, err);
     }
@@ -315,20 +362,8 @@ static int judge(struct channel *channel, int result, struct err *err)
 
 static int shake_hands(struct channel *channel, struct err *err)
 {
-    size_t before = channel->input_len;
     int result = SSL_do_handshake(channel->ssl);
-    channel->shaken += before - channel->input_len;
-    if (result == 1) {
-        int rc = note_peer(channel, err);
-        channel->failed = rc < 0;
-        return rc;
-    }
-    int rc = judge(channel, result, err);
-    if (rc == 0 && channel->shaken > HANDSHAKE_MAX) {
-        channel->failed = true;
-        rc = err_set(err, ERR_PROTOCOL, "more than %zu bytes, and TLS's handshake is not done", HANDSHAKE_MAX);
-    }
-    return rc;
+    return result == 1 ? note_peer(channel, err) : judge(channel, result, err);
 }
 
 int channel_read(struct channel *channel, void *out, size_t size, size_t *got, struct err *err)

@@ -25,7 +25,7 @@ int tls_setup_server(const struct credential *credential, struct tls_setup **out
 int tls_setup_client(const struct credential *credential, struct tls_setup **out, struct err *err);
 int tls_setup_joining(const uint8_t pin[32], struct tls_setup **out, struct err *err);
 bool tls_setup_is_server(const struct tls_setup *setup);
-void tls_setup_free(struct tls_setup *setup); /* NULL is fine. Channels live on, but a joining client's */
+void tls_setup_free(struct tls_setup *setup); /* NULL is fine. Channels live on */
 
 struct channel;
 /* A client's channel has its first bytes ready at once: channel_output. */
@@ -36,7 +36,9 @@ void channel_free(struct channel *channel); /* NULL is fine */
 void channel_input(struct channel *channel, const void *data, size_t len);
 /* Goes on with the handshake, then decrypts. *got = 0: all input is used up. Negative: the channel is dead, and what
  * channel_output still has (an alert) is to be sent. ERR_PROTOCOL: what came is no TLS, is damaged, or more than a
- * handshake needs; ERR_ACCESS: one of the two does not trust the other's certificate; the sentence says why. */
+ * handshake needs; ERR_VERSION: no TLS 1.3; ERR_ACCESS: one of the two does not trust the other's certificate;
+ * ERR_DATA: the certificate is of our CA, but none that we make; ERR_LIMIT: asks for new keys without end; ERR_NOMEM.
+ * The sentence says why. */
 int channel_read(struct channel *channel, void *out, size_t size, size_t *got, struct err *err);
 /* Encrypts; only of an open channel. ERR_NOMEM, ERR_FAILED. */
 int channel_write(struct channel *channel, const void *data, size_t len, struct err *err);

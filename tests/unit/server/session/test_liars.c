@@ -220,6 +220,27 @@ static void a_failed_rule_is_tried_again(void **state)
     assert_int_equal(w.disk.round, 1);
 }
 
+/* ---- Images ---- */
+
+/* Nobody counts for more images than it was ready with. */
+static void a_claim_of_more_images_is_refused(void **state)
+{
+    (void)state;
+    begin(AGGREGATION_MEAN, 1);
+    join_all(1); /* 100 images */
+    struct msg round = hear(&w, 0, MSG_ROUND);
+    train(&w, &sites[0], round.round.round);
+    sites[0].offer.offer.report.images = 101;
+    say(&w, 0, sites[0].offer);
+    struct msg declined = hear_declined(&w, 0, DECLINE_WEIGHT);
+    assert_string_equal(declined.declined.text, "a contribution of 101 images by a client that is ready with 100");
+    sites[0].offer.offer.report.images = 100;
+    say(&w, 0, sites[0].offer);
+    answer_grants(&w, &sites[0]);
+    accepted(0);
+    assert_int_equal(w.disk.summary.images, 100);
+}
+
 /* ---- Lengths ---- */
 
 static struct msg too_long(uint32_t s)
@@ -393,6 +414,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_full_disk_is_waited_for, set_up, tear_down),
         cmocka_unit_test_setup_teardown(no_room_no_round, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_failed_rule_is_tried_again, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_claim_of_more_images_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_first_round_judges_itself, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_was_usual_is_durable, set_up, tear_down),
         cmocka_unit_test_setup_teardown(other_reasons_come_first, set_up, tear_down),

@@ -142,7 +142,7 @@ static void the_server_has_its_own(void **state)
     assert_true(chain_holds(operator->certificate, ca, X509_PURPOSE_SSL_CLIENT, NOW));
     assert_false(chain_holds(operator->certificate, ca, X509_PURPOSE_SSL_SERVER, NOW));
     credential_free(operator);
-    assert_int_equal(authority_credential(w->authority, "a", TRUST_TRAINER, DAY, NOW, &operator, NULL), ERR_USAGE);
+    assert_int_equal(authority_credential(w->authority, "a b", TRUST_TRAINER, DAY, NOW, &operator, NULL), ERR_USAGE);
     assert_null(operator);
     credential_free(server);
     X509_free(ca);

@@ -19,7 +19,7 @@
 #include "common/wire/transfer.h"
 #include "server/agg/agg.h"
 #include "server/agg/norm.h"
-#include "server/bank/bank.h"
+#include "server/bank/screen.h"
 #include "server/round/round.h"
 #include "server/session/coordinator.h"
 #include "server/session/pace.h"
@@ -110,9 +110,11 @@ struct slot {
     struct absorb {                   /* what the job needs, and what it found */
         struct agg *agg;
         struct bank_intake *intake;
+        const struct bank *bank; /* what others' rows it may have been sent */
         const struct layout *layout;
         char owner[NAME_MAX_BYTES];
         uint32_t round, rows, dimension;
+        uint32_t repeated; /* rows that were dropped */
         uint32_t update_form, features_form; /* enum quant */
         uint64_t weight;
         const struct spool *spool;      /* NULL: the rule is a sum */

@@ -1,5 +1,5 @@
 /* Reading is strict by one device: a file's text is parsed, written again from what was understood, and compared. */
-#include "common/trust/folder.h"
+#include "common/trust/vault.h"
 
 #include "common/base/buf.h"
 #include "common/base/mem.h"
@@ -22,22 +22,22 @@
 
 static int create_for_owner(void *ctx, const char *path, int *file)
 {
-    const struct folder *folder = ctx;
+    const struct vault *vault = ctx;
     int rc = disk_posix.ops->create(disk_posix.ctx, path, file);
-    if (rc == 0 && geteuid() == 0 && fchown(*file, folder->owner, folder->group)) {
+    if (rc == 0 && geteuid() == 0 && fchown(*file, vault->owner, vault->group)) {
         (void)close(*file);
         rc = ERR_READONLY;
     }
     return rc;
 }
 
-int folder_open(struct folder *folder, const char *path, struct err *err)
+int vault_open(struct vault *vault, const char *path, struct err *err)
 {
     struct stat st;
-    *folder = (struct folder){.ops = *disk_posix.ops, .lock = -1};
-    folder->ops.create = create_for_owner;
-    folder->disk = (struct disk){.ops = &folder->ops, .ctx = folder};
-    if ((size_t)snprintf(folder->path, sizeof folder->path, "%s", path) >= sizeof folder->path - 100) {
+    *vault = (struct vault){.ops = *disk_posix.ops, .lock = -1};
+    vault->ops.create = create_for_owner;
+    vault->disk = (struct disk){.ops = &vault->ops, .ctx = vault};
+    if ((size_t)snprintf(vault->path, sizeof vault->path, "%s", path) >= sizeof vault->path - 100) {
         return err_set(err, ERR_LIMIT, "%.80s...: the path is too long", path);
     }
     int rc = trust_private(path, err);
@@ -47,60 +47,60 @@ int folder_open(struct folder *folder, const char *path, struct err *err)
     if (stat(path, &st) || !S_ISDIR(st.st_mode)) {
         return err_set(err, ERR_IO, "%.200s: no folder", path);
     }
-    folder->owner = st.st_uid;
-    folder->group = st.st_gid;
+    vault->owner = st.st_uid;
+    vault->group = st.st_gid;
     return 0;
 }
 
-int folder_lock(struct folder *folder, struct err *err)
+int vault_lock(struct vault *vault, struct err *err)
 {
     const struct timespec nap = {.tv_nsec = LOCK_NAP_NS};
-    int rc = disk_lock(folder->path, "process", &folder->lock, err);
+    int rc = disk_lock(vault->path, "process", &vault->lock, err);
     for (int i = 1; rc == ERR_UNAVAILABLE && i < LOCK_TRIES; i++) {
         (void)nanosleep(&nap, NULL);
-        rc = disk_lock(folder->path, "process", &folder->lock, err);
+        rc = disk_lock(vault->path, "process", &vault->lock, err);
     }
     if (rc == 0 && geteuid() == 0) {
-        if (fchown(folder->lock, folder->owner, folder->group)) { /* it may be new */
-            folder_unlock(folder);
-            return err_set(err, ERR_READONLY, "%.200s/lock: change owner: %s", folder->path, strerror(errno));
+        if (fchown(vault->lock, vault->owner, vault->group)) { /* it may be new */
+            vault_unlock(vault);
+            return err_set(err, ERR_READONLY, "%.200s/lock: change owner: %s", vault->path, strerror(errno));
         }
     }
     return rc == ERR_UNAVAILABLE
                ? err_set(err, ERR_TEMPFAIL, "%.200s: another process has held its lock for a second; try again",
-                         folder->path)
+                         vault->path)
                : rc;
 }
 
-void folder_unlock(struct folder *folder)
+void vault_unlock(struct vault *vault)
 {
-    if (folder->lock >= 0) {
-        (void)close(folder->lock);
+    if (vault->lock >= 0) {
+        (void)close(vault->lock);
     }
-    folder->lock = -1;
+    vault->lock = -1;
 }
 
-int folder_path(const struct folder *folder, const char *name, char out[DISK_PATH_MAX], struct err *err)
+int vault_path(const struct vault *vault, const char *name, char out[DISK_PATH_MAX], struct err *err)
 {
-    return disk_join(out, folder->path, name) ? err_set(err, ERR_LIMIT, "%.80s...: the path is too long", folder->path)
-                                              : 0;
+    return disk_join(out, vault->path, name) ? err_set(err, ERR_LIMIT, "%.80s...: the path is too long", vault->path)
+                                             : 0;
 }
 
-static int load(struct folder *folder, const char *name, size_t max, uint8_t **data, size_t *len, struct err *err)
+static int load(struct vault *vault, const char *name, size_t max, uint8_t **data, size_t *len, struct err *err)
 {
     char path[DISK_PATH_MAX];
     *data = NULL;
     *len = 0;
-    int rc = folder_path(folder, name, path, err);
-    return rc ? rc : disk_load(&folder->disk, path, max, data, len, err);
+    int rc = vault_path(vault, name, path, err);
+    return rc ? rc : disk_load(&vault->disk, path, max, data, len, err);
 }
 
-int folder_load(struct folder *folder, const char *name, uint8_t **data, size_t *len, struct err *err)
+int vault_load(struct vault *vault, const char *name, uint8_t **data, size_t *len, struct err *err)
 {
-    return load(folder, name, FOLDER_FILE_MAX, data, len, err);
+    return load(vault, name, VAULT_FILE_MAX, data, len, err);
 }
 
-void folder_wipe(uint8_t *data, size_t len)
+void vault_wipe(uint8_t *data, size_t len)
 {
     if (data) {
         OPENSSL_cleanse(data, len);
@@ -108,27 +108,27 @@ void folder_wipe(uint8_t *data, size_t len)
     }
 }
 
-int folder_save(struct folder *folder, const char *name, const void *data, size_t len, struct err *err)
+int vault_save(struct vault *vault, const char *name, const void *data, size_t len, struct err *err)
 {
     char path[DISK_PATH_MAX];
     struct span all = {data, len};
-    int rc = folder_path(folder, name, path, err);
-    return rc ? rc : disk_save(&folder->disk, path, &all, 1, err);
+    int rc = vault_path(vault, name, path, err);
+    return rc ? rc : disk_save(&vault->disk, path, &all, 1, err);
 }
 
-static int damaged(const struct folder *folder, const char *name, struct err *err)
+static int damaged(const struct vault *vault, const char *name, struct err *err)
 {
     bool token = strncmp(name, TOKENS "/", sizeof TOKENS) == 0;
-    return err_set(err, ERR_DATA, "%.200s/%s: damaged; %s", folder->path, name,
+    return err_set(err, ERR_DATA, "%.200s/%s: damaged; %s", vault->path, name,
                    token ? "remove it, and make a new token" : "restore the folder from its backup");
 }
 
 /* A file of one line, with its newline cut off. */
-static int load_line(struct folder *folder, const char *name, char *out, size_t size, struct err *err)
+static int load_line(struct vault *vault, const char *name, char *out, size_t size, struct err *err)
 {
     uint8_t *data;
     size_t len;
-    int rc = folder_load(folder, name, &data, &len, err);
+    int rc = vault_load(vault, name, &data, &len, err);
     if (rc) {
         return rc;
     }
@@ -137,110 +137,110 @@ static int load_line(struct folder *folder, const char *name, char *out, size_t 
         memcpy(out, data, len - 1);
         out[len - 1] = '\0';
     }
-    folder_wipe(data, len);
-    return ok ? 0 : damaged(folder, name, err);
+    vault_wipe(data, len);
+    return ok ? 0 : damaged(vault, name, err);
 }
 
-int folder_address(struct folder *folder, char out[TRUST_ADDRESS_MAX], struct err *err)
+int vault_address(struct vault *vault, char out[TRUST_ADDRESS_MAX], struct err *err)
 {
     char host[TRUST_HOST_MAX];
-    int rc = load_line(folder, "address", out, TRUST_ADDRESS_MAX, err);
+    int rc = load_line(vault, "address", out, TRUST_ADDRESS_MAX, err);
     if (rc == 0 && trust_host(out, host, NULL)) {
-        rc = damaged(folder, "address", err);
+        rc = damaged(vault, "address", err);
     }
     return rc;
 }
 
-int folder_generation(struct folder *folder, uint64_t *out, struct err *err)
+int vault_generation(struct vault *vault, uint64_t *out, struct err *err)
 {
     char line[LINE_BYTES], again[LINE_BYTES];
     *out = 0;
-    int rc = load_line(folder, "generation", line, sizeof line, err);
+    int rc = load_line(vault, "generation", line, sizeof line, err);
     if (rc) {
         return rc;
     }
     /* 18 digits: it can never come near 2^63, where a serial number's sign is. */
     int got = sscanf(line, "%18" SCNu64, out);
     (void)snprintf(again, sizeof again, "%" PRIu64, *out);
-    return got == 1 && strcmp(line, again) == 0 ? 0 : damaged(folder, "generation", err);
+    return got == 1 && strcmp(line, again) == 0 ? 0 : damaged(vault, "generation", err);
 }
 
-int folder_next_generation(struct folder *folder, uint64_t *out, struct err *err)
+int vault_next_generation(struct vault *vault, uint64_t *out, struct err *err)
 {
     char line[LINE_BYTES];
-    int rc = folder_generation(folder, out, err);
+    int rc = vault_generation(vault, out, err);
     if (rc) {
         return rc;
     }
     *out += 1;
     int len = snprintf(line, sizeof line, "%" PRIu64 "\n", *out);
-    return folder_save(folder, "generation", line, (size_t)len, err);
+    return vault_save(vault, "generation", line, (size_t)len, err);
 }
 
-static int token_line(const struct folder_token *token, char out[LINE_BYTES])
+static int token_line(const struct vault_token *token, char out[LINE_BYTES])
 {
     return snprintf(out, LINE_BYTES, "%s %s %" PRIu64 " %" PRId64 "\n", token->name, trust_role_name(token->role),
                     token->generation, token->expires);
 }
 
-static void token_name(const char *id, char out[FOLDER_ID + sizeof TOKENS])
+static void token_name(const char *id, char out[VAULT_ID + sizeof TOKENS])
 {
-    (void)snprintf(out, FOLDER_ID + sizeof TOKENS, TOKENS "/%s", id);
+    (void)snprintf(out, VAULT_ID + sizeof TOKENS, TOKENS "/%s", id);
 }
 
-int folder_make_tokens(struct folder *folder, struct err *err)
+int vault_make_tokens(struct vault *vault, struct err *err)
 {
     char path[DISK_PATH_MAX];
-    int rc = folder_path(folder, TOKENS, path, err);
-    rc = rc ? rc : disk_make_folder(&folder->disk, path, err);
-    if (rc == 0 && geteuid() == 0 && chown(path, folder->owner, folder->group)) {
+    int rc = vault_path(vault, TOKENS, path, err);
+    rc = rc ? rc : disk_make_folder(&vault->disk, path, err);
+    if (rc == 0 && geteuid() == 0 && chown(path, vault->owner, vault->group)) {
         rc = err_set(err, ERR_READONLY, "%.300s: change owner: %s", path, strerror(errno));
     }
     return rc;
 }
 
-int folder_token_save(struct folder *folder, const struct folder_token *token, struct err *err)
+int vault_token_save(struct vault *vault, const struct vault_token *token, struct err *err)
 {
-    char name[FOLDER_ID + sizeof TOKENS], line[LINE_BYTES];
+    char name[VAULT_ID + sizeof TOKENS], line[LINE_BYTES];
     token_name(token->id, name);
     int len = token_line(token, line);
-    return folder_save(folder, name, line, (size_t)len, err);
+    return vault_save(vault, name, line, (size_t)len, err);
 }
 
-int folder_token_load(struct folder *folder, struct folder_token *token, struct err *err)
+int vault_token_load(struct vault *vault, struct vault_token *token, struct err *err)
 {
-    char name[FOLDER_ID + sizeof TOKENS], line[LINE_BYTES], again[LINE_BYTES], role[16];
+    char name[VAULT_ID + sizeof TOKENS], line[LINE_BYTES], again[LINE_BYTES], role[16];
     token_name(token->id, name);
-    int rc = load_line(folder, name, line, sizeof line, err);
+    int rc = load_line(vault, name, line, sizeof line, err);
     if (rc) {
         return rc;
     }
     int got =
         sscanf(line, "%64s %15s %18" SCNu64 " %18" SCNd64, token->name, role, &token->generation, &token->expires);
     if (got != 4 || !name_is_valid(token->name) || !trust_role_parse(role, &token->role)) {
-        return damaged(folder, name, err);
+        return damaged(vault, name, err);
     }
     again[token_line(token, again) - 1] = '\0';
-    return strcmp(line, again) == 0 ? 0 : damaged(folder, name, err);
+    return strcmp(line, again) == 0 ? 0 : damaged(vault, name, err);
 }
 
-int folder_token_remove(struct folder *folder, const char *id, struct err *err)
+int vault_token_remove(struct vault *vault, const char *id, struct err *err)
 {
-    char name[FOLDER_ID + sizeof TOKENS], path[DISK_PATH_MAX];
+    char name[VAULT_ID + sizeof TOKENS], path[DISK_PATH_MAX];
     token_name(id, name);
-    int rc = folder_path(folder, name, path, err);
-    rc = rc ? rc : disk_remove(&folder->disk, path, err);
+    int rc = vault_path(vault, name, path, err);
+    rc = rc ? rc : disk_remove(&vault->disk, path, err);
     if (rc == 0) {
         path[strlen(path) - strlen(id) - 1] = '\0';
-        rc = folder->ops.sync_folder(folder, path);
-        rc = rc ? err_set(err, rc, "%.300s: sync folder: %s", path, disk_why(&folder->disk, rc)) : 0;
+        rc = vault->ops.sync_folder(vault, path);
+        rc = rc ? err_set(err, rc, "%.300s: sync folder: %s", path, disk_why(&vault->disk, rc)) : 0;
     }
     return rc;
 }
 
 struct listing {
-    struct folder *folder;
-    struct folder_token *tokens;
+    struct vault *vault;
+    struct vault_token *tokens;
     size_t count, room;
     struct err *err;
 };
@@ -250,52 +250,52 @@ static int list_token(void *arg, const char *name)
 {
     struct listing *listing = arg;
     size_t digits = strspn(name, "0123456789abcdef");
-    bool whole = digits == FOLDER_ID - 1 && !name[digits],
-         cut = digits == FOLDER_ID - 1 && strcmp(name + digits, ".tmp") == 0;
+    bool whole = digits == VAULT_ID - 1 && !name[digits],
+         cut = digits == VAULT_ID - 1 && strcmp(name + digits, ".tmp") == 0;
     if (cut) {
         return 0;
     }
     if (!whole) {
-        return err_set(listing->err, ERR_DATA, "%.200s/" TOKENS "/%.100s: no token; remove it", listing->folder->path,
+        return err_set(listing->err, ERR_DATA, "%.200s/" TOKENS "/%.100s: no token; remove it", listing->vault->path,
                        name);
     }
     if (listing->count == TOKENS_MAX) {
         return err_set(listing->err, ERR_LIMIT, "%.200s/" TOKENS ": more than %d tokens are not spent",
-                       listing->folder->path, TOKENS_MAX);
+                       listing->vault->path, TOKENS_MAX);
     }
     if (listing->count == listing->room) {
         size_t room = listing->room ? 2 * listing->room : 16;
-        struct folder_token *more = mem_resize(listing->tokens, room, sizeof *more);
+        struct vault_token *more = mem_resize(listing->tokens, room, sizeof *more);
         if (!more) {
             return err_set(listing->err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
         }
         listing->tokens = more;
         listing->room = room;
     }
-    struct folder_token *token = &listing->tokens[listing->count++];
-    *token = (struct folder_token){0};
-    memcpy(token->id, name, FOLDER_ID);
+    struct vault_token *token = &listing->tokens[listing->count++];
+    *token = (struct vault_token){0};
+    memcpy(token->id, name, VAULT_ID);
     return 0;
 }
 
-int folder_tokens(struct folder *folder, struct folder_token **out, size_t *count, struct err *err)
+int vault_tokens(struct vault *vault, struct vault_token **out, size_t *count, struct err *err)
 {
     char path[DISK_PATH_MAX];
     struct err unreadable = {0};
-    struct listing listing = {.folder = folder, .err = &unreadable};
+    struct listing listing = {.vault = vault, .err = &unreadable};
     *out = NULL;
     *count = 0;
-    int rc = folder_path(folder, TOKENS, path, err);
+    int rc = vault_path(vault, TOKENS, path, err);
     if (rc) {
         return rc;
     }
-    rc = folder->ops.list(folder, path, list_token, &listing);
+    rc = vault->ops.list(vault, path, list_token, &listing);
     if (rc) {
         rc = unreadable.code ? err_set(err, rc, "%s", unreadable.text)
-                             : err_set(err, rc, "%.300s: read: %s", path, disk_why(&folder->disk, rc));
+                             : err_set(err, rc, "%.300s: read: %s", path, disk_why(&vault->disk, rc));
     }
     for (size_t i = 0; i < listing.count && rc == 0; i++) {
-        rc = folder_token_load(folder, &listing.tokens[i], err);
+        rc = vault_token_load(vault, &listing.tokens[i], err);
     }
     if (rc) {
         mem_free(listing.tokens);
@@ -306,14 +306,13 @@ int folder_tokens(struct folder *folder, struct folder_token **out, size_t *coun
     return 0;
 }
 
-static int revoked_line(const struct folder_revoked *revoked, char out[LINE_BYTES])
+static int revoked_line(const struct vault_revoked *revoked, char out[LINE_BYTES])
 {
     return snprintf(out, LINE_BYTES, "%s %" PRIu64 "\n", revoked->name, revoked->generation);
 }
 
 /* One line at `text`, which must sort behind `before` (NULL: the first); its bytes, 0 when it is damaged. */
-static size_t parse_revoked(const char *text, size_t len, const struct folder_revoked *before,
-                            struct folder_revoked *out)
+static size_t parse_revoked(const char *text, size_t len, const struct vault_revoked *before, struct vault_revoked *out)
 {
     char line[LINE_BYTES], again[LINE_BYTES];
     const char *end = memchr(text, '\n', len);
@@ -330,27 +329,27 @@ static size_t parse_revoked(const char *text, size_t len, const struct folder_re
     return same && (!before || strcmp(before->name, out->name) < 0) ? bytes : 0;
 }
 
-int folder_revoked_load(struct folder *folder, struct folder_revoked **out, size_t *count, struct err *err)
+int vault_revoked_load(struct vault *vault, struct vault_revoked **out, size_t *count, struct err *err)
 {
     uint8_t *data;
     size_t len, lines = 0, n = 0;
     *out = NULL;
     *count = 0;
-    int rc = load(folder, "revoked", REVOKED_MAX, &data, &len, err);
+    int rc = load(vault, "revoked", REVOKED_MAX, &data, &len, err);
     if (rc) {
         return rc;
     }
     for (size_t i = 0; i < len; i++) {
         lines += data[i] == '\n';
     }
-    struct folder_revoked *list = mem_new(lines, sizeof *list);
+    struct vault_revoked *list = mem_new(lines, sizeof *list);
     if (!list) {
         rc = err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
     }
     for (size_t at = 0; at < len && rc == 0;) {
         size_t bytes =
             n < lines ? parse_revoked((const char *)data + at, len - at, n ? &list[n - 1] : NULL, &list[n]) : 0;
-        rc = bytes ? 0 : damaged(folder, "revoked", err);
+        rc = bytes ? 0 : damaged(vault, "revoked", err);
         at += bytes;
         n++;
     }
@@ -364,7 +363,7 @@ int folder_revoked_load(struct folder *folder, struct folder_revoked **out, size
     return 0;
 }
 
-int folder_revoked_save(struct folder *folder, const struct folder_revoked *list, size_t count, struct err *err)
+int vault_revoked_save(struct vault *vault, const struct vault_revoked *list, size_t count, struct err *err)
 {
     struct buf text;
     char line[LINE_BYTES];
@@ -373,8 +372,8 @@ int folder_revoked_save(struct folder *folder, const struct folder_revoked *list
     for (size_t i = 0; i < count && rc == 0; i++) {
         rc = buf_append(&text, line, (size_t)revoked_line(&list[i], line));
     }
-    rc = rc ? err_set(err, rc, "%.200s/revoked: %s", folder->path, err_meaning(rc))
-            : folder_save(folder, "revoked", text.data, text.len, err);
+    rc = rc ? err_set(err, rc, "%.200s/revoked: %s", vault->path, err_meaning(rc))
+            : vault_save(vault, "revoked", text.data, text.len, err);
     buf_fini(&text);
     return rc;
 }

@@ -89,7 +89,7 @@ int authority_init(const char *dir, const char *address, int64_t now, struct err
         return err_set(err, ERR_USAGE, "%.80s...: the address is too long", address);
     }
     int rc = trust_host(address, host, err);
-    rc = rc ? rc : disk_make_folder(&disk_posix, dir, err);
+    rc = rc ? rc : vault_make(dir, err);
     rc = rc ? rc : vault_open(&vault, dir, err);
     rc = rc ? rc : vault_lock(&vault, err);
     if (rc == 0) {

@@ -31,6 +31,19 @@ static int create_for_owner(void *ctx, const char *path, int *file)
     return rc;
 }
 
+int vault_make(const char *path, struct err *err)
+{
+    char above[DISK_PATH_MAX];
+    struct stat st;
+    bool fresh = stat(path, &st) != 0;
+    int rc = disk_make_folder(&disk_posix, path, err);
+    if (rc == 0 && fresh && geteuid() == 0 && disk_join(above, path, "..") == 0 &&
+        (stat(above, &st) || chown(path, st.st_uid, st.st_gid))) {
+        rc = err_set(err, ERR_READONLY, "%.300s: change owner: %s", path, strerror(errno));
+    }
+    return rc;
+}
+
 int vault_open(struct vault *vault, const char *path, struct err *err)
 {
     struct stat st;

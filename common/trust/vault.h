@@ -43,6 +43,8 @@ struct vault_revoked {
     uint64_t generation;
 };
 
+/* The folder, unless it is there; root gives it to the owner of the folder above. */
+int vault_make(const char *path, struct err *err);
 /* Refuses a folder that others may enter. The struct must stay where it is (disk.ctx points to it). */
 int vault_open(struct vault *vault, const char *path, struct err *err);
 /* Waits a second at the most, so that a stopped process stops no server. ERR_TEMPFAIL: somebody else holds it. */

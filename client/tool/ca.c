@@ -15,7 +15,7 @@
 #define TEXT_MAX   ((size_t)4 << 20)
 #define SECOND_MS  UINT64_C(1000)
 #define HOUR_MS    (3600 * SECOND_MS)
-#define LONGEST_MS (30 * 24 * HOUR_MS) /* who finds a token is let in */
+#define LONGEST_MS (720 * HOUR_MS) /* who finds a token is let in */
 
 #define TRUST_FLAG(dir)                                                                                                \
     {                                                                                                                  \

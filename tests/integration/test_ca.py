@@ -58,6 +58,16 @@ class Ca(harness.Federation):
         self.assertEqual(head, "starling1")
         return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
+    def files_with(self, trust, traces):
+        files = [os.path.join(folder, name) for folder, _, names in os.walk(trust) for name in names]
+        self.assertGreaterEqual(len(files), 9)
+        found = []
+        for path in files:
+            with open(path, "rb") as file:
+                text = file.read() + path.encode()
+            found += [path] if any(trace in text for trace in traces) else []
+        return found
+
     def test_no_file_has_a_token(self):
         trust = self.make()
         tokens = [self.token(trust, f"site-{i}") for i in range(3)]
@@ -66,13 +76,12 @@ class Ca(harness.Federation):
         traces = [trace for token, secret in zip(tokens, secrets) for trace in
                   (token[10:].encode(), secret, secret.hex().encode(), base64.b64encode(secret)[:40],
                    base64.urlsafe_b64encode(secret)[:40])]
-        files = [os.path.join(folder, name) for folder, _, names in os.walk(trust) for name in names]
-        self.assertEqual(len(files), 9)
-        for path in files:
-            with open(path, "rb") as file:
-                text = file.read() + path.encode()
-            for trace in traces:
-                self.assertNotIn(trace, text, path)
+        self.assertEqual(self.files_with(trust, traces), [])
+        planted = os.path.join(trust, "tokens", "planted")
+        with open(planted, "wb") as file:
+            file.write(b"secret: " + traces[2])
+        self.assertEqual(self.files_with(trust, traces), [planted])
+        os.remove(planted)
         listed = self.ca("list", "--trust", trust).stdout + self.ca("list", "--trust", trust, "--json").stdout
         for trace in traces:
             self.assertNotIn(trace, listed.encode())

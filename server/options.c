@@ -19,7 +19,7 @@ static const struct option options[] = {
      .help = "Folder of checkpoints, models and history. A server that is started again with it goes on where it was."},
     {"trust", OPTION_TEXT, TEXT(trust),
      .help = "Folder that `starling ca init` made: connections are encrypted (TLS 1.3), and nobody takes part without a certificate, which a token of `starling ca token` gives. Empty: plain TCP."},
-    {"certificate_valid", OPTION_DURATION, AT(certificate_valid_ms), .least = 10000, .most = 31536000000, .standard = "30d",
+    {"certificate_valid", OPTION_DURATION, AT(certificate_valid_ms), .least = 3000, .most = 31536000000, .standard = "720h",
      .help = "How long a client's certificate holds. Clients renew theirs in time while they are connected; whoever is away for longer needs a new token."},
     {"plain_beyond_loopback", OPTION_BOOL, AT(plain_beyond_loopback), .standard = "false",
      .help = "Whether to listen beyond loopback without TLS: anybody on the way can then read and change everything, and anybody who reaches the port can take part."},

@@ -446,6 +446,9 @@ int client_run(const struct client_options *given, const struct log *log, struct
     if (rc) {
         return rc;
     }
+    if (token.address[0] && given->server[0]) { /* from here the server is reached by another address */
+        (void)snprintf(token.address, sizeof token.address, "%s", given->server);
+    }
     identify_folders(given, &token, &options);
     options.threads = options.threads ? options.threads : processors();
     rc = state_open(&client.state, &disk_posix, options.state, options.new_run, log, &pending, err);

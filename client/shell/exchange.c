@@ -46,7 +46,8 @@ static void on_message(void *ctx, struct conn *conn, const struct msg *msg)
                       "%s: refused: %s", talk->exchange->server, msg->reject.text);
         break;
     case MSG_BYE:
-        (void)err_set(&talk->err, ERR_UNAVAILABLE, "%s: said goodbye: %s", talk->exchange->server, msg->bye.text);
+        (void)err_set(&talk->err, msg->bye.code == (uint32_t)-ERR_VERSION ? ERR_VERSION : ERR_UNAVAILABLE,
+                      "%s: said goodbye: %s", talk->exchange->server, msg->bye.text);
         break;
     default:
         talk->done = talk->exchange->message(talk->exchange->ctx, conn, msg, &talk->err) == 1;

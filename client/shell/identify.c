@@ -59,7 +59,7 @@ static int open_passport(struct passport *passport, const struct token *token, c
                          const struct log *log, struct err *err)
 {
     int rc = passport_open(passport, folder, err);
-    if (!token->address[0]) {
+    if (!token->address[0]) { /* there is none */
         return rc;
     }
     bool has_one = rc == 0 && passport->setup;
@@ -100,9 +100,8 @@ int identify(struct passport *passport, const struct token *token, struct client
                            options->name, folder, subject->name);
         }
         if (subject->role != role) {
-            return err_set(err, ERR_CONFIG,
-                           "role: the certificate in %s is for a role of the number %u; --role %s does", folder,
-                           subject->role, subject->role == TRUST_OBSERVER ? "observer" : "trainer");
+            return err_set(err, ERR_CONFIG, "role: %s is asked for, and the certificate in %s is for the %s %s",
+                           trust_role_name(role), folder, trust_role_name(subject->role), subject->name);
         }
         (void)snprintf(options->name, sizeof options->name, "%s", subject->name);
     }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 /* A file that may not be read and a disk that dies are both ERR_IO; whoever is called at night must know which. */
@@ -174,6 +175,38 @@ static int posix_list(void *ctx, const char *path, int (*visit)(void *arg, const
     return rc;
 }
 
+static int posix_read_at(void *ctx, const char *path, uint64_t offset, void *data, size_t len)
+{
+    (void)ctx;
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file < 0) {
+        return from_errno(errno);
+    }
+    uint8_t *p = data;
+    int rc = 0;
+    for (size_t got = 0; rc == 0 && got < len;) {
+        ssize_t n = pread(file, p + got, len - got, (off_t)(offset + got));
+        if (n > 0) {
+            got += (size_t)n;
+        } else if (n == 0 || errno != EINTR) {
+            rc = n == 0 ? ERR_DATA : from_errno(errno);
+        }
+    }
+    (void)close(file);
+    return rc;
+}
+
+static int posix_room(void *ctx, const char *path, uint64_t *bytes)
+{
+    (void)ctx;
+    struct statvfs st;
+    if (statvfs(path, &st)) {
+        return from_errno(errno);
+    }
+    *bytes = (uint64_t)st.f_bavail * st.f_frsize;
+    return 0;
+}
+
 static const char *posix_why(void *ctx)
 {
     (void)ctx;
@@ -192,6 +225,8 @@ static const struct disk_ops posix_ops = {
     .load = posix_load,
     .list = posix_list,
     .why = posix_why,
+    .read_at = posix_read_at,
+    .room = posix_room,
 };
 const struct disk disk_posix = {.ops = &posix_ops, .ctx = NULL};
 
@@ -279,6 +314,15 @@ int disk_load(const struct disk *disk, const char *path, size_t max, uint8_t **d
     int rc = disk->ops->load(disk->ctx, path, max, data, len);
     if (rc == ERR_LIMIT) {
         return err_set(err, rc, "%s: read: larger than %zu bytes", path, max);
+    }
+    return rc ? step_failed(disk, err, rc, "read", path) : 0;
+}
+
+int disk_read_at(const struct disk *disk, const char *path, uint64_t offset, void *data, size_t len, struct err *err)
+{
+    int rc = disk->ops->read_at(disk->ctx, path, offset, data, len);
+    if (rc == ERR_DATA) {
+        return err_set(err, rc, "%s: read: it ends before byte %llu", path, (unsigned long long)(offset + len));
     }
     return rc ? step_failed(disk, err, rc, "read", path) : 0;
 }

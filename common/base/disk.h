@@ -29,6 +29,10 @@ struct disk_ops {
     int (*list)(void *ctx, const char *path, int (*visit)(void *arg, const char *name), void *arg);
     /* What this thread's latest ERR_IO was: "Permission denied". NULL: nobody can tell. */
     const char *(*why)(void *ctx);
+    /* Exactly len bytes of the file, from `offset` on; ERR_DATA when it is shorter. */
+    int (*read_at)(void *ctx, const char *path, uint64_t offset, void *data, size_t len);
+    /* What may still be written to the disk that the folder lies on. */
+    int (*room)(void *ctx, const char *path, uint64_t *bytes);
 };
 struct disk {
     const struct disk_ops *ops;
@@ -44,6 +48,7 @@ struct span {
 
 int disk_save(const struct disk *disk, const char *path, const struct span *parts, size_t count, struct err *err);
 int disk_load(const struct disk *disk, const char *path, size_t max, uint8_t **data, size_t *len, struct err *err);
+int disk_read_at(const struct disk *disk, const char *path, uint64_t offset, void *data, size_t len, struct err *err);
 int disk_remove(const struct disk *disk, const char *path, struct err *err);
 int disk_make_folder(const struct disk *disk, const char *path, struct err *err);
 

@@ -26,7 +26,7 @@
     X(MISMATCH, 76, "plan, run or layout mismatch")                                                                    \
     X(CONFIG, 78, "configuration error")                                                                               \
     X(READONLY, 73, "read-only, or no permission to write")                                                            \
-    X(ACCESS, 76, "access refused")
+    X(ACCESS, 77, "access refused")
 
 enum {
 #define ERR_ORDINAL(name, exit, text) ERR_ORDINAL_##name,

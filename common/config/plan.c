@@ -6,6 +6,7 @@
 #include "common/config/value.h"
 #include "common/vec/fixed.h"
 
+#include <math.h>
 #include <string.h>
 
 static const char *const blocks[] = {"basic", "bottleneck", NULL};
@@ -15,6 +16,7 @@ static const char *const velocities[] = {"reset", "keep", NULL};
 static const char *const key_encoders[] = {"follow", "copy", "own", NULL};
 static const char *const queue_starts[] = {"keep", "refill", "empty", NULL};
 static const char *const optimizers[] = {"none", "momentum", "adam", NULL};
+static const char *const rules[] = {"mean", "median", "trimmed", "krum", NULL};
 static const char *const candidates[] = {"remote", "all", NULL};
 static const char *const forms[] = {"entropy", "positives", NULL};
 static const char *const numbers[] = {"f32", "f16", "int8", NULL};
@@ -87,6 +89,22 @@ const struct option plan_options[] = {
      .help = "Share of the mean square of updates that a round keeps; of adam.", .added = true},
     {"aggregation.epsilon", OPTION_F64, AT(aggregation.epsilon), .least = 1e-12, .most = 1, .standard = "0.001",
      .help = "Added to the root of the mean square; of adam: the larger, the less it adapts.", .added = true},
+    {"aggregation.rule", OPTION_CHOICE, AT(aggregation.rule), .choices = rules, .standard = "mean",
+     .help = "What one update stands for all of a round. mean: weighted by images; median and trimmed: number by "
+             "number, the middle or the mean without both ends; krum: the mean of those that lie nearest to the "
+             "others. All but mean withstand some contributions that lie, count every client alike, and keep the "
+             "updates of a round on the server's disk.",
+     .added = true},
+    {"aggregation.trim", OPTION_F64, AT(aggregation.trim), .least = 0.01, .most = 0.49, .standard = "0.2",
+     .help = "Of trimmed: the share of clients that is cut at either end, rounded down.", .added = true},
+    {"aggregation.byzantine", OPTION_U32, AT(aggregation.byzantine), .least = 1, .most = 1000, .standard = "1",
+     .help = "Of krum: how many contributions may lie. min_clients must be 2 of these + 3 or more.", .added = true},
+    {"aggregation.norm_limit", OPTION_F64, AT(aggregation.norm_limit), .least = 0, .most = 1e9, .standard = "100",
+     .help = "An update longer than so many times the usual length is declined; 0: none is. Usual is the median of "
+             "the last five rounds. Sites with many more images, hence steps, have longer updates.",
+     .added = true},
+    {"aggregation.clip", OPTION_F64, AT(aggregation.clip), .least = 0, .most = 1e9, .standard = "0",
+     .help = "An update longer than so many times the usual length is shortened to it; 0: none is.", .added = true},
 
     {"model.block", OPTION_CHOICE, AT(model.block), .choices = blocks, .standard = "basic",
      .help = "Residual block of the encoder."},
@@ -161,6 +179,21 @@ static const struct option_table plan_table = {
     .prefix = "", .options = plan_options, .count = sizeof plan_options / sizeof plan_options[0]};
 const struct option_set plan_set = {.tables = &plan_table, .count = 1};
 
+/* The fewest contributions with which the rule can leave any of them out; as rule_least (server/agg/rule.h) has it. */
+static uint32_t least_clients(const struct plan *plan)
+{
+    switch (plan->aggregation.rule) {
+    case AGGREGATION_MEDIAN:
+        return 3;
+    case AGGREGATION_TRIMMED:
+        return (uint32_t)ceil(1 / plan->aggregation.trim - 1e-9);
+    case AGGREGATION_KRUM:
+        return 2 * plan->aggregation.byzantine + 3;
+    default:
+        return 1;
+    }
+}
+
 int plan_check(const struct plan *plan, struct err *err)
 {
     if (plan->clients_per_round != 0 && plan->clients_per_round < plan->min_clients) {
@@ -177,6 +210,20 @@ int plan_check(const struct plan *plan, struct err *err)
             "aggregation.learning_rate: adam moves each parameter by about as much in a round, and %g is too "
             "much; 0.1 or less",
             plan->aggregation.learning_rate);
+    }
+    uint32_t rule = plan->aggregation.rule, least = least_clients(plan);
+    if (plan->min_clients < least) {
+        return err_set(err, ERR_CONFIG,
+                       "aggregation.rule: %s withstands nothing in a round of fewer than %u contributions, and "
+                       "min_clients is %u; raise min_clients, or choose another rule",
+                       rules[rule], least, plan->min_clients);
+    }
+    double limit = plan->aggregation.norm_limit, clip = plan->aggregation.clip;
+    if ((limit > 0 && limit < 1) || (clip > 0 && clip < 1) || (limit > 0 && clip > limit)) {
+        return err_set(err, ERR_CONFIG,
+                       "aggregation.norm_limit, %g, and aggregation.clip, %g: 0, or 1 or more, and what is clipped "
+                       "must not be declined first",
+                       limit, clip);
     }
     const struct {
         const char *key;

@@ -13,6 +13,7 @@ enum fusion_encoder {
     FUSION_ENCODER_AGGREGATED, /* the aggregated encoder as the round began (ours): one space for all features */
 };
 enum aggregation_optimizer { AGGREGATION_NONE, AGGREGATION_MOMENTUM, AGGREGATION_ADAM };
+enum aggregation_rule { AGGREGATION_MEAN, AGGREGATION_MEDIAN, AGGREGATION_TRIMMED, AGGREGATION_KRUM };
 enum sgd_velocity { SGD_VELOCITY_RESET, SGD_VELOCITY_KEEP };
 enum key_encoder { KEY_ENCODER_FOLLOW, KEY_ENCODER_COPY, KEY_ENCODER_OWN };
 enum queue_start { QUEUE_START_KEEP, QUEUE_START_REFILL, QUEUE_START_EMPTY };
@@ -39,6 +40,10 @@ struct plan {
     struct {
         uint32_t optimizer; /* enum aggregation_optimizer */
         double learning_rate, momentum, beta2, epsilon;
+        uint32_t rule;           /* enum aggregation_rule */
+        double trim;             /* of trimmed: the share that is cut at either end */
+        uint32_t byzantine;      /* of krum: f */
+        double norm_limit, clip; /* times the usual norm; 0: none */
     } aggregation;
     struct model_spec model;
     struct {

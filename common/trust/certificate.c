@@ -240,13 +240,23 @@ static int no_passphrase(char *out, int size, int writing, void *arg)
     return -1;
 }
 
+/* The private half goes with the public one, which is all that is compared with a certificate's. */
+static bool halves_agree(EVP_PKEY *key)
+{
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(key, NULL);
+    bool ok = ctx && EVP_PKEY_pairwise_check(ctx) == 1;
+    EVP_PKEY_CTX_free(ctx);
+    return ok;
+}
+
 int pem_read(const uint8_t *text, size_t len, EVP_PKEY **key, X509 **first, X509 **second, struct err *err)
 {
     BIO *in = len <= INT32_MAX ? BIO_new_mem_buf(text, (int)len) : NULL, *again = NULL;
     EVP_PKEY *k = in && key ? PEM_read_bio_PrivateKey(in, NULL, no_passphrase, NULL) : NULL;
     X509 *a = in && first ? PEM_read_bio_X509(in, NULL, no_passphrase, NULL) : NULL;
     X509 *b = in && second ? PEM_read_bio_X509(in, NULL, no_passphrase, NULL) : NULL;
-    bool ok = (!key || k) && (!first || a) && (!second || b) && (again = pem_write(k, a, b)) != NULL;
+    bool ok =
+        (!key || (k && halves_agree(k))) && (!first || a) && (!second || b) && (again = pem_write(k, a, b)) != NULL;
     if (ok) {
         char *data = NULL;
         long bytes = BIO_get_mem_data(again, &data);

@@ -16,6 +16,7 @@
 #define LATER_MAX     64 /* messages of TLS's own behind the handshake: new keys. Ours send none. */
 #define OUTPUT_MAX    ((size_t)1 << 20)
 #define RECORD_MAX    ((size_t)16 << 10)
+#define RECORD_EXTRA  ((size_t)22) /* header, type and tag */
 #define CIPHERSUITES  "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 #define GROUPS        "X25519:P-256"
 #define CHAIN_DEPTH   0 /* the CA signs what peers show; nothing stands between */
@@ -287,7 +288,11 @@ static int explain_verification(const struct channel *channel, struct err *err)
     case X509_V_ERR_OUT_OF_MEM:
         return err_set(err, ERR_NOMEM, "out of memory for the peer's certificate");
     default:
-        return err_set(err, ERR_ACCESS, "the peer's certificate is not of our CA (%s)",
+        return err_set(err, ERR_ACCESS,
+                       SSL_is_server(channel->ssl)
+                           ? "the client's certificate is not of this server's CA (%s)"
+                           : "the server's certificate is not of the CA that the token came from (%s): it is another "
+                             "server, or somebody stands between",
                        X509_verify_cert_error_string(verified));
     }
 }
@@ -397,6 +402,11 @@ int channel_write(struct channel *channel, const void *data, size_t len, struct 
 {
     if (!channel->open || channel->failed) {
         return err_set(err, ERR_STATE, "the TLS connection is not open");
+    }
+    int rc =
+        buf_reserve(&channel->output, len + (len / RECORD_MAX + 1) * RECORD_EXTRA); /* grows once, not by records */
+    if (rc < 0) {
+        return err_set(err, rc, "%s", err_meaning(rc));
     }
     ERR_clear_error();
     for (size_t done = 0; done < len;) {

@@ -106,6 +106,22 @@ enum fixed_verdict fixed_add(const struct layout *layout, const int32_t *shifts,
     return FIXED_OK;
 }
 
+enum fixed_verdict fixed_check(const struct layout *layout, const int32_t *shifts, const float *delta, uint32_t *tensor)
+{
+    const struct fixed_kernel *kernel = fixed_best();
+    for (uint32_t t = 0; t < layout->count; t++) {
+        const float *values = delta + layout->tensors[t].offset;
+        uint64_t count = layout->tensors[t].count;
+        if (!kernel->within(values, (size_t)count, limit_of(shifts[t]))) {
+            if (tensor) {
+                *tensor = t;
+            }
+            return verdict_of(values, count);
+        }
+    }
+    return FIXED_OK;
+}
+
 void fixed_subtract(const struct layout *layout, const int32_t *shifts, const float *delta, uint64_t weight,
                     int64_t *sum)
 {

@@ -22,6 +22,9 @@ enum fixed_verdict { FIXED_OK, FIXED_NOT_FINITE, FIXED_OUT_OF_RANGE };
  * the sum then is what it was, to the bit. *tensor (may be NULL) is the first offending tensor. */
 enum fixed_verdict fixed_add(const struct layout *layout, const int32_t *shifts, const float *delta, uint64_t weight,
                              int64_t *sum, uint32_t *tensor);
+/* Whether fixed_add would take it. */
+enum fixed_verdict fixed_check(const struct layout *layout, const int32_t *shifts, const float *delta,
+                               uint32_t *tensor);
 /* Takes out again, to the bit, what fixed_add added with the same arguments. */
 void fixed_subtract(const struct layout *layout, const int32_t *shifts, const float *delta, uint64_t weight,
                     int64_t *sum);

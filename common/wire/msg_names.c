@@ -75,6 +75,7 @@ bool decline_repeats(uint32_t reason)
     switch (reason) {
     case DECLINE_NOT_FINITE:
     case DECLINE_RANGE:
+    case DECLINE_NORM:
     case DECLINE_LAYOUT:
     case DECLINE_LENGTH:
     case DECLINE_WEIGHT:

@@ -90,10 +90,21 @@ enum fixed_verdict agg_add(struct agg *agg, const float *update, uint64_t weight
     return verdict;
 }
 
+enum fixed_verdict agg_check(const struct agg *agg, const float *update, uint32_t *tensor)
+{
+    return fixed_check(agg->layout, agg->shifts, update, tensor);
+}
+
 void agg_take_back(struct agg *agg, const float *update, uint64_t weight)
 {
     fixed_subtract(agg->layout, agg->shifts, update, weight, agg->sum);
     agg->weight -= weight;
+}
+
+int agg_apply(struct agg *agg, const struct rule *rule, const struct updates *updates, bool *kept, struct err *err)
+{
+    agg->weight = RULE_WEIGHT;
+    return rule_apply(rule, agg->layout, agg->shifts, updates, agg->sum, kept, err);
 }
 
 int agg_finish(const struct agg *agg, struct bytes **next, struct bytes **next_state)

@@ -6,8 +6,8 @@
  * with.
  *
  * Guarantees: an update is added as a whole or not at all; the sum, hence the next model, is the same bits for every
- * order of arrival (common/vec/fixed.h). agg_add, agg_take_back, agg_finish and agg_restart may run on another thread
- * than the rest, one call at a time. */
+ * order of arrival (common/vec/fixed.h). agg_add, agg_check, agg_take_back, agg_apply, agg_finish and agg_restart may
+ * run on another thread than the rest, one call at a time. */
 #ifndef STARLING_AGG_AGG_H
 #define STARLING_AGG_AGG_H
 
@@ -16,6 +16,7 @@
 #include "common/vec/fixed.h"
 #include "common/vec/layout.h"
 #include "server/agg/optimiser.h"
+#include "server/agg/rule.h"
 
 struct agg;
 
@@ -32,8 +33,14 @@ uint64_t agg_weight(const struct agg *agg);     /* of all that was added */
 /* Adds weight times the update ([layout->total]); one that is refused leaves no trace. *tensor (may be NULL) is the
  * first offending tensor. The caller bounds the sum of weights by FIXED_WEIGHT_MAX. */
 enum fixed_verdict agg_add(struct agg *agg, const float *update, uint64_t weight, uint32_t *tensor);
+/* Whether agg_add would take the update. */
+enum fixed_verdict agg_check(const struct agg *agg, const float *update, uint32_t *tensor);
 /* Undoes, to the bit, one agg_add of this update and weight since agg_restart. */
 void agg_take_back(struct agg *agg, const float *update, uint64_t weight);
+
+/* In place of agg_add: the sum becomes what a rule (rule.h) makes of all updates of the round, which agg_check took, so
+ * that agg_finish finds it there as if it were their mean. May be tried again. Errors: those of rule_apply. */
+int agg_apply(struct agg *agg, const struct rule *rule, const struct updates *updates, bool *kept, struct err *err);
 
 /* What the optimiser makes of global model and weighted mean: *next, with one reference, and its state then,
  * *next_state (NULL: it has none). Sum and state stay as they are until agg_adopt, so that this may be tried again and

@@ -19,9 +19,9 @@ const char *round_phase_name(enum round_phase phase)
 
 const char *round_event_name(enum round_event_kind kind)
 {
-    static const char *const names[ROUND_EVENTS] = {"READY",    "LOST",    "OFFERED",    "ABSORBING", "DELIVERED",
-                                                    "DECLINED", "REFUSED", "AGGREGATED", "SAVED",     "FAILED",
-                                                    "TICK",     "STOP",    "DRAINED"};
+    static const char *const names[ROUND_EVENTS] = {"READY",    "LOST",    "OFFERED",  "ABSORBING",  "DELIVERED",
+                                                    "DECLINED", "REFUSED", "RECALLED", "AGGREGATED", "SAVED",
+                                                    "FAILED",   "TICK",    "STOP",     "DRAINED"};
     return names[kind];
 }
 
@@ -38,6 +38,7 @@ void round_init(struct round *round, const struct round_options *options, uint32
     round->phase = durable >= options->rounds ? ROUND_DONE : ROUND_WAITING;
     round->retry_ms = round->next_ms = NEVER;
     round->since_ms = now_ms;
+    round->room = UINT32_MAX;
 }
 
 void round_fini(struct round *round)
@@ -176,11 +177,26 @@ static uint32_t admit(struct round *round)
 
 /* ---- Opening and closing ---- */
 
+static void wait_longer(struct round *round, uint64_t now_ms)
+{
+    round->retry_ms = now_ms + round->retry_wait_ms;
+    round->retry_wait_ms = 2 * round->retry_wait_ms < RETRY_MOST_MS ? 2 * round->retry_wait_ms : RETRY_MOST_MS;
+}
+
 static uint32_t open_if_enough(struct round *round, uint64_t now_ms)
 {
-    if (round_count(round).ready < round->options.min_clients) {
+    uint32_t ready = round_count(round).ready, most = round->options.clients_per_round;
+    if (ready < round->options.min_clients) {
+        round->held = false;
         return 0;
     }
+    if ((most != 0 && most < ready ? most : ready) > round->room) {
+        round->retry_wait_ms = round->held ? round->retry_wait_ms : RETRY_LEAST_MS;
+        round->held = true;
+        wait_longer(round, now_ms);
+        return 0;
+    }
+    round->held = false;
     for (uint32_t i = 0; i < round->count; i++) {
         struct round_member *member = &round->members[i];
         *member = (struct round_member){.ready = member->ready, .lost_ms = member->lost_ms};
@@ -348,8 +364,17 @@ static uint32_t on_failed(struct round *round, uint64_t now_ms)
     if (round->stopping) {
         return drain(round, now_ms);
     }
-    round->retry_ms = now_ms + round->retry_wait_ms;
-    round->retry_wait_ms = 2 * round->retry_wait_ms < RETRY_MOST_MS ? 2 * round->retry_wait_ms : RETRY_MOST_MS;
+    wait_longer(round, now_ms);
+    return 0;
+}
+
+static uint32_t on_recalled(struct round *round, uint64_t now_ms)
+{
+    for (uint32_t i = 0; i < round->count; i++) {
+        round->members[i].delivered = false;
+    }
+    round->phase = ROUND_OPEN;
+    round->deadline_ms = now_ms + round->options.deadline_ms;
     return 0;
 }
 
@@ -385,6 +410,8 @@ static uint32_t leave(struct round *round)
 static uint32_t on_tick(struct round *round, uint64_t now_ms)
 {
     switch (round->phase) {
+    case ROUND_WAITING:
+        return round->held && now_ms >= round->retry_ms ? open_if_enough(round, now_ms) : 0;
     case ROUND_OPEN:
         return settle(round, now_ms);
     case ROUND_AGGREGATING:
@@ -408,6 +435,9 @@ static uint32_t step(struct round *round, const struct round_event *event, uint6
     case ROUND_LOST:
         member->lost_ms = member->ready ? now_ms : member->lost_ms;
         member->ready = false;
+        if (round->phase == ROUND_WAITING && round->held) {
+            return open_if_enough(round, now_ms); /* Fewer may have room. */
+        }
         return open ? settle(round, now_ms) : 0;
     case ROUND_OFFERED:
         return open ? on_offered(round, member, now_ms) : 0;
@@ -416,6 +446,8 @@ static uint32_t step(struct round *round, const struct round_event *event, uint6
     case ROUND_DECLINED:
     case ROUND_REFUSED:
         return open ? on_contribution(round, event->kind, member, now_ms) : 0;
+    case ROUND_RECALLED:
+        return round->phase == ROUND_AGGREGATING ? on_recalled(round, now_ms) : 0;
     case ROUND_AGGREGATED:
         if (round->phase != ROUND_AGGREGATING) {
             return 0;
@@ -449,7 +481,7 @@ static uint64_t find_next_ms(const struct round *round)
         return round->exited ? NEVER : round->drain_until_ms;
     }
     if (round->phase != ROUND_OPEN) {
-        return NEVER;
+        return round->phase == ROUND_WAITING && round->held ? round->retry_ms : NEVER;
     }
     uint64_t next = round->deadline_ms;
     for (uint32_t i = 0; i < round->count; i++) {
@@ -468,9 +500,11 @@ static uint64_t find_next_ms(const struct round *round)
 uint32_t round_step(struct round *round, const struct round_event *event, uint64_t now_ms)
 {
     enum round_phase before = round->phase;
+    bool held = round->held;
     uint32_t durable = round->durable, actions = step(round, event, now_ms);
     bool stuck = round->phase == ROUND_OPEN && is_stuck(round);
-    if (round->phase != before || round->durable != durable || round->stuck != stuck) {
+    round->held = round->held && round->phase == ROUND_WAITING;
+    if (round->phase != before || round->durable != durable || round->stuck != stuck || round->held != held) {
         round->since_ms = now_ms;
         actions |= stuck && !round->stuck ? ROUND_DO_STUCK : 0;
     }

@@ -28,6 +28,7 @@
  *   DECLINED                     note; settle
  *   REFUSED                      note; settle
  *   AGGREGATED                                      SAVE -> SAVING
+ *   RECALLED                                        note -> OPEN
  *   SAVED                                                              END, then see (*)
  *   FAILED                                          see (+)            see (+)
  *   TICK                         settle             retry that is      retry that is                overdue: EXIT
@@ -38,6 +39,10 @@
  *
  *   (*) stopping: DRAIN -> DRAINING; it was the last round: FINISH -> DONE; enough are ready: OPEN INVITE -> OPEN;
  *       else WAIT -> WAITING
+ *   Where contributions are kept on a disk, a round opens only when it has room for those of all that would take part;
+ *   else it is *held*, and WAITING looks again after 1 s, doubling to 30 s, and with each event.
+ *   RECALLED comes, if at all, with the step in which the round closed: nobody has delivered any more, and the deadline
+ *   begins anew.
  *   (+) stopping: DRAIN -> DRAINING; else a retry after 1 s, doubling to 30 s
  *
  * settle, in this order:
@@ -88,6 +93,7 @@ enum round_event_kind {
     ROUND_DELIVERED,  /* member: it is in the sum */
     ROUND_DECLINED,   /* member: it did not come whole, and left no trace */
     ROUND_REFUSED,    /* member: likewise, for a reason that another try would meet again */
+    ROUND_RECALLED,   /* what was delivered counts as not delivered, and is to be offered anew */
     ROUND_AGGREGATED, /* the next model exists */
     ROUND_SAVED,      /* it is durable */
     ROUND_FAILED,     /* aggregating or saving failed */
@@ -141,7 +147,9 @@ struct round {
     bool stopping;    /* STOP came while a round was being closed */
     bool exited;
     bool stuck;                      /* OPEN: see above */
-    uint64_t since_ms;               /* of phase and stuck */
+    bool held;                       /* WAITING: see above */
+    uint32_t room;                   /* contributions that there is room for; the caller's */
+    uint64_t since_ms;               /* of phase, stuck and held */
     uint64_t opened_ms, deadline_ms; /* of the open round */
     uint32_t extensions, draws;
     uint64_t weight_bound;

@@ -31,6 +31,11 @@ _Static_assert((int)OPTIMISER_NONE == (int)AGGREGATION_NONE && (int)OPTIMISER_MO
                    (int)OPTIMISER_ADAM == (int)AGGREGATION_ADAM,
                "the plan's optimizer is cast to the aggregate's");
 
+_Static_assert((int)RULE_MEAN == (int)AGGREGATION_MEAN && (int)RULE_MEDIAN == (int)AGGREGATION_MEDIAN &&
+                   (int)RULE_TRIMMED == (int)AGGREGATION_TRIMMED && (int)RULE_KRUM == (int)AGGREGATION_KRUM,
+               "and so is its rule");
+_Static_assert(NORM_ROUNDS == CHECKPOINT_NORMS, "the checkpoint holds the history of norms");
+
 static int take_model(struct coordinator *c, const struct checkpoint *from, struct err *err)
 {
     const struct optimiser optimiser = {
@@ -40,6 +45,12 @@ static int take_model(struct coordinator *c, const struct checkpoint *from, stru
         .beta2 = c->plan->aggregation.beta2,
         .epsilon = c->plan->aggregation.epsilon,
     };
+    c->rule = (struct rule){
+        .kind = (enum rule_kind)c->plan->aggregation.rule,
+        .trim = c->plan->aggregation.trim,
+        .byzantine = c->plan->aggregation.byzantine,
+    };
+    memcpy(c->norms, from->norms, sizeof c->norms);
     uint64_t bytes = optimiser_floats(&optimiser, c->layout) * sizeof(float);
     bool begins = from->round == 0 && from->optimiser_len == 0;
     if (!begins && from->optimiser_len != bytes) {
@@ -117,6 +128,9 @@ int coordinator_new(const struct coordinator_options *options, const struct chec
     if (options->upload_slots == 0 || options->idle_timeout_ms < 24) {
         return err_set(err, ERR_CONFIG, "the coordinator needs an upload slot and an idle_timeout of 24 ms or more");
     }
+    if (options->plan->aggregation.rule != AGGREGATION_MEAN && !options->spool) {
+        return err_set(err, ERR_CONFIG, "the plan's aggregation.rule needs a spool");
+    }
     struct coordinator *c = mem_new(1, sizeof *c);
     if (!c) {
         return err_set(err, ERR_NOMEM, "out of memory for the coordinator");
@@ -161,6 +175,8 @@ void coordinator_free(struct coordinator *c)
     bytes_unref(c->aggregate.next_state);
     bank_free(c->aggregate.next_bank);
     mem_free(c->aggregate.bank_bytes);
+    mem_free(c->aggregate.names);
+    mem_free(c->aggregate.kept);
     mem_free(c->counted);
     mem_free(c->peers);
     mem_free(c->slots);

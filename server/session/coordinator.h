@@ -19,6 +19,7 @@
 #include "common/config/plan.h"
 #include "common/wire/msg.h"
 #include "server/round/summary.h"
+#include "server/store/spool.h"
 #include "server/store/store.h"
 
 #include <stdbool.h>
@@ -35,8 +36,9 @@ struct coordinator_options {
     uint32_t bank_capacity; /* rows */
     uint32_t sessions_max;  /* peers at a time; further ones are rejected with REJECT_FULL */
     uint64_t idle_timeout_ms;
-    uint32_t upload_rate; /* bytes a second that keep an upload slot while others wait; 0: any */
-    struct hash128 boot;  /* random per start */
+    uint32_t upload_rate;      /* bytes a second that keep an upload slot while others wait; 0: any */
+    struct hash128 boot;       /* random per start */
+    const struct spool *spool; /* where the plan's aggregation.rule needs one; else NULL */
     const struct log *log;
 };
 
@@ -48,8 +50,9 @@ int coordinator_new(const struct coordinator_options *options, const struct chec
 void coordinator_free(struct coordinator *coordinator);
 
 /* Work that takes long: run outside the loop, one at a time, in the order of the actions. ABSORB and AGGREGATE are
- * pure: call job_run. SAVE and RECORD belong to whoever owns the disk: call store_save with job->checkpoint;
- * history_append with job->checkpoint.summary, which is all that RECORD has. */
+ * pure, but for the spool, which one writes and the other reads: call job_run. SAVE and RECORD belong to whoever owns
+ * the disk: call store_save with job->checkpoint, and spool_clear when that has succeeded; history_append with
+ * job->checkpoint.summary, which is all that RECORD has. */
 enum job_kind { JOB_ABSORB, JOB_AGGREGATE, JOB_SAVE, JOB_RECORD };
 struct job {
     enum job_kind kind;

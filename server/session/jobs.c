@@ -6,6 +6,7 @@
 #include "server/session/state.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,13 +15,13 @@
 
 /* What was received, as floats: where it lies if it travelled as floats, else in *room, which is the caller's. NULL:
  * refused, or no memory. */
-static const float *unpack_update(struct slot *slot, float **room)
+static float *unpack_update(struct slot *slot, float **room)
 {
     struct absorb *absorb = &slot->absorb;
     const struct layout *layout = absorb->layout;
     uint32_t at;
     if (absorb->update_form == QUANT_F32) {
-        return (const float *)(const void *)slot->update.data;
+        return (float *)(void *)slot->update.data;
     }
     *room = mem_new_aligned((size_t)layout->total, sizeof **room);
     if (!*room) {
@@ -37,12 +38,12 @@ static const float *unpack_update(struct slot *slot, float **room)
     return *room;
 }
 
-static const float *unpack_features(struct slot *slot, float **room)
+static float *unpack_features(struct slot *slot, float **room)
 {
     struct absorb *absorb = &slot->absorb;
     uint32_t at;
     if (absorb->features_form == QUANT_F32) {
-        return (const float *)(const void *)slot->features.data;
+        return (float *)(void *)slot->features.data;
     }
     *room = mem_new_aligned((size_t)absorb->rows * absorb->dimension, sizeof **room);
     if (!*room) {
@@ -63,7 +64,7 @@ static const float *unpack_features(struct slot *slot, float **room)
 }
 
 /* Into the intake; refused, or no memory: false. */
-static bool absorb_features(struct absorb *absorb, const float *features)
+static bool absorb_features(struct absorb *absorb, float *features)
 {
     uint32_t at = 0;
     enum bank_verdict verdict = bank_check(features, absorb->rows, absorb->dimension, &at);
@@ -73,23 +74,71 @@ static bool absorb_features(struct absorb *absorb, const float *features)
         absorb->reason = verdict == BANK_NOT_FINITE ? DECLINE_NOT_FINITE : DECLINE_FEATURES;
         return false;
     }
-    absorb->result = bank_intake_add(absorb->intake, absorb->owner, absorb->round, features, absorb->rows);
+    struct screen screen;
+    uint32_t rows =
+        absorb->rows < absorb->bank->capacity ? absorb->rows : absorb->bank->capacity; /* More never stay. */
+    if (screen_copies(absorb->bank, absorb->owner, features, rows, &screen)) {
+        (void)err_set(&absorb->err, ERR_DATA,
+                      "%u of %u features that were looked at are those of other clients; a client contributes its own",
+                      screen.copied, screen.looked);
+        absorb->reason = DECLINE_FEATURES;
+        return false;
+    }
+    uint32_t kept = screen_repeats(features, rows, absorb->dimension);
+    absorb->repeated = rows - kept;
+    absorb->result = bank_intake_add(absorb->intake, absorb->owner, absorb->round, features, kept);
     return absorb->result == 0;
 }
 
-/* All of a contribution or nothing of it. The update goes first, since it alone can be taken back: the intake makes way
- * for what comes. */
-static void absorb_floats(struct absorb *absorb, const float *update, const float *features)
+/* Measures the update, and shortens one that is to be. False: it is too long. */
+static bool fit_update(struct absorb *absorb, float *update)
+{
+    absorb->norm = norm_of(absorb->layout, update);
+    if (absorb->clip_above > 0 && isfinite(absorb->norm) && absorb->norm > absorb->clip_above &&
+        !(absorb->most > 0 && absorb->norm > absorb->most)) {
+        norm_scale(absorb->layout, update, absorb->clip_above / absorb->norm);
+    }
+    return !(absorb->most > 0 && absorb->norm > absorb->most);
+}
+
+/* Into the sum; where a rule needs all updates, nowhere yet. */
+static enum fixed_verdict take_update(struct absorb *absorb, const float *update, bool fits, uint32_t *at)
+{
+    return fits && !absorb->spool ? agg_add(absorb->agg, update, absorb->weight, at)
+                                  : agg_check(absorb->agg, update, at);
+}
+
+/* Onto the disk, where the update goes there. False: that failed. */
+static bool spool_update(struct absorb *absorb, const float *update)
+{
+    if (absorb->spool) {
+        absorb->result = spool_put(absorb->spool, absorb->owner, update, absorb->layout->total, &absorb->err);
+    }
+    return absorb->result == 0;
+}
+
+/* All of a contribution or nothing of it. The intake is last, since what makes way for it does not come back; the
+ * update can be taken back, and one that lies in the spool is not looked at until it is counted. */
+static void absorb_floats(struct absorb *absorb, float *update, float *features)
 {
     uint32_t at = 0;
-    enum fixed_verdict verdict = agg_add(absorb->agg, update, absorb->weight, &at);
-    if (verdict != FIXED_OK) {
+    bool fits = fit_update(absorb, update);
+    enum fixed_verdict verdict = take_update(absorb, update, fits, &at);
+    if (verdict == FIXED_OK && !fits) {
+        (void)err_set(&absorb->err, ERR_DATA,
+                      "the update's length is %.6g, more than %.6g, which is aggregation.norm_limit times the usual "
+                      "%.6g; did this site's training diverge?",
+                      absorb->norm, absorb->most, absorb->usual);
+        absorb->reason = DECLINE_NORM;
+    } else if (verdict != FIXED_OK) {
         (void)err_set(&absorb->err, ERR_DATA, "the update of %s %s", absorb->layout->tensors[at].name,
                       verdict == FIXED_NOT_FINITE ? "holds a number that is not finite"
                                                   : "is out of range; is the learning rate too high?");
         absorb->reason = verdict == FIXED_NOT_FINITE ? DECLINE_NOT_FINITE : DECLINE_RANGE;
-    } else if (absorb->rows > 0 && !absorb_features(absorb, features)) {
-        agg_take_back(absorb->agg, update, absorb->weight);
+    } else if (!spool_update(absorb, update) || (absorb->rows > 0 && !absorb_features(absorb, features))) {
+        if (!absorb->spool) {
+            agg_take_back(absorb->agg, update, absorb->weight);
+        }
     }
 }
 
@@ -103,7 +152,8 @@ static void absorb_run(struct slot *slot)
         return;
     }
     float *update_room = NULL, *features_room = NULL;
-    const float *update = unpack_update(slot, &update_room), *features = NULL;
+    float *update = unpack_update(slot, &update_room);
+    float *features = NULL;
     if (update && absorb->rows > 0) {
         features = unpack_features(slot, &features_room);
     }
@@ -122,6 +172,7 @@ void absorb_submit(struct coordinator *c, struct slot *slot)
     slot->absorb = (struct absorb){
         .agg = c->agg,
         .intake = c->intake,
+        .bank = c->bank,
         .layout = c->layout,
         .round = round_current(c),
         .dimension = c->bank->dimension,
@@ -129,7 +180,11 @@ void absorb_submit(struct coordinator *c, struct slot *slot)
         .update_form = c->plan->wire.update,
         .features_form = c->plan->wire.features,
         .weight = member_weight(c, slot->member),
+        .spool = c->options.spool,
+        .usual = usual_norm(c),
     };
+    slot->absorb.most = c->plan->aggregation.norm_limit * slot->absorb.usual;
+    slot->absorb.clip_above = c->plan->aggregation.clip * slot->absorb.usual;
     memcpy(slot->absorb.owner, member->name, sizeof slot->absorb.owner);
     slot->job.kind = JOB_ABSORB;
     slot->job.work = slot;
@@ -170,6 +225,42 @@ static bool upload_again(struct coordinator *c, struct slot *slot, bool answers)
     return true;
 }
 
+/* For people: what counts is less than what was sent. */
+static void log_changed(const struct coordinator *c, const struct absorb *absorb)
+{
+    if (absorb->repeated > 0) {
+        log_event(c->log, LOG_LEVEL_WARN, "features_repeated", "name=%s round=%u rows=%u dropped=%u", absorb->owner,
+                  absorb->round, absorb->rows, absorb->repeated);
+    }
+    if (absorb->clip_above > 0 && absorb->norm > absorb->clip_above) {
+        log_event(c->log, LOG_LEVEL_WARN, "update_clipped", "name=%s round=%u norm=%.6g clipped_to=%.6g usual=%.6g",
+                  absorb->owner, absorb->round, absorb->norm, absorb->clip_above, absorb->usual);
+    }
+}
+
+static void disk_trouble(struct coordinator *c, int result, const char *reason)
+{
+    char text[MSG_TEXT_MAX];
+    (void)log_quotable(reason, text, sizeof text);
+    (void)snprintf(c->trouble, sizeof c->trouble, "%s: %.230s", result == ERR_FULL ? "disk space" : "the disk", text);
+}
+
+/* The disk did not take it. The round goes on to wait for it, and the client, which has it still, offers it again when
+ * it comes back: it waits longer each time, as the server does with a save. */
+static void spool_failed(struct coordinator *c, struct slot *slot, struct peer *peer)
+{
+    uint32_t index = slot->member;
+    disk_trouble(c, slot->absorb.result, slot->absorb.err.text);
+    log_event(c->log, LOG_LEVEL_ERROR, "spool_failed", "name=%s round=%u waits_for=\"%s\"", c->members[index].name,
+              round_current(c), c->trouble);
+    slot_free(c, slot);
+    if (peer) {
+        peer_bye(c, peer, ERR_TEMPFAIL, "the server cannot write your update to its disk; try again");
+    }
+    round_apply(c, ROUND_OFFERED, index);
+    slots_fill(c);
+}
+
 static void absorb_done(struct coordinator *c, struct slot *slot)
 {
     uint32_t index = slot->member;
@@ -183,8 +274,15 @@ static void absorb_done(struct coordinator *c, struct slot *slot)
     if (upload_again(c, slot, answers)) {
         return;
     }
+    if (absorb->result != 0 && absorb->result != ERR_NOMEM) {
+        spool_failed(c, slot, answers ? peer : NULL);
+        return;
+    }
     if (absorb->result == 0 && absorb->reason == 0) {
         log_accepted(c, index);
+        log_changed(c, absorb);
+        c->trouble[0] = '\0';
+        c->members[index].norm = absorb->norm;
         c->members[index].aggregate = c->members[index].offer.report.aggregate;
         c->members[index].own = c->members[index].offer.report.own;
         if (answers) {
@@ -220,9 +318,22 @@ static void aggregate_drop(struct aggregate *work)
     work->bank_bytes = NULL;
 }
 
+static int read_spool(void *ctx, uint32_t i, uint64_t at, size_t count, float *out, struct err *err)
+{
+    const struct aggregate *work = ctx;
+    return spool_read(work->spool, work->names[i], at, count, out, err);
+}
+
 static void aggregate_run(struct aggregate *work)
 {
-    work->result = agg_finish(work->agg, &work->next, &work->next_state);
+    work->result = 0;
+    if (work->spool) {
+        const struct updates updates = {work->count, read_spool, work};
+        work->result = agg_apply(work->agg, work->rule, &updates, work->kept, &work->err);
+    }
+    if (work->result == 0) {
+        work->result = agg_finish(work->agg, &work->next, &work->next_state);
+    }
     if (work->result == 0) {
         work->result = bank_merge(work->bank, work->intake, &work->next_bank);
     }
@@ -303,9 +414,10 @@ static void summarise(struct coordinator *c)
 /* Everything that the save needs, and the memory that the moment after it needs. ERR_NOMEM. */
 static int prepare_save(struct coordinator *c)
 {
+    double median;
     mem_free(c->counted);
     c->counted = mem_new(c->round.count, sizeof *c->counted);
-    if (!c->counted) {
+    if (!c->counted || cohort_median(c, &median) != 0) {
         return ERR_NOMEM;
     }
     summarise(c);
@@ -334,26 +446,76 @@ static int prepare_save(struct coordinator *c)
         .counted_count = count,
         .summary = c->summary,
     };
+    memcpy(c->save_job.checkpoint.norms, c->norms, sizeof c->norms);
+    norm_push(c->save_job.checkpoint.norms, median);
     return 0;
+}
+
+/* Whom krum did not take, for people: the contribution counts, and its features do. */
+static void log_left_out(const struct coordinator *c)
+{
+    for (uint32_t i = 0; c->options.spool && i < c->aggregate.count; i++) {
+        if (!c->aggregate.kept[i]) {
+            log_event(c->log, LOG_LEVEL_WARN, "update_left_out", "name=%s round=%u rule=krum", c->aggregate.names[i],
+                      round_current(c));
+        }
+    }
 }
 
 static void aggregated(struct coordinator *c)
 {
     if (c->aggregate.next && prepare_save(c) == 0) {
         c->trouble[0] = '\0';
+        log_left_out(c);
         round_apply(c, ROUND_AGGREGATED, 0);
         return;
     }
-    c->nomem = true;
-    (void)snprintf(c->trouble, sizeof c->trouble, "memory for the model of round %u", round_current(c));
+    int result = c->aggregate.next || c->aggregate.result == 0 ? ERR_NOMEM : c->aggregate.result;
+    if (result == ERR_NOMEM) {
+        c->nomem = true;
+        (void)snprintf(c->trouble, sizeof c->trouble, "memory for the model of round %u", round_current(c));
+    } else {
+        disk_trouble(c, result, c->aggregate.err.text);
+    }
     log_event(c->log, LOG_LEVEL_ERROR, "aggregation_failed", "round=%u reason=\"%s\"", round_current(c), c->trouble);
-    c->result = c->round.stopping ? ERR_NOMEM : 0;
+    c->result = c->round.stopping ? result : 0;
     round_apply(c, ROUND_FAILED, 0);
+}
+
+/* Whose updates the rule is to look at. A copy: members may come, and move the others, while the job runs. */
+static int list_updates(struct coordinator *c)
+{
+    struct aggregate *work = &c->aggregate;
+    if (!c->options.spool) {
+        return 0;
+    }
+    mem_free(work->names);
+    mem_free(work->kept);
+    work->names = mem_new(c->round.count, sizeof *work->names);
+    work->kept = mem_new(c->round.count, sizeof *work->kept);
+    work->count = 0;
+    if (!work->names || !work->kept) {
+        return ERR_NOMEM;
+    }
+    for (uint32_t i = 0; i < c->round.count; i++) {
+        const struct round_member *in_round = &c->round.members[c->round.order[i]];
+        if (in_round->participant && in_round->delivered) {
+            memcpy(work->names[work->count++], c->members[c->round.order[i]].name, sizeof work->names[0]);
+        }
+    }
+    work->rule = &c->rule;
+    work->spool = c->options.spool;
+    return 0;
 }
 
 void aggregate_submit(struct coordinator *c)
 {
     if (c->aggregate.next) { /* Only what follows had failed. */
+        aggregated(c);
+        return;
+    }
+    if (list_updates(c) != 0) {
+        c->aggregate.result = ERR_NOMEM;
         aggregated(c);
         return;
     }
@@ -401,6 +563,7 @@ static void adopt(struct coordinator *c)
     mem_free(c->counted);
     c->counted = NULL;
     c->accepted = c->summary.accepted;
+    memcpy(c->norms, c->save_job.checkpoint.norms, sizeof c->norms);
     c->summary.seconds = (double)(c->now_ms - c->round.opened_ms) / 1000;
     remember(c);
 }
@@ -450,9 +613,7 @@ static void save_done(struct coordinator *c, int result, const struct err *reaso
         round_apply(c, ROUND_SAVED, 0);
         return;
     }
-    char text[MSG_TEXT_MAX];
-    (void)log_quotable(reason && reason->text[0] ? reason->text : err_meaning(result), text, sizeof text);
-    (void)snprintf(c->trouble, sizeof c->trouble, "%s: %.230s", result == ERR_FULL ? "disk space" : "the disk", text);
+    disk_trouble(c, result, reason && reason->text[0] ? reason->text : err_meaning(result));
     log_event(c->log, LOG_LEVEL_ERROR, "save_failed", "round=%u waits_for=\"%s\"", round_current(c), c->trouble);
     c->result = c->round.stopping ? result : 0;
     round_apply(c, ROUND_FAILED, 0);

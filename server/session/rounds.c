@@ -62,6 +62,7 @@ static void opened(struct coordinator *c)
 {
     c->declined = 0;
     c->bytes_up = c->bytes_down = 0;
+    c->cohort_norm = 0;
     c->trouble[0] = c->refusal[0] = '\0';
     model_describe(c);
     log_event(c->log, LOG_LEVEL_INFO, "round_opened", "round=%u clients=%u deadline_ms=%llu", round_current(c),
@@ -131,11 +132,45 @@ static void say_goodbye(struct coordinator *c)
     }
 }
 
+/* Asked when a round may open with the next event. */
+static void look_for_room(struct coordinator *c, enum round_event_kind kind)
+{
+    if (!c->options.spool || (c->round.phase != ROUND_WAITING && kind != ROUND_SAVED)) {
+        return;
+    }
+    struct err err = {0};
+    uint64_t bytes = c->layout->total * sizeof(float), left = 0;
+    c->trouble[0] = '\0';
+    if (spool_room(c->options.spool, bytes, &c->round.room, &left, &err) != 0) {
+        c->round.room = 0;
+        (void)snprintf(c->trouble, sizeof c->trouble, "the disk: %.240s", err.text);
+    } else {
+        (void)snprintf(c->trouble, sizeof c->trouble,
+                       "disk space: aggregation.rule keeps the updates of a round in %.120s, %llu bytes each; %llu are "
+                       "free",
+                       c->options.spool->folder, (unsigned long long)bytes, (unsigned long long)left);
+    }
+}
+
+static void log_held(const struct coordinator *c)
+{
+    log_event(c->log, LOG_LEVEL_ERROR, "round_held", "round=%u room=%u waits_for=\"%s\"", round_current(c),
+              c->round.room, c->trouble);
+}
+
 void round_apply(struct coordinator *c, enum round_event_kind kind, uint32_t member)
 {
     enum round_phase before = c->round.phase;
+    bool held = c->round.held;
     struct round_event event = {kind, member};
+    look_for_room(c, kind);
     uint32_t todo = round_step(&c->round, &event, c->now_ms);
+    if ((todo & ROUND_DO_AGGREGATE) && before == ROUND_OPEN && cohort_recall(c)) {
+        return;
+    }
+    if (c->round.held && !held) {
+        log_held(c);
+    }
     if (todo & ROUND_DO_END) {
         end_round(c);
     }

@@ -5,8 +5,9 @@
  *   slot    room for one contribution that is being uploaded or absorbed
  *
  * Files: coordinator.c (events), dispatch.c (messages), handle_*.c (one message each), peers.c (connections and
- * members), slots.c (uploads), pace.c (how many at a time), rounds.c (what the round wants done), jobs.c (what runs
- * outside the loop), blobs.c (what is downloaded), send.c (actions), words.c (sentences for people).
+ * members), slots.c (uploads), pace.c (how many at a time), rounds.c (what the round wants done), lengths.c (what is
+ * too long an update), jobs.c (what runs outside the loop), blobs.c (what is downloaded), send.c (actions), words.c
+ * (sentences for people).
  *
  * Whatever cannot be told to a peer for want of memory closes that peer, and nobody else: a peer is marked `doomed`,
  * and at the end of the step it is detached and closed. Jobs, closes and the exit that could not be put into the
@@ -17,7 +18,8 @@
 #include "common/base/reminder.h"
 #include "common/wire/transfer.h"
 #include "server/agg/agg.h"
-#include "server/bank/bank.h"
+#include "server/agg/norm.h"
+#include "server/bank/screen.h"
 #include "server/round/round.h"
 #include "server/session/coordinator.h"
 #include "server/session/pace.h"
@@ -88,6 +90,7 @@ struct member {
     double loss, images_per_second;
     uint32_t evaluated;          /* an observer's: the round that it told of last */
     struct watch aggregate, own; /* of the latest contribution that was accepted */
+    double norm;                 /* of its update, as it was sent */
     uint64_t bytes_up, bytes_down, bytes_by_kind[BLOB_FEATURES + 1];
 };
 
@@ -107,13 +110,18 @@ struct slot {
     struct absorb {                   /* what the job needs, and what it found */
         struct agg *agg;
         struct bank_intake *intake;
+        const struct bank *bank; /* what others' rows it may have been sent */
         const struct layout *layout;
         char owner[NAME_MAX_BYTES];
         uint32_t round, rows, dimension;
+        uint32_t repeated; /* rows that were dropped */
         uint32_t update_form, features_form; /* enum quant */
         uint64_t weight;
-        int result;      /* 0 or ERR_NOMEM */
-        uint32_t reason; /* 0: it is in the sum; else enum decline_reason */
+        const struct spool *spool;      /* NULL: the rule is a sum */
+        double usual, most, clip_above; /* lengths of updates; 0: any */
+        double norm;                    /* of the update, as it was sent */
+        int result;                     /* 0; ERR_NOMEM; what the spool's disk says, and then `err` */
+        uint32_t reason;                /* 0: it is in the sum; else enum decline_reason */
         struct err err;
     } absorb;
     struct job job;
@@ -121,6 +129,12 @@ struct slot {
 
 struct aggregate {
     struct agg *agg;
+    const struct rule *rule;
+    const struct spool *spool;
+    char (*names)[NAME_MAX_BYTES]; /* [count] of those that delivered, in order: what the spool is asked for */
+    bool *kept;                    /* [count] by the rule */
+    uint32_t count;
+    struct err err; /* of a rule that failed */
     struct bank_intake *intake;
     const struct bank *bank;
     int result;
@@ -147,9 +161,12 @@ struct coordinator {
     struct agg *agg;
     struct bank *bank;
     struct bank_intake *intake;
-    struct blob model_blob; /* of the open round */
-    uint32_t *sample;       /* [fusion.remote] scratch */
-    uint8_t *packed_row;    /* scratch: a row of the sample as it travels */
+    struct rule rule;
+    double norms[NORM_ROUNDS]; /* medians of the last durable rounds, newest first */
+    double cohort_norm;        /* of an open round without such a history, that was recalled; 0: it was not */
+    struct blob model_blob;    /* of the open round */
+    uint32_t *sample;          /* [fusion.remote] scratch */
+    uint8_t *packed_row;       /* scratch: a row of the sample as it travels */
 
     struct peer **peers; /* by number; NULL: none */
     uint32_t peers_room, peers_open, peers_live, peers_new, welcomed, doomed, closes_due;
@@ -165,7 +182,7 @@ struct coordinator {
     bool recording; /* record_job is under way */
     struct counted *counted;
     struct round_summary summary;  /* of the round that is being saved */
-    char trouble[MSG_TEXT_MAX];    /* why saving or aggregating failed last; empty: it did not */
+    char trouble[MSG_TEXT_MAX];    /* why the disk or the aggregation failed last; empty: it did not */
     int result;                    /* of ACTION_EXIT */
     struct round_summary *history; /* [HISTORY_ROOM] of the latest rounds, oldest first; the file has all */
     uint32_t history_count;
@@ -253,6 +270,16 @@ uint64_t slots_next_ms(const struct coordinator *c);
 void round_apply(struct coordinator *c, enum round_event_kind kind, uint32_t member);
 uint32_t round_current(const struct coordinator *c);                  /* durable + 1 */
 uint64_t member_weight(const struct coordinator *c, uint32_t member); /* what its contribution counts for */
+
+/* ---- lengths.c ---- */
+
+/* What the updates of the open round are compared with; 0: nothing yet. */
+double usual_norm(const struct coordinator *c);
+/* Of those that delivered. ERR_NOMEM. */
+int cohort_median(const struct coordinator *c, double *median);
+/* The round has closed, and nothing was known to compare its updates with. True: some are too long beside the others,
+ * or to be clipped, and all are asked for again. */
+bool cohort_recall(struct coordinator *c);
 void remind_tick(struct coordinator *c);
 void remind_set(struct coordinator *c); /* at the end of a step: begins anew when the state is another */
 

@@ -48,12 +48,18 @@ void waits_for(const struct coordinator *c, char out[MSG_TEXT_MAX])
     struct round_tally tally = round_count(&c->round);
     switch (c->round.phase) {
     case ROUND_WAITING:
+        if (c->round.held) {
+            (void)snprintf(out, MSG_TEXT_MAX, "%s", c->trouble);
+            break;
+        }
         (void)snprintf(out, MSG_TEXT_MAX, "%u more client%s, %u of %u are ready", c->plan->min_clients - tally.ready,
                        c->plan->min_clients - tally.ready == 1 ? "" : "s", tally.ready, c->plan->min_clients);
         list_names(c, is_ready, out, MSG_TEXT_MAX);
         break;
     case ROUND_OPEN:
-        if (c->round.stuck) {
+        if (c->trouble[0]) {
+            (void)snprintf(out, MSG_TEXT_MAX, "%s", c->trouble);
+        } else if (c->round.stuck) {
             (void)snprintf(out, MSG_TEXT_MAX,
                            "clients that can do this round, %u of at least %u have delivered, %u "
                            "refused: %.150s",

@@ -168,6 +168,7 @@ static int make_coordinator(struct daemon *daemon, const struct checkpoint *stat
         .sessions_max = clients,
         .idle_timeout_ms = options->idle_timeout_ms,
         .upload_rate = options->upload_rate,
+        .spool = spool_is_wanted(daemon) ? &daemon->spool : NULL,
         .log = daemon->log,
     };
     int rc = machine_random(&wanted.boot, err);
@@ -320,6 +321,7 @@ int daemon_run(const struct server_options *options, const struct log *log, stru
         (void)err_set(err, rc, "the plan: %s", err_meaning(rc));
     }
     rc = rc ? rc : store_open(&disk_posix, options->state, options->keep_every, log, &daemon.store, err);
+    rc = rc ? rc : spool_open(&disk_posix, options->state, spool_is_wanted(&daemon), &daemon.spool, err);
     rc = rc ? rc : serve(&daemon, err);
     if (rc == 0) {
         log_event(log, LOG_LEVEL_INFO, "stopped", "round=%u", coordinator_round(daemon.coordinator));

@@ -180,7 +180,7 @@ void guard_enrol(struct peer *peer, const struct msg_enrol *enrol)
         turn_away(peer, true, log_quotable(err.text, text, sizeof text));
         return;
     }
-    log_event(peer->daemon->log, LOG_LEVEL_INFO, enrol->secret ? "client_joined" : "certificate_renewed",
+    log_event(peer->daemon->log, LOG_LEVEL_INFO, enrol->secret ? "certificate_issued" : "certificate_renewed",
               "name=%s role=%s address=%s valid_s=%lld", subject.name, role_name(subject.role), conn_peer(peer->conn),
               (long long)(peer->expires - peer->renewed));
     if (!peer->known) {

@@ -93,6 +93,7 @@ struct daemon {
     struct layout *layout;
     struct buf plan; /* canonical bytes */
     struct store *store;
+    struct spool spool;
     struct coordinator *coordinator;
     struct actions actions;
     char bound[300];
@@ -109,6 +110,10 @@ struct daemon {
     bool leaving;  /* the loop is on its way out */
     int result;
 };
+static inline bool spool_is_wanted(const struct daemon *daemon)
+{
+    return daemon->options->plan.aggregation.rule != AGGREGATION_MEAN;
+}
 /* Takes one event through the coordinator and carries out what follows. */
 void daemon_event(struct daemon *daemon, struct event *event);
 /* Ends the loop as soon as what was said is written. */

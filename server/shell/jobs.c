@@ -29,6 +29,10 @@ static void work(uv_work_t *request)
     }
     jobs->result = store_save(daemon->store, daemon->layout, &job->checkpoint, &jobs->reason);
     if (jobs->result == 0) {
+        struct err err;
+        if (spool_is_wanted(daemon) && spool_clear(&daemon->spool, &err) != 0) {
+            log_event(daemon->log, LOG_LEVEL_WARN, "cleanup_failed", "reason=\"%s\"", err.text);
+        }
         (void)history_append(daemon->store, &job->checkpoint.summary, NULL); /* derived: a failure is in the log */
     }
 }

@@ -3,7 +3,7 @@
  *
  *   offset  bytes
  *        0      8  "STARLNGC"
- *        8      4  version, 2
+ *        8      4  version, 3
  *       12      4  round
  *       16     16  run id
  *       32     16  layout fingerprint of the model
@@ -16,27 +16,32 @@
  *      168     64  measures of the round's features: of the aggregated encoder with which it began, of the clients'
  *                  own, as watch_store has them
  *      232      8  state: bytes of the state of aggregation.optimizer
- *      240   plan  the plan's canonical bytes
+ *      240     40  norms: the usual norm of updates in each of the last five rounds, newest first; 0: none (8 each)
+ *      280   plan  the plan's canonical bytes
  *              68 * counted  last counted round (4), name (64, zeros behind it)
  *            bank  the bank's bytes
  *           state  the optimiser's state, f32
  *              16  XXH3-128 of everything before, canonical (big-endian)
  *
- * Valid if and only if (1) magic and version are these, (2) the length is 240 + plan + 68 * counted + bank + state +
- * 16, (3) the last 16 bytes are the hash of all others, (4) every name is a name followed by zeros. That the model file
- * holds the announced floats is for the store to check. A checkpoint of version 1 has neither measures nor a state, and
- * its plan begins at 168. */
+ * Valid if and only if (1) magic and version are these, (2) the length is 280 + plan + 68 * counted + bank + state +
+ * 16, (3) the last 16 bytes are the hash of all others, (4) every name is a name followed by zeros, (5) every norm is
+ * finite and no less than 0. That the model file holds the announced floats is for the store to check. A checkpoint of
+ * version 2 has no norms, and its plan begins at 240; one of version 1 has neither measures nor a state, and its plan
+ * begins at 168. */
 #include "server/store/checkpoint.h"
 
 #include "common/base/byteorder.h"
 #include "common/base/mem.h"
 
+#include <math.h>
 #include <string.h>
 
-#define VERSION       2
-#define FIXED_BYTES   240
+#define VERSION       3
+#define FIXED_BYTES   280
+#define FIXED_BYTES_2 240
 #define FIXED_BYTES_1 168
 #define STATE_AT      232
+#define NORMS_AT      240
 #define COUNTED_BYTES 68
 #define NAME_BYTES    64
 #define HASH_BYTES    16
@@ -100,6 +105,9 @@ int checkpoint_encode(const struct checkpoint *checkpoint, const struct checkpoi
     store_u64(fixed + 72, checkpoint->bank_len);
     store_summary(fixed + 80, &checkpoint->summary);
     store_u64(fixed + STATE_AT, checkpoint->optimiser_len);
+    for (size_t i = 0; i < CHECKPOINT_NORMS; i++) {
+        store_f64(fixed + NORMS_AT + 8 * i, checkpoint->norms[i]);
+    }
 
     head->len = 0;
     head->max = HEAD_MAX;
@@ -127,7 +135,7 @@ int checkpoint_encode(const struct checkpoint *checkpoint, const struct checkpoi
     return 0;
 }
 
-static bool is_version_2(const uint8_t *data)
+static bool has_measures(const uint8_t *data)
 {
     return load_u32(data + 8) > 1;
 }
@@ -135,12 +143,13 @@ static bool is_version_2(const uint8_t *data)
 /* Of what stands before the plan. */
 static size_t fixed_bytes(const uint8_t *data)
 {
-    return is_version_2(data) ? FIXED_BYTES : FIXED_BYTES_1;
+    uint32_t version = load_u32(data + 8);
+    return version > 2 ? FIXED_BYTES : version > 1 ? FIXED_BYTES_2 : FIXED_BYTES_1;
 }
 
 static uint64_t state_bytes(const uint8_t *data)
 {
-    return is_version_2(data) ? load_u64(data + STATE_AT) : 0;
+    return has_measures(data) ? load_u64(data + STATE_AT) : 0;
 }
 
 /* Conditions (1) to (3). */
@@ -167,6 +176,18 @@ static int check_frame(const uint8_t *data, size_t len, struct err *err)
     struct hash128 hash = hash_of(data, len - HASH_BYTES);
     if (memcmp(hash.bytes, data + len - HASH_BYTES, HASH_BYTES) != 0) {
         return err_set(err, ERR_DATA, "damaged: the checksum does not match");
+    }
+    return 0;
+}
+
+/* Condition (5). */
+static int load_norms(const uint8_t *data, double *norms, struct err *err)
+{
+    for (size_t i = 0; load_u32(data + 8) > 2 && i < CHECKPOINT_NORMS; i++) {
+        norms[i] = load_f64(data + NORMS_AT + 8 * i);
+        if (!(isfinite(norms[i]) && norms[i] >= 0)) {
+            return err_set(err, ERR_DATA, "a norm of updates is %g", norms[i]);
+        }
     }
     return 0;
 }
@@ -211,8 +232,12 @@ int checkpoint_decode(const uint8_t *data, size_t len, struct checkpoint *out, s
     out->plan_len = load_u32(data + 64);
     out->counted_count = load_u32(data + 68);
     out->bank_len = load_u64(data + 72);
-    load_summary(data + 80, is_version_2(data), &out->summary);
+    load_summary(data + 80, has_measures(data), &out->summary);
     out->optimiser_len = state_bytes(data);
+    rc = load_norms(data, out->norms, err);
+    if (rc) {
+        return rc;
+    }
 
     const uint8_t *plan = data + fixed_bytes(data), *counted = plan + out->plan_len;
     const uint8_t *bank = counted + (size_t)out->counted_count * COUNTED_BYTES;

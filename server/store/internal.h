@@ -28,7 +28,7 @@ void history_close(struct store *store);
 extern const char *const history_files[HISTORY_FILES];
 
 /* The names in a folder that are short enough to be ours. */
-#define LISTING_NAME_MAX 64
+#define LISTING_NAME_MAX 80
 struct listing {
     char (*names)[LISTING_NAME_MAX];
     uint32_t count, capacity;

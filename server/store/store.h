@@ -4,6 +4,7 @@
  *   models/round-000012.starling   the model after round 12, a model file (common/vec/modelfile.h)
  *   checkpoint-000012         everything else of that state, and the content hash of its model: the commit point
  *   history.db                SQLite, derived: trimmed to the checkpoint at start
+ *   spool/                    updates of the open round, where a rule needs them (spool.h)
  *   old-<run>/                a run that a new one moved aside
  *
  * A save writes the model first and the checkpoint second, each durably (disk_save); the state of round n exists when
@@ -28,6 +29,7 @@ struct counted {
     uint32_t round; /* the last durable round that counted a contribution of this name */
 };
 
+#define CHECKPOINT_NORMS 5
 /* The truth of one moment. Memory is owned (checkpoint_fini) when it comes from store_load, borrowed in store_save. */
 struct checkpoint {
     struct hash128 run;
@@ -37,8 +39,9 @@ struct checkpoint {
     float *params; /* [layout->total] */
     uint8_t *bank; /* bank_encode's bytes */
     uint64_t bank_len;
-    uint8_t *optimiser;     /* the state of aggregation.optimizer, f32 (server/agg/optimiser.h) */
-    uint64_t optimiser_len; /* bytes; 0: it has none, or round 0 */
+    uint8_t *optimiser;             /* the state of aggregation.optimizer, f32 (server/agg/optimiser.h) */
+    uint64_t optimiser_len;         /* bytes; 0: it has none, or round 0 */
+    double norms[CHECKPOINT_NORMS]; /* of updates (server/agg/norm.h) */
     struct counted *counted;
     uint32_t counted_count;
     struct round_summary summary; /* of `round`; zero for round 0 */

@@ -128,6 +128,29 @@ static double expect_step(const struct plan *plan, double d, const float *was, f
     return adam ? rate * first / (sqrt(second) + plan->aggregation.epsilon) : rate * first;
 }
 
+/* What the rule makes of one number of those that counted. */
+static double expect_rule(const struct world *world, uint32_t round, uint64_t i)
+{
+    const struct truth *truth = &world->truth;
+    double values[CLIENTS_MAX], sum = 0;
+    uint32_t count = 0;
+    for (uint32_t c = 0; c < world->scenario.clients; c++) {
+        if (truth->counted[round][c]) {
+            double value = (double)((const float *)(const void *)truth->update[round][c]->data)[i];
+            uint32_t at = count++;
+            for (; at > 0 && values[at - 1] > value; at--) {
+                values[at] = values[at - 1];
+            }
+            values[at] = value;
+        }
+    }
+    uint32_t cut = world->plan.aggregation.rule == AGGREGATION_MEDIAN ? (count - 1) / 2 : (uint32_t)(0.34 * count);
+    for (uint32_t k = cut; k < count - cut; k++) {
+        sum += values[k];
+    }
+    return sum / (count - 2 * cut);
+}
+
 /* The next model, from the last client to the first: the order must not matter. */
 static void expect_params(struct world *world, uint32_t round, float *out)
 {
@@ -148,6 +171,10 @@ static void expect_params(struct world *world, uint32_t round, float *out)
                     sum += (int64_t)weight_of(world, c) * llrint(ldexp(value, shifts[t]));
                     weight += weight_of(world, c);
                 }
+            }
+            if (world->plan.aggregation.rule != AGGREGATION_MEAN) {
+                weight = FIXED_WEIGHT_MAX;
+                sum = llrint(ldexp(expect_rule(world, round, i) * (double)weight, shifts[t]));
             }
             double d = (double)sum / ldexp((double)weight, shifts[t]);
             bool trained = i < layout->trainable_end;

@@ -1,4 +1,5 @@
 /* A session's shell: a trainer that takes its time, a disk that keeps what was saved, and a process that can die. */
+#include "server/agg/norm.h"
 #include "tests/sim/world.h"
 
 #include <stdio.h>
@@ -132,9 +133,14 @@ static void work_later(struct world *world, struct client *client, uint64_t in_m
 /* A learning rate that is too high, say. The truth keeps what a repaired client makes. */
 static void overheat(struct world *world, const struct client *client, struct contribution *work)
 {
-    if (world->scenario.hot && client->index == 0 && work->round == 2 && !world->repaired) {
+    if (world->scenario.hot && client->index == 0 && work->round == world->scenario.hot_round && !world->repaired) {
         struct bytes *hot = bytes_copy(work->update->data, work->update->len);
-        ((float *)(void *)hot->data)[world->layout->total - 1] = 1e6f; /* All before it fits, and is added first. */
+        float *numbers = (float *)(void *)hot->data;
+        if (world->scenario.hot_long) {
+            norm_scale(world->layout, numbers, 20);
+        } else {
+            numbers[world->layout->total - 1] = 1e6f; /* All before it fits, and is added first. */
+        }
         bytes_unref(work->update);
         work->update = hot;
         contribution_describe(work, &world->plan, world->layout);
@@ -355,7 +361,8 @@ void client_event(struct world *world, struct client *client, struct session_eve
     }
     world->speaker = client->name;
     world->hearing = event->kind == SESSION_MESSAGE ? event->message->type : 0;
-    if (world->hearing == MSG_DECLINED && event->message->declined.reason == DECLINE_RANGE) {
+    if (world->hearing == MSG_DECLINED &&
+        (event->message->declined.reason == DECLINE_RANGE || event->message->declined.reason == DECLINE_NORM)) {
         client->refused = event->message->declined.round;
     }
     struct session_actions actions = {0};

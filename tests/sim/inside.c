@@ -148,10 +148,26 @@ static void forget_delivered(struct world *world, struct coordinator *c)
     }
 }
 
+/* A round that was recalled keeps one of the updates that it had taken. */
+static void keep_recalled(struct world *world, struct coordinator *c)
+{
+    size_t total = (size_t)world->layout->total;
+    const struct bytes *update = world->truth.update[1][1];
+    if (world->recalled && !world->planted && update) {
+        float *nothing = mem_new(total, sizeof *nothing);
+        world->planted = true;
+        (void)agg_add(c->agg, (const float *)(const void *)update->data, 1, NULL);
+        agg_take_back(c->agg, nothing, 1); /* Its weight is not counted. */
+        mem_free(nothing);
+    }
+}
+
 void inside_plant(struct world *world)
 {
     struct coordinator *c = world->server.coordinator;
-    if (world->scenario.bug == BUG_SLOT_LEAKED) {
+    if (world->scenario.bug == BUG_RECALLED_STAYS) {
+        keep_recalled(world, c);
+    } else if (world->scenario.bug == BUG_SLOT_LEAKED) {
         leak_slot(world, c);
     } else if (world->scenario.bug == BUG_FORGOT_DELIVERED) {
         forget_delivered(world, c);
@@ -184,8 +200,21 @@ static void leave_refused(struct world *world, struct slot *slot)
     mem_free(part);
 }
 
+static void spoil_spool(struct world *world, const struct slot *slot)
+{
+    uint32_t client = (uint32_t)(slot->absorb.owner[5] - 'a'); /* "site-a" */
+    const struct bytes *old = world->truth.update[1][client];
+    if (slot->absorb.round == 2 && old) {
+        (void)spool_put(slot->absorb.spool, slot->absorb.owner, (const float *)(const void *)old->data,
+                        world->layout->total, NULL);
+    }
+}
+
 void inside_plant_result(struct world *world, struct job *job)
 {
+    if (world->scenario.bug == BUG_SPOOL_STALE && job->kind == JOB_ABSORB && ((struct slot *)job->work)->absorb.spool) {
+        spoil_spool(world, job->work);
+    }
     if (world->scenario.bug == BUG_REFUSED_STAYS && job->kind == JOB_ABSORB &&
         ((struct slot *)job->work)->absorb.reason == DECLINE_RANGE) {
         leave_refused(world, job->work);

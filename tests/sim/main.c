@@ -44,11 +44,12 @@ static bool run(const struct scenario *scenario, struct hash128 *result, struct 
 /* The undisturbed run of the same plan, once for each plan. Its seed, hence its timing, is another one. */
 static bool calm_result(const struct scenario *disturbed, struct hash128 *out)
 {
-    static struct outcome known[CLIENTS_MAX + 1][2][AGGREGATION_ADAM + 1];
-    struct outcome *outcome = &known[disturbed->clients][disturbed->features][disturbed->optimizer];
+    static struct outcome known[CLIENTS_MAX + 1][2][AGGREGATION_ADAM + 1][AGGREGATION_KRUM + 1];
+    struct outcome *outcome = &known[disturbed->clients][disturbed->features][disturbed->optimizer][disturbed->rule];
     struct scenario scenario = *disturbed;
     scenario.seed = 0;
     scenario.calm = true;
+    scenario.hot = false;
     scenario.verbose = false;
     if (!outcome->known) {
         char violation[512];
@@ -103,6 +104,8 @@ static const char *const bugs[BUG_COUNT] = {
     [BUG_REFUSED_STAYS] = "a refused update is not taken out of the sum",
     [BUG_NO_SLOTS] = "no upload slot may be in use any more",
     [BUG_WALL_CLOCK] = "the server measures time on the wall clock",
+    [BUG_SPOOL_STALE] = "a stale update lies in the spool",
+    [BUG_RECALLED_STAYS] = "a recalled round is not taken out of the sum",
 };
 
 /* Seeds that found a mistake of the product, before it was mended; with it back they find it again. A change of what

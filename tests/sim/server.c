@@ -32,7 +32,9 @@ void server_start(struct world *world)
     bool found = false;
     world->speaker = "server";
     server->disk.full = false;
+    bool spools = world->scenario.rule != AGGREGATION_MEAN;
     int rc = store_open(&server->disk.disk, "state", 0, &world->log, &server->store, &err);
+    rc = rc ? rc : spool_open(&server->disk.disk, "state", spools, &server->spool, &err);
     rc = rc ? rc
             : store_load(server->store, world->layout, world->plan_bytes.data, (uint32_t)world->plan_bytes.len, false,
                          &state, &found, &err);
@@ -54,6 +56,7 @@ void server_start(struct world *world)
             .sessions_max = LINKS_MAX,
             .idle_timeout_ms = IDLE_MS,
             .upload_rate = 500,
+            .spool = spools ? &server->spool : NULL,
             .log = &world->log,
         };
         memset(&options.boot, (int)chance(world, 256), sizeof options.boot);
@@ -120,17 +123,24 @@ static void begin_job(struct world *world)
     schedule(world, between(world, 1, 60), (struct entry){.kind = HAPPEN_JOB_BEGIN, .who = WHO_SERVER});
 }
 
-static void save(struct world *world, const struct job *job)
+/* What the disk has against the operations that come now. */
+static void trouble_disk(struct world *world)
 {
     struct server *server = &world->server;
     server->disk.full = world->now_ms < server->full_until_ms;
-    server->disk.syncs_nothing = world->scenario.bug == BUG_LYING_DISK && job->checkpoint.round == 2;
-    server->disk.syncs_no_folder = world->scenario.bug == BUG_NO_FOLDER_SYNC && job->checkpoint.round == 2;
     server->disk.fails_at = UINT64_MAX;
     if (world->now_ms < server->shaky_until_ms) {
         server->disk.fails_at = server->disk.operations + chance(world, 24);
         sight(world, "disk_error");
     }
+}
+
+static void save(struct world *world, const struct job *job)
+{
+    struct server *server = &world->server;
+    trouble_disk(world);
+    server->disk.syncs_nothing = world->scenario.bug == BUG_LYING_DISK && job->checkpoint.round == 2;
+    server->disk.syncs_no_folder = world->scenario.bug == BUG_NO_FOLDER_SYNC && job->checkpoint.round == 2;
     if (server->die_in_save) {
         server->disk.dies_after = server->disk.operations + chance(world, 24);
     }
@@ -138,6 +148,7 @@ static void save(struct world *world, const struct job *job)
     server->disk.fails_at = UINT64_MAX;
     if (server->job_result == 0) {
         check_durable(world, &job->checkpoint);
+        (void)spool_clear(&server->spool, NULL);
     } else if (world->scenario.bug == BUG_ERROR_IGNORED) {
         server->job_result = 0;
     }
@@ -151,7 +162,11 @@ static void run_job(struct world *world, struct job *job)
     server->job_reason = (struct err){0};
     inside_plant_job(world, job);
     if (job->kind != JOB_SAVE) {
+        if (world->scenario.rule != AGGREGATION_MEAN) {
+            trouble_disk(world);
+        }
         job_run(job);
+        server->disk.fails_at = UINT64_MAX;
         inside_plant_result(world, job);
         if (job->kind == JOB_ABSORB && world->scenario.bug == BUG_COUNT_TWICE && !world->planted &&
             !world->scenario.features) {
@@ -262,6 +277,7 @@ void server_event(struct world *world, struct event *event)
     world->speaker = "server";
     event->unix_ms = (int64_t)world->now_ms + world->wall_ms;
     struct actions actions = {0};
+    server->disk.full = world->now_ms < server->full_until_ms;
     if (coordinator_step(server->coordinator, event, server_clock_ms(world), &actions) != 0) {
         violate(world, "coordinator_step failed");
     }

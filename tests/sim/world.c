@@ -33,7 +33,7 @@ void say(struct world *world, const char *who, const char *format, ...)
 const char *const sights[] = {
     /* of the server's log */
     "round_extended", "contribution_declined", "save_failed", "client_left", "upload_too_slow", "round_stuck",
-    "still_waiting", "upload_slots",
+    "still_waiting", "upload_slots", "spool_failed", "round_held", "round_recalled",
     /* of the clients' log */
     "queued", "dropped", "declined", "rejected", "stale", "work_failed",
     /* of the world */
@@ -52,6 +52,7 @@ static void log_emit(void *ctx, enum log_level level, const char *event, const c
 {
     struct world *world = ctx;
     sight(world, event);
+    world->recalled |= strcmp(event, "round_recalled") == 0;
     world->stuck |= world->scenario.hot && strcmp(event, "round_stuck") == 0;
     say(world, world->speaker, "%-5s %s %s", log_level_name(level), event, fields);
 }
@@ -141,6 +142,11 @@ struct scenario scenario_of(uint64_t seed)
     s.one_dies = s.min_clients < s.clients && rng_below(&rng, 2);
     s.optimizer = rng_below(&rng, AGGREGATION_ADAM + 1);
     s.hot = rng_below(&rng, 6) == 0;
+    /* No draw: what other seeds stand for stays. */
+    bool many = s.min_clients >= 3;
+    s.rule = seed % 3 != 1 || !many ? AGGREGATION_MEAN : seed % 2 ? AGGREGATION_MEDIAN : AGGREGATION_TRIMMED;
+    s.hot_long = (seed >> 3) % 2;
+    s.hot_round = s.hot_long && (seed >> 2) % 2 && s.min_clients >= 2 ? 1 : 2;
     return s;
 }
 
@@ -163,6 +169,9 @@ static void set_plan(struct world *world)
     plan->fusion.upload = UPLOAD_ROWS;
     plan->fusion.remote = REMOTE_ROWS;
     plan->weight_cap = 40;
+    plan->aggregation.rule = world->scenario.rule;
+    plan->aggregation.trim = 0.34;
+    plan->aggregation.norm_limit = 5;
     plan->aggregation.optimizer = world->scenario.optimizer;
     plan->aggregation.learning_rate = world->scenario.optimizer == AGGREGATION_ADAM ? 0.01 : 1;
     buf_init(&world->plan_bytes, MSG_PLAN_MAX);

@@ -52,6 +52,8 @@ enum bug {
     BUG_REFUSED_STAYS,     /* what was added of an update, before it was refused, is left in the sum */
     BUG_NO_SLOTS,          /* the upload slots that may be in use fall to none */
     BUG_WALL_CLOCK,        /* the server measures its time on the wall clock, which jumps */
+    BUG_SPOOL_STALE,       /* in the spool lies the update of an earlier round */
+    BUG_RECALLED_STAYS,    /* what was added before a round was recalled is left in the sum */
     BUG_COUNT
 };
 
@@ -65,7 +67,10 @@ struct scenario {
     bool straggler;     /* the last client needs about as long as a round may take */
     bool features;      /* the plan exchanges features */
     uint32_t optimizer; /* of the plan */
-    bool hot;           /* the first client's update of round 2 is out of range, until somebody repairs it */
+    uint32_t rule;      /* of the plan */
+    bool hot;           /* the first client's update of hot_round is out of range, until somebody repairs it, */
+    bool hot_long;      /* or in range, and much longer than the others' */
+    uint32_t hot_round;
 };
 /* What a seed stands for. */
 struct scenario scenario_of(uint64_t seed);
@@ -136,6 +141,7 @@ struct server {
     struct process process;
     struct coordinator *coordinator;
     struct store *store;
+    struct spool spool;
     struct job *jobs[16]; /* to be run one after the other */
     uint32_t jobs_count;
     bool job_running;
@@ -170,7 +176,7 @@ struct client {
     struct contribution *work; /* what the trainer will have made */
     uint32_t work_epoch;
     bool cancelled, stopping, finished, gone;
-    uint32_t refused; /* on its connection: the round that was declined as out of range; 0: none */
+    uint32_t refused; /* on its connection: the round that was declined for good; 0: none */
 };
 
 /* What is known to be true, learned from the trainers and from durable checkpoints alone. */
@@ -196,6 +202,7 @@ struct world {
     char violation[512];  /* empty: none so far */
     bool planted;         /* a mistake that is to happen once has happened */
     bool stuck, repaired; /* hot: a round is stuck; the client has been repaired */
+    bool recalled;        /* a round was, and BUG_RECALLED_STAYS is to come */
     int64_t wall_ms;      /* the wall clock, which jumps, minus the monotonic one */
     uint64_t faults;
     uint64_t seen[SIGHTS_MAX]; /* of sights[] */

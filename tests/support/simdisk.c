@@ -271,6 +271,26 @@ static int sim_list(void *ctx, const char *path, int (*visit)(void *arg, const c
     return rc;
 }
 
+static int sim_read_at(void *ctx, const char *path, uint64_t offset, void *data, size_t len)
+{
+    struct simdisk *disk = ctx;
+    int rc = begin(disk);
+    struct simentry *entry = find(&disk->seen, path);
+    if (rc || !entry || entry->file->len < offset || entry->file->len - offset < len) {
+        return rc ? rc : entry ? ERR_DATA : ERR_NOTFOUND;
+    }
+    memcpy(data, entry->file->data + offset, len);
+    return 0;
+}
+
+static int sim_room(void *ctx, const char *path, uint64_t *bytes)
+{
+    struct simdisk *disk = ctx;
+    (void)path;
+    *bytes = disk->full ? 0 : UINT64_MAX;
+    return begin(disk);
+}
+
 static const struct disk_ops operations = {
     .create = sim_create,
     .write = sim_write,
@@ -282,6 +302,8 @@ static const struct disk_ops operations = {
     .make_folder = sim_make_folder,
     .load = sim_load,
     .list = sim_list,
+    .read_at = sim_read_at,
+    .room = sim_room,
 };
 
 void simdisk_init(struct simdisk *disk)

@@ -192,10 +192,10 @@ static struct tls_setup *client_of_both(void)
 static void test_of_another_authority(void **state)
 {
     (void)state;
-    refuses(good_server(), client_of_both(), true, "not of our CA", "of another CA; join again with a new token");
-    refuses(good_server(), tls_client_of(&theirs, "site-a", TRUST_TRAINER, 0), false, "not of our CA",
+    refuses(good_server(), client_of_both(), true, "not of this server", "of another CA; join again with a new token");
+    refuses(good_server(), tls_client_of(&theirs, "site-a", TRUST_TRAINER, 0), false, "not of the CA",
             "does not trust our certificate");
-    refuses(tls_server_of(&theirs, "coordinator", TRUST_SERVER, 0), good_client(), false, "not of our CA",
+    refuses(tls_server_of(&theirs, "coordinator", TRUST_SERVER, 0), good_client(), false, "not of the CA",
             "does not trust our certificate");
 }
 
@@ -227,13 +227,13 @@ static void test_pins(void **state)
 {
     (void)state;
     uint8_t pin[32];
-    refuses(good_server(), tls_joining(theirs.pin), false, "not of our CA", "does not trust our certificate");
-    refuses(tls_server_of(&theirs, "coordinator", TRUST_SERVER, 0), tls_joining(ours.pin), false, "not of our CA",
+    refuses(good_server(), tls_joining(theirs.pin), false, "not of the CA", "does not trust our certificate");
+    refuses(tls_server_of(&theirs, "coordinator", TRUST_SERVER, 0), tls_joining(ours.pin), false, "not of the CA",
             "does not trust our certificate");
     for (size_t i = 0; i < sizeof pin; i += 31) {
         memcpy(pin, ours.pin, sizeof pin);
         pin[i] ^= 1;
-        refuses(good_server(), tls_joining(pin), false, "not of our CA", "does not trust our certificate");
+        refuses(good_server(), tls_joining(pin), false, "not of the CA", "does not trust our certificate");
     }
     /* A chain with the right CA in it, which has not signed what stands before it. */
     struct credential *mixed = tls_credential(&theirs, "coordinator", TRUST_SERVER, 0);
@@ -243,7 +243,7 @@ static void test_pins(void **state)
     mixed->ca = good->ca;
     good->ca = ca;
     assert_int_equal(tls_setup_server(mixed, &setup, NULL), 0);
-    refuses(setup, tls_joining(ours.pin), false, "not of our CA", "does not trust our certificate");
+    refuses(setup, tls_joining(ours.pin), false, "not of the CA", "does not trust our certificate");
     credential_free(mixed);
     credential_free(good);
 }

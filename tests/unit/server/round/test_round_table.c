@@ -77,6 +77,7 @@ static const struct cell cells[ROUND_EVENTS][ROUND_PHASES] = {
     [ROUND_DELIVERED]  = {{0, W},               {0, O},                 {0, A},            {0, S},                  {0, D},               {0, X}},
     [ROUND_DECLINED]   = {{0, W},               {0, O},                 {0, A},            {0, S},                  {0, D},               {0, X}},
     [ROUND_REFUSED]    = {{0, W},               {ROUND_DO_STUCK, O},    {0, A},            {0, S},                  {0, D},               {0, X}},
+    [ROUND_RECALLED]   = {{0, W},               {0, O},                 {0, O},            {0, S},                  {0, D},               {0, X}},
     [ROUND_AGGREGATED] = {{0, W},               {0, O},                 {ROUND_DO_SAVE, S},{0, S},                  {0, D},               {0, X}},
     [ROUND_SAVED]      = {{0, W},               {0, O},                 {0, A},            {ROUND_DO_END | OI, O},  {0, D},               {0, X}},
     [ROUND_FAILED]     = {{0, W},               {0, O},                 {0, A},            {0, S},                  {0, D},               {0, X}},
@@ -124,6 +125,7 @@ static void ignored_events_change_nothing(void **state)
         {D, ROUND_DRAINED},    {X, ROUND_OFFERED},    {X, ROUND_DELIVERED},  {X, ROUND_AGGREGATED},
         {X, ROUND_SAVED},      {X, ROUND_FAILED},     {X, ROUND_STOP},       {W, ROUND_REFUSED},
         {A, ROUND_REFUSED},    {S, ROUND_REFUSED},    {D, ROUND_REFUSED},    {X, ROUND_REFUSED},
+        {W, ROUND_RECALLED},   {O, ROUND_RECALLED},   {S, ROUND_RECALLED},   {D, ROUND_RECALLED},
     };
     for (size_t i = 0; i < sizeof ignored / sizeof ignored[0]; i++) {
         struct round round;
@@ -223,6 +225,60 @@ static void failures_are_retried_with_growing_pauses(void **state)
     }
 }
 
+/* All owe again what they had delivered, and have a whole deadline for it. */
+static void a_recalled_round_begins_anew(void **state)
+{
+    (void)state;
+    struct round round;
+    reach(&round, A, &standard);
+    now += DEADLINE / 2;
+    assert_int_equal(step(&round, ROUND_RECALLED, 0), 0);
+    assert_int_equal(round.phase, O);
+    assert_int_equal(round_next_ms(&round), now + DEADLINE);
+    assert_true(round_owes(&round, 0) && round_owes(&round, 1));
+    assert_int_equal(step(&round, ROUND_DELIVERED, 1), 0);
+    assert_int_equal(step(&round, ROUND_DELIVERED, 0), ROUND_DO_AGGREGATE);
+    round_fini(&round);
+}
+
+/* A round does not open before there is room for all that it would invite. */
+static void a_round_without_room_is_held(void **state)
+{
+    (void)state;
+    static const uint64_t pauses[] = {1000, 2000, 4000, 8000, 16000, 30000, 30000};
+    struct round round;
+    reach(&round, W, &standard);
+    round.room = 1;
+    assert_int_equal(step(&round, ROUND_READY, 1), 0);
+    assert_true(round.held && round.phase == W);
+    for (size_t i = 0; i < sizeof pauses / sizeof pauses[0]; i++) {
+        assert_int_equal(round_next_ms(&round), now + pauses[i]);
+        now += pauses[i];
+        assert_int_equal(step(&round, ROUND_TICK, 0), 0);
+    }
+    round.room = 2;
+    assert_int_equal(step(&round, ROUND_READY, 2), 0); /* Three are ready now. */
+    assert_int_equal(step(&round, ROUND_LOST, 2), OI);
+    assert_false(round.held);
+    round_fini(&round);
+
+    reach(&round, S, &standard); /* After a round that was saved likewise, and it ends when there are too few. */
+    round.room = 1;
+    assert_int_equal(step(&round, ROUND_SAVED, 0), ROUND_DO_END | ROUND_DO_WAIT);
+    assert_true(round.held);
+    assert_int_equal(step(&round, ROUND_LOST, 1), 0);
+    assert_false(round.held);
+    assert_int_equal(round_next_ms(&round), UINT64_MAX);
+    round_fini(&round);
+
+    struct round_options few = standard;
+    few.clients_per_round = 2;
+    reach(&round, W, &few);
+    round.room = 2;
+    assert_int_equal(step(&round, ROUND_READY, 1), OI);
+    round_fini(&round);
+}
+
 static void draining_ends_by_itself(void **state)
 {
     (void)state;
@@ -259,6 +315,8 @@ int main(void)
         cmocka_unit_test(stop_finishes_the_save_first),
         cmocka_unit_test(stop_gives_up_after_a_failed_save),
         cmocka_unit_test(failures_are_retried_with_growing_pauses),
+        cmocka_unit_test(a_recalled_round_begins_anew),
+        cmocka_unit_test(a_round_without_room_is_held),
         cmocka_unit_test(draining_ends_by_itself),
         cmocka_unit_test(starts_done_when_nothing_is_left),
     };

@@ -5,6 +5,7 @@
 #include "common/config/plan.h"
 #include "server/store/checkpoint.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -107,6 +108,9 @@ static struct checkpoint state_of(struct room *room, uint32_t round)
                     .loss = -1.5,
                     .own = {true, 0.5, -2, 0.75, 12}},
     };
+    for (int i = 0; i < CHECKPOINT_NORMS; i++) {
+        checkpoint.norms[i] = round + 0.5 * i;
+    }
     memset(checkpoint.run.bytes, 0xab, 16);
     return checkpoint;
 }
@@ -142,6 +146,7 @@ static void check_is(struct room *room, const struct checkpoint *got, uint32_t r
     struct checkpoint want = state_of(room, round);
     assert_int_equal(got->round, round);
     assert_memory_equal(got->run.bytes, want.run.bytes, 16);
+    assert_memory_equal(got->norms, want.norms, sizeof want.norms);
     assert_int_equal(got->plan_len, want.plan_len);
     assert_memory_equal(got->plan, want.plan, want.plan_len);
     assert_memory_equal(got->params, want.params, room->layout->total * sizeof(float));
@@ -344,10 +349,9 @@ static void a_truncated_checkpoint_is_skipped_at_every_length(void **state)
     }
 }
 
-/* What a version without measures saved, which is 72 bytes shorter, goes on. */
-static void a_checkpoint_of_version_1_loads(void **state)
+/* What a version without measures and norms saved, which is shorter, goes on. */
+static void check_version(struct room *room, uint8_t version)
 {
-    struct room *room = *state;
     struct store *store = open_store(room, &disk_posix, 0);
     save(room, store, 1);
     char path[256];
@@ -355,9 +359,10 @@ static void a_checkpoint_of_version_1_loads(void **state)
     size_t len;
     (void)snprintf(path, sizeof path, "%s/checkpoint-000001", room->folder);
     assert_int_equal(disk_load(&disk_posix, path, 1 << 20, &data, &len, NULL), 0);
-    data[8] = 1;
-    memmove(data + 168, data + 240, len - 240);
-    len -= 72;
+    data[8] = version;
+    size_t fixed = version == 1 ? 168 : 240;
+    memmove(data + fixed, data + 280, len - 280);
+    len -= 280 - fixed;
     struct hash128 hash = hash_of(data, len - 16);
     memcpy(data + len - 16, hash.bytes, 16);
     FILE *file = fopen(path, "wb");
@@ -368,11 +373,41 @@ static void a_checkpoint_of_version_1_loads(void **state)
     struct checkpoint checkpoint;
     bool found;
     assert_int_equal(load(room, store, false, &checkpoint, &found, NULL), 0);
-    assert_true(found && !checkpoint.summary.own.measured);
+    assert_true(found && checkpoint.summary.own.measured == (version > 1) && checkpoint.norms[0] == 0);
     checkpoint.summary.own = state_of(room, 1).summary.own;
+    memcpy(checkpoint.norms, state_of(room, 1).norms, sizeof checkpoint.norms);
     check_is(room, &checkpoint, 1);
     checkpoint_fini(&checkpoint);
     store_close(store);
+}
+
+static void checkpoints_of_older_versions_load(void **state)
+{
+    check_version(*state, 1);
+    check_version(*state, 2);
+}
+
+/* A file whose checksum holds, and whose norms are none. */
+static void norms_that_are_none_are_refused(void **state)
+{
+    struct room *room = *state;
+    struct checkpoint checkpoint = state_of(room, 1), got;
+    struct checkpoint_model model = {0}, model_got;
+    static const double wrong[] = {-1, NAN, INFINITY};
+    for (int i = 0; i < 3; i++) {
+        struct buf file;
+        struct hash128 tail;
+        struct err err = {0};
+        checkpoint.norms[i + 1] = wrong[i];
+        checkpoint.bank_len = 0;
+        buf_init(&file, SIZE_MAX);
+        assert_int_equal(checkpoint_encode(&checkpoint, &model, &file, &tail), 0);
+        assert_int_equal(buf_append(&file, tail.bytes, 16), 0);
+        assert_int_equal(checkpoint_decode(file.data, file.len, &got, &model_got, &err), ERR_DATA);
+        assert_non_null(strstr(err.text, "norm"));
+        buf_fini(&file);
+        checkpoint.norms[i + 1] = 1;
+    }
 }
 
 /* A file whose checksum holds, and whose header lies about the state. */
@@ -528,9 +563,9 @@ static int weak_close(void *ctx, int file)
     return strikes(weak) ? weak->code : rc;
 }
 
-static const struct disk_ops weak_ops = {weak_create, weak_write,       weak_sync,        weak_close, weak_rename,
-                                         weak_remove, weak_sync_folder, weak_make_folder, weak_load,  weak_list,
-                                         NULL};
+static const struct disk_ops weak_ops = {
+    weak_create,      weak_write, weak_sync, weak_close, weak_rename, weak_remove, weak_sync_folder,
+    weak_make_folder, weak_load,  weak_list, NULL,       NULL,        NULL};
 
 /* Returns whether the n-th operation was reached. */
 static bool save_on_weak_disk(struct room *room, int n, bool dead, int code)
@@ -598,7 +633,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_model_that_is_not_the_checkpoints_is_not_loaded, setup, teardown),
         cmocka_unit_test_setup_teardown(a_truncated_checkpoint_is_skipped_at_every_length, setup, teardown),
         cmocka_unit_test_setup_teardown(a_state_of_a_wrong_size_is_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_checkpoint_of_version_1_loads, setup, teardown),
+        cmocka_unit_test_setup_teardown(checkpoints_of_older_versions_load, setup, teardown),
+        cmocka_unit_test_setup_teardown(norms_that_are_none_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(no_whole_state_is_an_error_and_no_fresh_start, setup, teardown),
         cmocka_unit_test_setup_teardown(two_servers_cannot_share_a_folder, setup, teardown),
         cmocka_unit_test_setup_teardown(another_plan_is_refused_and_the_changed_keys_are_named, setup, teardown),

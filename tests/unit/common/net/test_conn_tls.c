@@ -173,7 +173,7 @@ static void test_certificates_of_others(void **state)
         run_to_the_end(world);
         assert_int_equal(world->server.opened + world->server.messages + world->client.messages, 0);
         expect(&world->server, ERR_ACCESS, i == 0 ? "the peer's certificate has expired" : "does not trust our");
-        expect(&world->client, ERR_ACCESS, i == 0 ? "our certificate has expired; join" : "is not of our CA");
+        expect(&world->client, ERR_ACCESS, i == 0 ? "our certificate has expired; join" : "is not of the CA");
         assert_memory_equal(world->client.reason.text, world->bound, strlen(world->bound));
         assert_memory_equal(world->server.reason.text, "127.0.0.1:", 10);
         world_free(world);

@@ -10,6 +10,7 @@
 #include "server/bank/bank.h"
 #include "server/store/checkpoint.h"
 #include "tests/support/msg_samples.h"
+#include "tests/support/tls_world.h"
 
 #include <stdio.h>
 
@@ -419,6 +420,41 @@ static int make_session(const char *corpus)
     return rc;
 }
 
+/* What a client and a server say first, as fuzz_tls.c reads it, and edits of a conversation. */
+static int make_tls(const char *corpus)
+{
+    struct tls_world world;
+    struct channel *server = NULL, *client = NULL;
+    struct buf hello, answer;
+    uint8_t byte;
+    size_t got;
+    tls_world_init(&world);
+    struct tls_setup *of_server = tls_server_of(&world, "coordinator", TRUST_SERVER, 0);
+    struct tls_setup *of_client = tls_client_of(&world, "site-a", TRUST_TRAINER, 0);
+    buf_init(&hello, 1 << 20);
+    buf_init(&answer, 1 << 20);
+    int rc = channel_new(of_server, &server, NULL) || channel_new(of_client, &client, NULL) ||
+             buf_append(&hello, "\0\0", 2) || buf_append(&answer, "\1\0", 2) ||
+             buf_append(&hello, channel_output(client)->data, channel_output(client)->len);
+    if (rc == 0) {
+        channel_input(server, hello.data + 2, hello.len - 2);
+        rc = channel_read(server, &byte, 1, &got, NULL) ||
+             buf_append(&answer, channel_output(server)->data, channel_output(server)->len) ||
+             save(corpus, "tls/hello", &hello) || save(corpus, "tls/answer", &answer) ||
+             make_text(corpus, "tls/undisturbed", "\3\11", 2) ||
+             make_text(corpus, "tls/changed", "\3\0\77\0\1\177\0\200", 8) ||
+             make_text(corpus, "tls/twice", "\3\0\177\2\0\177\2\0\177\2\0", 11);
+    }
+    channel_free(server);
+    channel_free(client);
+    tls_setup_free(of_server);
+    tls_setup_free(of_client);
+    buf_fini(&hello);
+    buf_fini(&answer);
+    tls_world_fini(&world);
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
@@ -426,7 +462,7 @@ int main(int argc, char **argv)
         return 64;
     }
     static const char *const folders[] = {"msg",        "frame", "modelfile", "quant", "config", "bank",
-                                          "checkpoint", "state", "session",   "token", "csr"};
+                                          "checkpoint", "state", "session",   "token", "csr",    "tls"};
     for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
         char path[4096];
         (void)snprintf(path, sizeof path, "%s/%s", argv[1], folders[i]);
@@ -436,7 +472,7 @@ int main(int argc, char **argv)
     }
     if (make_messages(argv[1]) || make_streams(argv[1]) || make_modelfile(argv[1]) || make_quant(argv[1]) ||
         make_config(argv[1]) || make_bank(argv[1]) || make_checkpoint(argv[1]) || make_state(argv[1]) ||
-        make_session(argv[1]) || make_token(argv[1]) || make_csr(argv[1])) {
+        make_session(argv[1]) || make_token(argv[1]) || make_csr(argv[1]) || make_tls(argv[1])) {
         (void)fprintf(stderr, "a seed could not be made\n");
         return 1;
     }

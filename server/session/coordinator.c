@@ -200,7 +200,7 @@ static void send_heartbeats(struct coordinator *c)
 
 static void tick(struct coordinator *c)
 {
-    peers_tick(c);
+    strangers_tick(c);
     slots_tick(c);
     if (c->now_ms >= round_next_ms(&c->round)) {
         round_apply(c, ROUND_TICK, 0);
@@ -265,7 +265,7 @@ uint64_t coordinator_next_ms(const struct coordinator *c)
     if (c->jobs_count > 0 || c->closes_due > 0 || c->exit_due) {
         return c->now_ms + 100; /* There was no memory to hand it out; the next step tries again. */
     }
-    uint64_t next = earlier(round_next_ms(&c->round), peers_next_ms(c));
+    uint64_t next = earlier(round_next_ms(&c->round), strangers_next_ms(c));
     next = earlier(next, earlier(slots_next_ms(c), pace_next_ms(&c->pace)));
     next = earlier(next, c->reminder.due_ms);
     return c->welcomed > 0 ? earlier(next, c->alive_ms) : next;

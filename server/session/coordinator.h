@@ -31,9 +31,11 @@ struct coordinator_options {
     const uint8_t *plan_bytes; /* canonical */
     uint32_t plan_len;
     const struct layout *layout;
-    uint32_t upload_slots;  /* at most */
-    uint32_t bank_capacity; /* rows */
-    uint32_t sessions_max;  /* peers at a time; further ones are rejected with REJECT_FULL */
+    uint32_t upload_slots;          /* at most */
+    uint32_t bank_capacity;         /* rows */
+    uint32_t sessions_max;          /* welcomed peers at a time; further ones are rejected with REJECT_FULL */
+    uint32_t strangers_max;         /* connections that are not welcomed yet, for coordinator_admit: all together, */
+    uint32_t strangers_per_address; /* and of one address */
     uint64_t idle_timeout_ms;
     uint32_t upload_rate; /* bytes a second that keep an upload slot while others wait; 0: any */
     struct hash128 boot;  /* random per start */
@@ -103,6 +105,9 @@ void actions_fini(struct actions *actions);
 int coordinator_step(struct coordinator *coordinator, const struct event *event, uint64_t now_ms, struct actions *out);
 /* When the next EVENT_TICK is due at the latest; UINT64_MAX: never. */
 uint64_t coordinator_next_ms(const struct coordinator *coordinator);
+/* Asked by the shell before EVENT_PEER_OPENED. NULL: it may come in, and *instead, if that is a peer's number and not
+ * UINT32_MAX, is to be closed at once for it. Else why not. */
+const char *coordinator_admit(struct coordinator *coordinator, const char *address, uint64_t now_ms, uint32_t *instead);
 /* What this peer may send now. */
 const struct frame_limits *coordinator_limits(const struct coordinator *coordinator, uint32_t peer);
 /* Told by the shell before a STATUS is handled. */

@@ -43,16 +43,12 @@ void peer_opened(struct coordinator *c, uint32_t number, const char *address)
     }
     *peer = (struct peer){.number = number, .member = NONE, .opened_ms = c->now_ms, .limits = &msg_limits_server_new};
     (void)snprintf(peer->address, sizeof peer->address, "%s", address ? address : "");
+    peer->group = address_group(peer->address);
     c->peers_open++;
-    c->peers_live++;
-    c->peers_new++;
+    stranger_add(c, peer);
     log_event(c->log, LOG_LEVEL_DEBUG, "peer_opened", "address=%s", peer->address);
-    uint64_t later = c->options.idle_timeout_ms / 6;
     if (c->round.phase == ROUND_DRAINING) {
-        peer_reject(c, peer, REJECT_STOPPING, later, "the server is stopping");
-    } else if (c->peers_live > c->options.sessions_max) {
-        peer_reject(c, peer, REJECT_FULL, later, "the server holds %u connections, which is its limit",
-                    c->options.sessions_max);
+        peer_reject(c, peer, REJECT_STOPPING, c->options.idle_timeout_ms / 6, "the server is stopping");
     }
 }
 
@@ -81,41 +77,13 @@ void peer_closed(struct coordinator *c, struct peer *peer, const struct err *rea
 {
     c->doomed -= peer->doomed;
     c->closes_due -= peer->close_due;
-    c->peers_live -= peer->state != PEER_CLOSING;
-    c->peers_new -= peer->state == PEER_NEW;
+    c->sessions -= peer->state != PEER_CLOSING && peer->state != PEER_NEW;
+    stranger_remove(c, peer);
     peer->doomed = peer->close_due = false;
     peer_detach(c, peer, reason && reason->code ? reason->text : "closed by the client");
     c->peers[peer->number] = NULL;
     c->peers_open--;
     mem_free(peer);
-}
-
-static uint64_t greeting_ms(const struct coordinator *c)
-{
-    return c->options.idle_timeout_ms / 6;
-}
-
-void peers_tick(struct coordinator *c)
-{
-    for (uint32_t i = 0; i < c->peers_room && c->peers_new > 0; i++) {
-        struct peer *peer = c->peers[i];
-        if (peer && peer->state == PEER_NEW && c->now_ms - peer->opened_ms >= greeting_ms(c)) {
-            log_event(c->log, LOG_LEVEL_DEBUG, "peer_silent", "address=%s", peer->address);
-            peer_bye(c, peer, ERR_TEMPFAIL, "no HELLO came");
-        }
-    }
-}
-
-uint64_t peers_next_ms(const struct coordinator *c)
-{
-    uint64_t next = UINT64_MAX;
-    for (uint32_t i = 0; i < c->peers_room && c->peers_new > 0; i++) {
-        const struct peer *peer = c->peers[i];
-        if (peer && peer->state == PEER_NEW && peer->opened_ms + greeting_ms(c) < next) {
-            next = peer->opened_ms + greeting_ms(c);
-        }
-    }
-    return next;
 }
 
 /* ---- Members ---- */

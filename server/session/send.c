@@ -196,12 +196,11 @@ static void detach_doomed(struct coordinator *c)
             if (peer && peer->doomed) {
                 peer->doomed = false;
                 c->doomed--;
-                c->peers_new -= peer->state == PEER_NEW;
+                c->sessions -= peer->state != PEER_NEW;
                 peer_detach(c, peer, "closed by the server");
                 peer->state = PEER_CLOSING;
                 peer->close_due = true;
                 c->closes_due++;
-                c->peers_live--;
             }
         }
     }

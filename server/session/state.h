@@ -5,8 +5,9 @@
  *   slot    room for one contribution that is being uploaded or absorbed
  *
  * Files: coordinator.c (events), dispatch.c (messages), handle_*.c (one message each), peers.c (connections and
- * members), slots.c (uploads), pace.c (how many at a time), rounds.c (what the round wants done), jobs.c (what runs
- * outside the loop), blobs.c (what is downloaded), send.c (actions), words.c (sentences for people).
+ * members), strangers.c (connections before WELCOME), slots.c (uploads), pace.c (how many at a time), rounds.c (what
+ * the round wants done), jobs.c (what runs outside the loop), blobs.c (what is downloaded), send.c (actions), words.c
+ * (sentences for people).
  *
  * Whatever cannot be told to a peer for want of memory closes that peer, and nobody else: a peer is marked `doomed`,
  * and at the end of the step it is detached and closed. Jobs, closes and the exit that could not be put into the
@@ -61,6 +62,9 @@ struct peer {
     bool regranted;  /* chunks that it sent before the latest GRANT may still arrive, and mean nothing */
     uint64_t opened_ms;
     const struct frame_limits *limits;
+    uint64_t group; /* of its address */
+    bool stranger;  /* in the list of those, between `older` and `newer` */
+    struct peer *older, *newer;
     struct download download;
     uint32_t holds;                /* the round whose model lies in its write queue, and so in memory; 0: none does */
     uint32_t asked, asked_history; /* STATUS messages that wait for an answer; the rounds that the latest wants */
@@ -86,6 +90,12 @@ struct member {
     uint32_t evaluated;          /* an observer's: the round that it told of last */
     struct watch aggregate, own; /* of the latest contribution that was accepted */
     uint64_t bytes_up, bytes_down, bytes_by_kind[BLOB_FEATURES + 1];
+};
+
+struct strangers {
+    struct peer *oldest, *newest; /* in order of arrival */
+    uint32_t count;
+    struct status_strangers told; /* what has become of them, and of others who sent too much */
 };
 
 enum slot_state {
@@ -149,7 +159,10 @@ struct coordinator {
     uint8_t *packed_row;    /* scratch: a row of the sample as it travels */
 
     struct peer **peers; /* by number; NULL: none */
-    uint32_t peers_room, peers_open, peers_live, peers_new, welcomed, doomed, closes_due;
+    uint32_t peers_room, peers_open, doomed, closes_due;
+    uint32_t sessions; /* peers that were welcomed and are not on their way out */
+    uint32_t welcomed; /* those of them that are members' */
+    struct strangers strangers;
     struct member *members; /* by index; names in order: round.order */
     uint32_t members_room;
     uint32_t *queue; /* members that wait for a slot; room for all */
@@ -219,12 +232,20 @@ void peer_opened(struct coordinator *c, uint32_t number, const char *address);
 void peer_closed(struct coordinator *c, struct peer *peer, const struct err *reason);
 /* The peer stops being its member's connection. */
 void peer_detach(struct coordinator *c, struct peer *peer, const char *reason);
-/* Closed after idle_timeout / 6 without HELLO. */
-void peers_tick(struct coordinator *c);
-uint64_t peers_next_ms(const struct coordinator *c);
 uint32_t member_find(const struct coordinator *c, const char *name); /* NONE */
 int member_add(struct coordinator *c, const char *name, uint32_t *member);
 struct peer *member_peer(const struct coordinator *c, uint32_t member); /* NULL: away */
+
+/* ---- strangers.c ---- */
+
+/* What counts as one address, of "127.0.0.1:53122" or "[2001:db8::1]:53122": an IPv4 address, also one in an IPv6
+ * address, or the first 64 bits of an IPv6 address, which are one host's or one house's. 0: none. */
+uint64_t address_group(const char *address);
+void stranger_add(struct coordinator *c, struct peer *peer);
+void stranger_remove(struct coordinator *c, struct peer *peer); /* if it is one */
+/* Closed after idle_timeout / 6 without HELLO, whatever else came. */
+void strangers_tick(struct coordinator *c);
+uint64_t strangers_next_ms(const struct coordinator *c);
 
 /* ---- slots.c ---- */
 

@@ -6,9 +6,9 @@
  * elsewhere; in the kernel two buffers of socket_buffer, which it doubles for its own keeping.
  *
  * There are as many numbers as open files allow, less FILES_RESERVE, so that the limit on open files is never met by
- * connections: whoever comes when all numbers are taken is accepted out of the reserve, told so, and closed; beyond
- * REFUSALS_MAX at a time, closed without a word. (Should files run out all the same, libuv gives up a descriptor of its
- * own to close who stands in the backlog, and the log says so.) */
+ * connections: whoever comes when all numbers are taken, or finds no place among the strangers, is accepted out of the
+ * reserve, told so, and closed; beyond REFUSALS_MAX at a time, closed without a word. (Should files run out all the
+ * same, libuv gives up a descriptor of its own to close who stands in the backlog, and the log says so.) */
 #include "server/shell/internal.h"
 
 #include "common/base/mem.h"
@@ -41,9 +41,31 @@ static void update_limits(struct peer *peer)
     }
 }
 
+static void refuse(struct daemon *daemon, struct conn *conn, enum reject_code code, uint64_t retry_after_ms,
+                   const char *why);
+
+/* Whether there is a place for it among those who are not welcomed yet. Else it is refused: it keeps the number as its
+ * context, but never becomes the number's connection, and others may. */
+static bool is_admitted(struct peer *peer, struct conn *conn)
+{
+    struct daemon *daemon = peer->daemon;
+    uint32_t instead;
+    const char *why = coordinator_admit(daemon->coordinator, conn_peer(conn), net_now_ms(), &instead);
+    if (why) {
+        refuse(daemon, conn, REJECT_FULL, daemon->options->idle_timeout_ms / 60, why);
+    } else if (instead != UINT32_MAX) {
+        daemon->peers.items[instead].closing = true;
+        conn_close(daemon->peers.items[instead].conn, 0);
+    }
+    return why == NULL;
+}
+
 static void on_open(void *ctx, struct conn *conn)
 {
     struct peer *peer = ctx;
+    if (!is_admitted(peer, conn)) {
+        return;
+    }
     peer->conn = conn;
     tell(peer, (struct event){.kind = EVENT_PEER_OPENED, .address = conn_peer(conn)});
     update_limits(peer);
@@ -51,9 +73,8 @@ static void on_open(void *ctx, struct conn *conn)
 
 static void on_message(void *ctx, struct conn *conn, const struct msg *msg)
 {
-    (void)conn;
     struct peer *peer = ctx;
-    if (peer->closing) {
+    if (peer->closing || peer->conn != conn) {
         return;
     }
     /* To ask the kernel is dearer than all the rest; a STATUS that comes before the last answer is written waits. */
@@ -66,17 +87,19 @@ static void on_message(void *ctx, struct conn *conn, const struct msg *msg)
 
 static void on_drained(void *ctx, struct conn *conn)
 {
-    (void)conn;
     struct peer *peer = ctx;
-    if (!peer->closing) {
+    if (!peer->closing && peer->conn == conn) {
         tell(peer, (struct event){.kind = EVENT_PEER_DRAINED});
     }
 }
 
 static void on_close(void *ctx, struct conn *conn, const struct err *reason)
 {
-    (void)conn;
     struct peer *peer = ctx;
+    if (peer->conn != conn) {
+        peer->daemon->peers.refusing--;
+        return;
+    }
     peer->closing = true;
     tell(peer, (struct event){.kind = EVENT_PEER_CLOSED, .reason = reason});
     peer->conn = NULL;
@@ -86,22 +109,28 @@ static void on_close(void *ctx, struct conn *conn, const struct err *reason)
 
 static const struct conn_events events = {on_open, on_message, on_drained, on_close};
 
-/* A connection for which there is no number: taken, so that it does not stand in the backlog, told why, and closed. */
+/* Says why, and closes; beyond REFUSALS_MAX at a time it only closes. */
+static void refuse(struct daemon *daemon, struct conn *conn, enum reject_code code, uint64_t retry_after_ms,
+                   const char *why)
+{
+    struct msg msg = {.type = MSG_REJECT};
+    msg.reject = (struct msg_reject){.code = code,
+                                     .retry = true,
+                                     .retry_after_ms = retry_after_ms,
+                                     .minor_least = PROTOCOL_MINOR_LEAST,
+                                     .minor_most = PROTOCOL_MINOR_MOST};
+    (void)snprintf(msg.reject.text, sizeof msg.reject.text, "%s", why);
+    bool told = daemon->peers.refusing++ < REFUSALS_MAX && conn_send(conn, &msg, NULL) == 0;
+    msg_fini(&msg);
+    conn_close(conn, told ? conn_linger_ms(daemon->options->idle_timeout_ms) : 0);
+}
+
+/* A connection for which there is no number: taken, so that it does not stand in the backlog. */
 static void refuse_open(void *ctx, struct conn *conn)
 {
     struct daemon *daemon = ctx;
-    uint64_t idle_ms = daemon->options->idle_timeout_ms;
-    struct msg msg = {.type = MSG_REJECT};
-    msg.reject = (struct msg_reject){.code = daemon->leaving ? REJECT_STOPPING : REJECT_FULL,
-                                     .retry = true,
-                                     .retry_after_ms = idle_ms / 6,
-                                     .minor_least = PROTOCOL_MINOR_LEAST,
-                                     .minor_most = PROTOCOL_MINOR_MOST};
-    (void)snprintf(msg.reject.text, sizeof msg.reject.text, "%s",
-                   daemon->leaving ? "the server is stopping" : "the server has no room for another connection");
-    bool told = daemon->peers.refusing++ < REFUSALS_MAX && conn_send(conn, &msg, NULL) == 0;
-    msg_fini(&msg);
-    conn_close(conn, told ? conn_linger_ms(idle_ms) : 0);
+    refuse(daemon, conn, daemon->leaving ? REJECT_STOPPING : REJECT_FULL, daemon->options->idle_timeout_ms / 6,
+           daemon->leaving ? "the server is stopping" : "the server has no room for another connection");
 }
 
 static void refuse_message(void *ctx, struct conn *conn, const struct msg *msg)

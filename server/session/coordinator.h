@@ -83,6 +83,7 @@ struct event {
 enum action_kind {
     ACTION_SEND,  /* peer, message (owned by the action; the shell may take its payload) */
     ACTION_CLOSE, /* peer: after what is queued has been written */
+    ACTION_PAUSE, /* peer: nothing is read from it for pause_ms; what has been read may still come */
     ACTION_JOB,   /* job */
     ACTION_EXIT,  /* result: all is said, and all is saved if it is 0 */
 };
@@ -91,6 +92,7 @@ struct action {
     uint32_t peer;
     struct msg message;
     struct job *job;
+    uint64_t pause_ms;
     int result; /* 0, or the ERR_ code of what kept the last round from being saved */
 };
 struct actions {
@@ -108,6 +110,8 @@ uint64_t coordinator_next_ms(const struct coordinator *coordinator);
 /* Asked by the shell before EVENT_PEER_OPENED. NULL: it may come in, and *instead, if that is a peer's number and not
  * UINT32_MAX, is to be closed at once for it. Else why not. */
 const char *coordinator_admit(struct coordinator *coordinator, const char *address, uint64_t now_ms, uint32_t *instead);
+/* The log for a line that this peer causes; NULL: it has caused too many. */
+const struct log *coordinator_log(struct coordinator *coordinator, uint32_t peer, const char *event);
 /* What this peer may send now. */
 const struct frame_limits *coordinator_limits(const struct coordinator *coordinator, uint32_t peer);
 /* Told by the shell before a STATUS is handled. */

@@ -39,8 +39,8 @@ static bool is_of_our_run(struct coordinator *c, struct peer *peer, const struct
         return false;
     }
     if (hello->saved_round > c->round.durable) {
-        log_event(c->log, LOG_LEVEL_WARN, "client_ahead", "name=%s client_round=%u round=%u", hello->name,
-                  hello->saved_round, c->round.durable);
+        log_event(log_of_peer(c, peer, "client_ahead"), LOG_LEVEL_WARN, "client_ahead",
+                  "name=%s client_round=%u round=%u", hello->name, hello->saved_round, c->round.durable);
     }
     return true;
 }
@@ -109,7 +109,7 @@ static uint32_t claim_name(struct coordinator *c, struct peer *peer, const struc
 {
     uint32_t index = member_find(c, hello->name);
     if (index == NONE) {
-        int rc = member_add(c, hello->name, &index);
+        int rc = member_recycle(c, hello->name, &index) ? 0 : member_add(c, hello->name, &index);
         if (rc == ERR_LIMIT) {
             peer_reject(c, peer, REJECT_FULL, 0, "the server knows %u names, which is its limit", MEMBERS_MAX);
             return NONE;

@@ -65,8 +65,8 @@ void peer_detach(struct coordinator *c, struct peer *peer, const char *reason)
     member->step = member->steps = 0;
     c->welcomed--;
     char text[MSG_TEXT_MAX];
-    log_event(c->log, LOG_LEVEL_INFO, "client_left", "name=%s address=%s reason=\"%s\"", member->name, peer->address,
-              log_quotable(reason, text, sizeof text));
+    log_event(log_of_member(c, index, "client_left"), LOG_LEVEL_INFO, "client_left", "name=%s address=%s reason=\"%s\"",
+              member->name, peer->address, log_quotable(reason, text, sizeof text));
     if (member->role != ROLE_OBSERVER) {
         slots_leave(c, index);
         round_apply(c, ROUND_LOST, index);
@@ -80,6 +80,9 @@ void peer_closed(struct coordinator *c, struct peer *peer, const struct err *rea
     c->sessions -= peer->state != PEER_CLOSING && peer->state != PEER_NEW;
     stranger_remove(c, peer);
     peer->doomed = peer->close_due = false;
+    bool invalid = reason && (reason->code == ERR_PROTOCOL || reason->code == ERR_LIMIT || reason->code == ERR_STATE ||
+                              reason->code == ERR_VERSION);
+    c->strangers.told.broken += invalid;
     peer_detach(c, peer, reason && reason->code ? reason->text : "closed by the client");
     c->peers[peer->number] = NULL;
     c->peers_open--;
@@ -130,6 +133,36 @@ static int reserve(struct coordinator *c)
     return 0;
 }
 
+/* The name, by its place in the order, that is worth least: away, never counted, no part of anything, and unseen for
+ * longest. NONE: none is. */
+static uint32_t find_forgettable(const struct coordinator *c)
+{
+    uint32_t found = NONE;
+    uint64_t seen_ms = UINT64_MAX;
+    for (uint32_t i = 0; i < c->round.count; i++) {
+        uint32_t index = c->round.order[i];
+        const struct member *member = &c->members[index];
+        const struct round_member *in_round = &c->round.members[index];
+        bool idle = member->peer == NONE && member->slot == NONE && !member->queued && !member->has_counted &&
+                    !in_round->ready && !in_round->participant;
+        if (idle && member->last_seen_ms < seen_ms) {
+            found = i;
+            seen_ms = member->last_seen_ms;
+        }
+    }
+    return found;
+}
+
+static void name_member(struct coordinator *c, uint32_t index, const char *name)
+{
+    struct member *fresh = &c->members[index];
+    memset(fresh, 0, sizeof *fresh);
+    (void)snprintf(fresh->name, sizeof fresh->name, "%s", name);
+    fresh->role = ROLE_TRAINER;
+    fresh->peer = fresh->slot = NONE;
+    fresh->last_seen_ms = c->now_ms;
+}
+
 int member_add(struct coordinator *c, const char *name, uint32_t *member)
 {
     uint32_t index = c->round.count;
@@ -141,12 +174,22 @@ int member_add(struct coordinator *c, const char *name, uint32_t *member)
     if ((index == c->members_room && reserve(c) != 0) || round_member_add(&c->round, place) != 0) {
         return ERR_NOMEM;
     }
-    struct member *fresh = &c->members[index];
-    memset(fresh, 0, sizeof *fresh);
-    (void)snprintf(fresh->name, sizeof fresh->name, "%s", name);
-    fresh->role = ROLE_TRAINER;
-    fresh->peer = fresh->slot = NONE;
-    fresh->last_seen_ms = c->now_ms;
+    name_member(c, index, name);
     *member = index;
     return 0;
+}
+
+bool member_recycle(struct coordinator *c, const char *name, uint32_t *member)
+{
+    uint32_t old = c->round.count >= c->options.sessions_max ? find_forgettable(c) : NONE;
+    if (old == NONE) {
+        return false;
+    }
+    bool found;
+    uint32_t place = place_of(c, name, &found);
+    *member = c->round.order[old];
+    round_member_reuse(&c->round, old, place > old ? place - 1 : place);
+    name_member(c, *member, name);
+    c->strangers.told.forgotten++;
+    return true;
 }

@@ -1,8 +1,8 @@
 /* What the coordinator holds in memory, and the helpers its files share. Internal to server/session.
  *
  *   peer    a connection, for as long as the shell holds it
- *   member  a named trainer or observer, for as long as the process lives; its index is the round's
- *   slot    room for one contribution that is being uploaded or absorbed
+ *   member  a named trainer or observer, for as long as the process lives or until its name is forgotten; its index is
+ * the round's slot    room for one contribution that is being uploaded or absorbed
  *
  * Files: coordinator.c (events), dispatch.c (messages), handle_*.c (one message each), peers.c (connections and
  * members), strangers.c (connections before WELCOME), slots.c (uploads), pace.c (how many at a time), rounds.c (what
@@ -62,13 +62,21 @@ struct peer {
     bool regranted;  /* chunks that it sent before the latest GRANT may still arrive, and mean nothing */
     uint64_t opened_ms;
     const struct frame_limits *limits;
-    uint64_t group; /* of its address */
-    bool stranger;  /* in the list of those, between `older` and `newer` */
+    struct rate messages;     /* that nobody asked for */
+    uint64_t paused_until_ms; /* the shell reads nothing from it */
+    uint64_t group;           /* of its address */
+    bool stranger;            /* in the list of those, between `older` and `newer` */
     struct peer *older, *newer;
     struct download download;
     uint32_t holds;                /* the round whose model lies in its write queue, and so in memory; 0: none does */
     uint32_t asked, asked_history; /* STATUS messages that wait for an answer; the rounds that the latest wants */
     char address[56];
+};
+
+/* What it has uploaded in a round, anew whenever that is extended. */
+struct quota {
+    uint32_t round, extensions;
+    uint64_t bytes;
 };
 
 struct member {
@@ -82,6 +90,7 @@ struct member {
     uint32_t counted_round;
     struct msg_offer offer; /* the latest */
     uint64_t last_seen_ms;
+    struct quota quota;
     uint64_t replaced_ms; /* when a newer connection took its place last, */
     uint32_t replaced;    /* and how often that has followed within idle_timeout each time */
     uint64_t images;      /* as READY said */
@@ -144,6 +153,7 @@ struct coordinator {
     const struct plan *plan;
     const struct layout *layout;
     const struct log *log;
+    struct log_limit peers_log; /* for what peers can cause */
     uint8_t *plan_bytes;
     uint32_t plan_len;
     struct hash128 run, plan_hash, model_hash;
@@ -206,6 +216,11 @@ struct coordinator {
 /* Sends; what the message owns moves. */
 void peer_send(struct coordinator *c, struct peer *peer, struct msg *msg);
 void peer_doom(struct coordinator *c, struct peer *peer);
+void peer_pause(struct coordinator *c, const struct peer *peer, uint64_t pause_ms);
+/* The log for a line of `event` that this peer, or member, causes; NULL: it has caused too many. */
+const struct log *log_of_peer(struct coordinator *c, const struct peer *peer, const char *event);
+const struct log *log_of_member(struct coordinator *c, uint32_t member, const char *event);
+const struct log *log_of_address(struct coordinator *c, const char *address, const char *event);
 /* Says no with a sentence, logs it, and closes. retry_after_ms 0: never. */
 void peer_reject(struct coordinator *c, struct peer *peer, enum reject_code code, uint64_t retry_after_ms,
                  const char *format, ...) __attribute__((format(printf, 5, 6)));
@@ -234,6 +249,9 @@ void peer_closed(struct coordinator *c, struct peer *peer, const struct err *rea
 void peer_detach(struct coordinator *c, struct peer *peer, const char *reason);
 uint32_t member_find(const struct coordinator *c, const char *name); /* NONE */
 int member_add(struct coordinator *c, const char *name, uint32_t *member);
+/* From sessions_max names on: a new one takes the place of one that never contributed and is away, if there is such a
+ * one, so that names that come and go cost no more memory than connections. */
+bool member_recycle(struct coordinator *c, const char *name, uint32_t *member);
 struct peer *member_peer(const struct coordinator *c, uint32_t member); /* NULL: away */
 
 /* ---- strangers.c ---- */
@@ -304,6 +322,10 @@ void alarm_text(const struct coordinator *c, char out[MSG_TEXT_MAX]);
 
 /* ---- dispatch.c, handle_*.c ---- */
 
+/* `count` messages of this peer are to be expected: they have been asked for. */
+void messages_pay(struct peer *peer, uint64_t count);
+/* It has sent so many. */
+void messages_take(struct coordinator *c, struct peer *peer, uint64_t count);
 void dispatch(struct coordinator *c, struct peer *peer, const struct msg *msg);
 void handle_hello(struct coordinator *c, struct peer *peer, const struct msg_hello *hello);
 void handle_ready(struct coordinator *c, struct peer *peer, const struct msg_ready *ready);
@@ -311,6 +333,8 @@ void handle_evaluated(struct coordinator *c, struct peer *peer, const struct msg
 void handle_fetch(struct coordinator *c, struct peer *peer, const struct msg_fetch *fetch);
 void handle_progress(struct coordinator *c, struct peer *peer, const struct msg_progress *progress);
 void handle_offer(struct coordinator *c, struct peer *peer, const struct msg_offer *offer);
+/* Bytes of an upload have come. */
+void quota_add(const struct coordinator *c, struct member *member, uint32_t bytes);
 void handle_chunk(struct coordinator *c, struct peer *peer, const struct msg *chunk);
 void handle_status(struct coordinator *c, struct peer *peer, const struct msg_status *status);
 /* The next answer, unless one is still in the peer's write queue. */

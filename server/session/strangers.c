@@ -69,12 +69,12 @@ void stranger_remove(struct coordinator *c, struct peer *peer)
     s->count--;
 }
 
-static void refuse(struct coordinator *c, const char *address, uint64_t group, const char *why)
+static void refuse(struct coordinator *c, const char *address, bool of_address, const char *why)
 {
-    bool one_address = group != 0;
     c->strangers.told.refused++;
-    c->strangers.told.refused_address += one_address;
-    log_event(c->log, LOG_LEVEL_WARN, "connection_refused", "address=%s reason=\"%s\"", address, why);
+    c->strangers.told.refused_address += of_address;
+    log_event(log_of_address(c, address, "connection_refused"), LOG_LEVEL_WARN, "connection_refused",
+              "address=%s reason=\"%s\"", address, why);
 }
 
 const char *coordinator_admit(struct coordinator *c, const char *address, uint64_t now_ms, uint32_t *instead)
@@ -95,7 +95,7 @@ const char *coordinator_admit(struct coordinator *c, const char *address, uint64
     struct peer *out = address_full ? of_address : full ? s->oldest : NULL;
     if ((address_full || full) && (!out || now_ms - out->opened_ms < grace_ms)) {
         const char *why = address_full ? no_place_for_address : no_place;
-        refuse(c, address, address_full ? group : 0, why);
+        refuse(c, address, address_full, why);
         return why;
     }
     if (out) {

@@ -22,6 +22,9 @@ static void carry_out(struct daemon *daemon, struct action *action)
     case ACTION_CLOSE:
         peers_close(daemon, action->peer);
         break;
+    case ACTION_PAUSE:
+        peers_pause(daemon, action->peer, action->pause_ms);
+        break;
     case ACTION_JOB:
         if (jobs_push(daemon, action->job)) {
             log_event(daemon->log, LOG_LEVEL_ERROR, "failed", "reason=\"out of memory for a job\"");

@@ -217,7 +217,8 @@ void peers_send(struct daemon *daemon, uint32_t number, struct msg *msg)
                  ? err_set(&err, ERR_LIMIT, "%s: leaves %zu bytes unread", conn_peer(peer->conn), unread)
                  : conn_send(peer->conn, msg, &err);
     if (rc && rc != ERR_STATE) { /* ERR_STATE: the connection is on its way out, on_close will tell */
-        log_event(daemon->log, LOG_LEVEL_WARN, "send_failed", "reason=\"%s\"", err.text);
+        log_event(coordinator_log(daemon->coordinator, number, "send_failed"), LOG_LEVEL_WARN, "send_failed",
+                  "reason=\"%s\"", err.text);
         peer->closing = true;
         conn_close(peer->conn, 0);
     }
@@ -229,6 +230,14 @@ void peers_close(struct daemon *daemon, uint32_t number)
     if (peer && peer->conn && !peer->closing) {
         peer->closing = true;
         conn_close(peer->conn, conn_linger_ms(daemon->options->idle_timeout_ms));
+    }
+}
+
+void peers_pause(struct daemon *daemon, uint32_t number, uint64_t pause_ms)
+{
+    struct peer *peer = number < daemon->peers.room ? &daemon->peers.items[number] : NULL;
+    if (peer && peer->conn && !peer->closing) {
+        conn_pause(peer->conn, pause_ms);
     }
 }
 

@@ -21,7 +21,7 @@ void handle_chunk(struct coordinator *c, struct peer *peer, const struct msg *ch
     slot->chunk_ms = c->now_ms;
     slot->window_bytes += chunk->raw_len;
     pace_chunk(&c->pace, chunk->raw_len);
-    quota_add(c, member, chunk->raw_len);
+    quota_of(c, member)->up += chunk->raw_len;
     member->bytes_up += chunk->raw_len;
     member->bytes_by_kind[transfer->blob.kind] += chunk->raw_len;
     c->bytes_up += chunk->raw_len;

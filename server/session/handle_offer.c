@@ -7,8 +7,6 @@
 #include <math.h>
 #include <stdio.h>
 
-#define UPLOADS_PER_ROUND 16u /* of one client, in bytes of what it offers */
-
 struct verdict {
     uint32_t reason; /* 0: fine */
     char text[MSG_TEXT_MAX];
@@ -130,23 +128,12 @@ static bool is_same(const struct msg_offer *a, const struct msg_offer *b)
            (!a->has_features || hash_equal(&a->features.hash, &b->features.hash));
 }
 
-void quota_add(const struct coordinator *c, struct member *member, uint32_t bytes)
-{
-    struct quota *quota = &member->quota;
-    if (quota->round != round_current(c) || quota->extensions != c->round.extensions) {
-        *quota = (struct quota){.round = round_current(c), .extensions = c->round.extensions};
-    }
-    quota->bytes += bytes;
-}
-
 /* How often an honest client uploads in a round: once; again where it was damaged, where a slot was lost to others, and
  * where the connection broke and nothing was kept of it. */
-static bool is_over_quota(const struct coordinator *c, const struct member *member, const struct msg_offer *offer)
+static bool is_over_quota(const struct coordinator *c, struct member *member, const struct msg_offer *offer)
 {
-    const struct quota *quota = &member->quota;
     uint64_t bytes = offer->update.bytes + (offer->has_features ? offer->features.bytes : 0);
-    return quota->round == round_current(c) && quota->extensions == c->round.extensions &&
-           quota->bytes >= UPLOADS_PER_ROUND * bytes;
+    return quota_of(c, member)->up >= TRANSFERS_PER_ROUND * bytes;
 }
 
 void handle_offer(struct coordinator *c, struct peer *peer, const struct msg_offer *offer)

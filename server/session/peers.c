@@ -193,3 +193,12 @@ bool member_recycle(struct coordinator *c, const char *name, uint32_t *member)
     c->strangers.told.forgotten++;
     return true;
 }
+
+struct quota *quota_of(const struct coordinator *c, struct member *member)
+{
+    struct quota *quota = &member->quota;
+    if (quota->round != round_current(c) || quota->extensions != c->round.extensions) {
+        *quota = (struct quota){.round = round_current(c), .extensions = c->round.extensions};
+    }
+    return quota;
+}

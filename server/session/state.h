@@ -73,11 +73,12 @@ struct peer {
     char address[56];
 };
 
-/* What it has uploaded in a round, anew whenever that is extended. */
+/* What has gone up and down for it in a round, anew whenever that is extended. */
 struct quota {
     uint32_t round, extensions;
-    uint64_t bytes;
+    uint64_t up, down;
 };
+#define TRANSFERS_PER_ROUND 16u /* either way, in bytes of what is offered, or fetched */
 
 struct member {
     char name[NAME_MAX_BYTES];
@@ -252,7 +253,8 @@ int member_add(struct coordinator *c, const char *name, uint32_t *member);
 /* From sessions_max names on: a new one takes the place of one that never contributed and is away, if there is such a
  * one, so that names that come and go cost no more memory than connections. */
 bool member_recycle(struct coordinator *c, const char *name, uint32_t *member);
-struct peer *member_peer(const struct coordinator *c, uint32_t member); /* NULL: away */
+struct peer *member_peer(const struct coordinator *c, uint32_t member);     /* NULL: away */
+struct quota *quota_of(const struct coordinator *c, struct member *member); /* of the current round */
 
 /* ---- strangers.c ---- */
 
@@ -333,8 +335,6 @@ void handle_evaluated(struct coordinator *c, struct peer *peer, const struct msg
 void handle_fetch(struct coordinator *c, struct peer *peer, const struct msg_fetch *fetch);
 void handle_progress(struct coordinator *c, struct peer *peer, const struct msg_progress *progress);
 void handle_offer(struct coordinator *c, struct peer *peer, const struct msg_offer *offer);
-/* Bytes of an upload have come. */
-void quota_add(const struct coordinator *c, struct member *member, uint32_t bytes);
 void handle_chunk(struct coordinator *c, struct peer *peer, const struct msg *chunk);
 void handle_status(struct coordinator *c, struct peer *peer, const struct msg_status *status);
 /* The next answer, unless one is still in the peer's write queue. */

@@ -225,6 +225,32 @@ static void uploads_have_a_quota(void **state)
     (void)hear(&w, 0, MSG_ACCEPTED);
 }
 
+/* Whoever fetches the model again and again gets it so often, and then a BYE, also on a new connection. */
+static void downloads_have_a_quota(void **state)
+{
+    (void)state;
+    join(&w, &sites[0]);
+    join(&w, &sites[1]);
+    join(&w, &sites[2]);
+    struct blob model = hear(&w, 0, MSG_ROUND).round.model;
+    for (uint32_t i = 0; i < 2 * TRANSFERS_PER_ROUND; i++) {
+        mem_free(fetch(&w, 0, &model, 0));
+    }
+    struct msg again = {.type = MSG_FETCH};
+    again.fetch = (struct msg_fetch){model.kind, model.round, 0};
+    for (uint32_t connection = 0; connection < 2; connection++) {
+        say(&w, sites[0].peer, again);
+        assert_int_equal(hear(&w, sites[0].peer, MSG_BYE).bye.code, -ERR_TEMPFAIL);
+        sites[0].peer = 20;
+        if (connection == 0) {
+            join(&w, &sites[0]);
+            (void)hear(&w, 20, MSG_ROUND);
+        }
+    }
+    (void)hear(&w, 1, MSG_ROUND);
+    mem_free(fetch(&w, 1, &model, 0)); /* nobody else's */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -234,6 +260,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_flood_fills_no_log, setup, teardown),
         cmocka_unit_test_setup_teardown(names_that_never_contributed_are_forgotten, setup, teardown),
         cmocka_unit_test_setup_teardown(uploads_have_a_quota, setup, teardown),
+        cmocka_unit_test_setup_teardown(downloads_have_a_quota, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

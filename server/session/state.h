@@ -66,6 +66,7 @@ struct peer {
     uint64_t paused_until_ms; /* the shell reads nothing from it */
     uint64_t group;           /* of its address */
     bool stranger;            /* in the list of those, between `older` and `newer` */
+    uint32_t rank;            /* how many of its address were in it before */
     struct peer *older, *newer;
     struct download download;
     uint32_t holds;                /* the round whose model lies in its write queue, and so in memory; 0: none does */

@@ -3,9 +3,10 @@
  *
  * They cost an open file each, so there are places for few of them: strangers_per_address for what one host can send
  * from, strangers_max for all hosts. Members do not need these places, and whoever says HELLO at once needs one for a
- * round trip. Who does not is worth less the longer it takes: when there is no place, a newcomer takes that of the one
- * that has been there longest (of its own address, where that is what is full), once that one had idle_timeout / 60.
- * So those who sit on all places keep nobody out for longer than that, and a flood keeps out only its own address.
+ * round trip. When there is no place a newcomer takes one: of the address that has most, if that has more than its own;
+ * else of who has been there longest (of its own address, where that is what is full), once that one had
+ * idle_timeout / 60. So a flood keeps out its own addresses alone, and those who sit on all places, each from an
+ * address of its own, keep nobody out for longer than that.
  *
  * The list is in order of arrival, so that the first to wait too long for its HELLO stands in front. */
 #include "server/session/state.h"
@@ -50,6 +51,10 @@ void stranger_add(struct coordinator *c, struct peer *peer)
 {
     struct strangers *s = &c->strangers;
     peer->stranger = true;
+    peer->rank = 0;
+    for (const struct peer *other = s->oldest; other; other = other->newer) {
+        peer->rank += other->group == peer->group;
+    }
     peer->newer = NULL;
     peer->older = s->newest;
     *(s->newest ? &s->newest->newer : &s->oldest) = peer;
@@ -84,16 +89,18 @@ const char *coordinator_admit(struct coordinator *c, const char *address, uint64
     struct strangers *s = &c->strangers;
     uint64_t group = address_group(address), grace_ms = c->options.idle_timeout_ms / 60;
     uint32_t alike = 0;
-    struct peer *of_address = NULL;
+    struct peer *of_address = NULL, *crowded = NULL;
     *instead = NONE;
     c->now_ms = now_ms;
     for (struct peer *peer = s->newest; peer; peer = peer->older) {
         alike += peer->group == group;
         of_address = peer->group == group ? peer : of_address;
+        crowded = !crowded || peer->rank > crowded->rank ? peer : crowded;
     }
     bool address_full = alike >= c->options.strangers_per_address, full = s->count >= c->options.strangers_max;
-    struct peer *out = address_full ? of_address : full ? s->oldest : NULL;
-    if ((address_full || full) && (!out || now_ms - out->opened_ms < grace_ms)) {
+    bool fairer = full && !address_full && crowded && crowded->rank > alike;
+    struct peer *out = address_full ? of_address : fairer ? crowded : full ? s->oldest : NULL;
+    if ((address_full || full) && !fairer && (!out || now_ms - out->opened_ms < grace_ms)) {
         const char *why = address_full ? no_place_for_address : no_place;
         refuse(c, address, address_full, why);
         return why;

@@ -60,7 +60,7 @@ FULL = {
     "memory": {"plan": FORTY_SIX_MB, "clients": [5, 50, 500], "rounds": 1},
     "idle": {"clients": 10000, "seconds": 60, "idle_timeout": "60s"},
     "thousand": {"plan": THREE_MB, "clients": 1000, "rounds": 10},
-    "strangers": {"plan": THREE_MB, "clients": 20, "rounds": 60, "turns": 5, "half_open": 1000, "a_second": 200},
+    "strangers": {"plan": THREE_MB, "clients": 20, "rounds": 40, "turns": 3, "half_open": 1000, "a_second": 200},
     "soak": {"clients": 3, "rounds": 2000, "after": 200},
     "aggregate": {"times": 5, "flags": []},
     "curves": {

@@ -105,6 +105,25 @@ static void all_addresses_together_have_not_many(void **state)
     assert_int_equal(instead, 0);
 }
 
+/* Whoever comes from an address that has few finds a place at once while another has more: the latest of that makes
+ * way, down to as many as the newcomer's has. */
+static void the_crowd_makes_way_for_the_single(void **state)
+{
+    (void)state;
+    uint32_t instead;
+    for (uint32_t i = 0; i < 6; i++) {
+        assert_true(come(i, i < 3 ? "10.0.0.1:1" : "10.0.0.2:1", &instead));
+    }
+    assert_true(come(6, "10.0.0.3:1", &instead));
+    assert_true(instead == 2 || instead == 5);
+    assert_true(come(7, "10.0.0.4:1", &instead));
+    assert_true(instead == 2 || instead == 5);
+    assert_false(come(8, "10.0.0.3:1", &instead)); /* the others have two each, and so would it */
+    assert_true(come(8, "10.0.0.5:1", &instead));
+    assert_true(instead == 1 || instead == 4);
+    assert_int_equal(w.c->strangers.count, 6);
+}
+
 /* Who says HELLO needs no such place any more, who is turned away keeps it for as long as it lingers. */
 static void a_welcome_makes_room(void **state)
 {
@@ -169,6 +188,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(addresses_are_told_apart, setup, teardown),
         cmocka_unit_test_setup_teardown(an_address_has_few_places, setup, teardown),
         cmocka_unit_test_setup_teardown(all_addresses_together_have_not_many, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_crowd_makes_way_for_the_single, setup, teardown),
         cmocka_unit_test_setup_teardown(a_welcome_makes_room, setup, teardown),
         cmocka_unit_test_setup_teardown(many_wait_by_one_clock, setup, teardown),
         cmocka_unit_test_setup_teardown(strangers_take_no_members_place, setup, teardown),

@@ -430,7 +430,7 @@ static void test_close_inside_on_drained(void **state)
     world_free(world);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cut_in_half),
@@ -453,5 +453,6 @@ int main(void)
         over_tls(test_linger_delivers_everything),
         over_tls(test_close_inside_on_drained),
     };
+    cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

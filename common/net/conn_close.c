@@ -36,6 +36,9 @@ void conn_handle_closed(uv_handle_t *handle)
 
 void conn_finish(struct conn *conn)
 {
+    if (conn->tls && conn->state == CONN_OPEN) {
+        conn_tls_farewell(conn);
+    }
     conn->state = CONN_CLOSED;
     conn_forget_lookup(conn);
     if (!uv_is_closing((uv_handle_t *)&conn->timer)) {

@@ -91,7 +91,7 @@ int certificate_root(EVP_PKEY *key, int64_t now, X509 **out, struct err *err)
 {
     X509 *ca = X509_new();
     uint8_t pin[32];
-    char name[32];
+    char name[32] = "";
     bool ok =
         ca && X509_set_version(ca, X509_VERSION_3) && X509_set_pubkey(ca, key) && certificate_pin(ca, pin, err) == 0;
     if (ok) {

@@ -183,6 +183,7 @@ void coordinator_free(struct coordinator *c)
     mem_free(c->jobs);
     mem_free(c->members);
     mem_free(c->queue);
+    mem_free(c->lengths);
     mem_free(c->history);
     mem_free(c->sample);
     mem_free(c->packed_row);

@@ -10,7 +10,8 @@
  * memory does not grow with the number of clients beyond a session record each: (upload_slots + 4) models, the one
  * before while somebody still reads it (whoever reads on after a further round is closed), the state of
  * aggregation.optimizer (a model for momentum, two for adam) and, while a round is saved, the next one; and the bank.
- * (Where updates travel as f16 or int8 a slot holds half or a quarter of a model, and one model more is there while one
+ * (A rule that looks at all updates reads them from the spool, by columns of 32 MiB at most: server/agg/rule.h. Where
+ * updates travel as f16 or int8 a slot holds half or a quarter of a model, and one model more is there while one
  * of them is absorbed.) */
 #ifndef STARLING_SESSION_COORDINATOR_H
 #define STARLING_SESSION_COORDINATOR_H

@@ -163,6 +163,11 @@ static int reserve(struct coordinator *c)
         return ERR_NOMEM;
     }
     c->queue = queue;
+    double *lengths = mem_resize(c->lengths, room, sizeof *lengths);
+    if (!lengths) {
+        return ERR_NOMEM;
+    }
+    c->lengths = lengths;
     c->members_room = room;
     return 0;
 }

@@ -114,7 +114,7 @@ struct slot {
         const struct layout *layout;
         char owner[NAME_MAX_BYTES];
         uint32_t round, rows, dimension;
-        uint32_t repeated; /* rows that were dropped */
+        uint32_t repeated;                   /* rows that were dropped */
         uint32_t update_form, features_form; /* enum quant */
         uint64_t weight;
         const struct spool *spool;      /* NULL: the rule is a sum */
@@ -174,6 +174,7 @@ struct coordinator {
     uint32_t members_room;
     uint32_t *queue; /* members that wait for a slot; room for all */
     uint32_t queue_count;
+    double *lengths; /* scratch; room for all members */
     struct slot *slots;
     struct pace pace; /* how many of the slots may be in use */
 
@@ -275,8 +276,8 @@ uint64_t member_weight(const struct coordinator *c, uint32_t member); /* what it
 
 /* What the updates of the open round are compared with; 0: nothing yet. */
 double usual_norm(const struct coordinator *c);
-/* Of those that delivered. ERR_NOMEM. */
-int cohort_median(const struct coordinator *c, double *median);
+/* Of those that delivered. */
+double cohort_median(const struct coordinator *c);
 /* The round has closed, and nothing was known to compare its updates with. True: some are too long beside the others,
  * or to be clipped, and all are asked for again. */
 bool cohort_recall(struct coordinator *c);

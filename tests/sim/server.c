@@ -46,6 +46,9 @@ void server_start(struct world *world)
         if (world->scenario.bug == BUG_LOST_MOMENTUM && state.optimiser_len > 0) {
             memset(state.optimiser, 0, (size_t)state.optimiser_len);
         }
+        if (world->scenario.bug == BUG_NORMS_LOST) {
+            memset(state.norms, 0, sizeof state.norms);
+        }
         struct coordinator_options options = {
             .plan = &world->plan,
             .plan_bytes = world->plan_bytes.data,

@@ -401,6 +401,9 @@ int main(void)
         cmocka_unit_test(test_linger_delivers_everything),
         cmocka_unit_test(test_last_word_survives_an_upload),
         cmocka_unit_test(test_close_inside_on_drained),
+        over_tls(test_idle_later),
+        over_tls(test_linger_delivers_everything),
+        over_tls(test_close_inside_on_drained),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,7 +26,7 @@ PLANTED = [
     ("token.c", "OPENSSL_cleanse(out, sizeof *out);", "",
      "token", "every_damage_is_found"),
     # Spending them.
-    ("authority.c", "rc = rc ? rc : folder_token_remove(&authority->folder, token->id, err);\n    if (rc)", "if (rc)",
+    ("authority.c", "rc = rc ? rc : vault_token_remove(&authority->vault, token->id, err);\n    if (rc)", "if (rc)",
      "authority", "a_token_is_good_once"),
     ("authority.c", "if (token->expires < now)", "if (false)",
      "authority", "a_token_expires"),
@@ -35,9 +35,9 @@ PLANTED = [
     ("authority.c", "tokens[i].expires < now || (name", "(name",
      "authority", "a_token_expires"),
     # The lock is given up between looking and removing.
-    ("authority.c", "rc = rc ? rc : folder_token_remove(&authority->folder, token->id, err);\n    if (rc)",
-     "folder_unlock(&authority->folder);\n    usleep(1000);\n"
-     "    rc = rc ? rc : folder_token_remove(&authority->folder, token->id, err);\n    if (rc)",
+    ("authority.c", "rc = rc ? rc : vault_token_remove(&authority->vault, token->id, err);\n    if (rc)",
+     "vault_unlock(&authority->vault);\n    usleep(1000);\n"
+     "    rc = rc ? rc : vault_token_remove(&authority->vault, token->id, err);\n    if (rc)",
      "authority", "a_token_is_good_once_among_processes"),
     # Revoking.
     ("authority.c", "subject->generation <= revoked->generation", "subject->generation < revoked->generation",
@@ -50,12 +50,12 @@ PLANTED = [
      "authority", "a_revocation_that_was_cut_off_holds"),
     ("authority.c", "if (rc == 0 && authority_is_revoked(authority, subject)) {", "if (false) {",
      "certificate", "roles_and_generations_come_back"),
-    ("folder.c", "strcmp(before->name, out->name) < 0", "true",
+    ("vault.c", "strcmp(before->name, out->name) < 0", "true",
      "authority", "damaged_files_are_refused"),
     # Who may see it.
     ("authority.c", "rc = rc ? rc : trust_private(path, err);", "",
      "authority", "what_others_may_use_is_refused"),
-    ("folder.c", "int rc = trust_private(path, err);", "int rc = 0;",
+    ("vault.c", "int rc = trust_private(path, err);", "int rc = 0;",
      "authority", "what_others_may_use_is_refused"),
     ("identity.c", "rc = rc ? rc : trust_private(path, err);", "",
      "identity", "only_for_its_owner"),

@@ -31,6 +31,11 @@ static void exchange(struct pair *pair, size_t len, size_t piece)
 static void close_both(struct pair *pair)
 {
     channel_end(pair->client.channel);
+    size_t len = channel_output(pair->client.channel)->len;
+    channel_input(pair->client.channel, "unread", 6);
+    channel_end(pair->client.channel);
+    channel_input(pair->client.channel, NULL, 0);
+    assert_int_equal(channel_output(pair->client.channel)->len, len);
     converse(pair, 1);
     assert_true(channel_has_ended(pair->server.channel));
     assert_false(channel_has_ended(pair->client.channel));

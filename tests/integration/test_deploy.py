@@ -37,9 +37,14 @@ class Deploy(harness.Federation):
         for side, section in sections.items():
             explained = set(re.findall(r"^\| `(\w+)` \|", section, re.M))
             logged = set()
-            for path in glob.glob(os.path.join(ROOT, side, "**", "*.c"), recursive=True):
+            shared = [os.path.join(ROOT, "common", "base", "log.c")] if side == "server" else []  # log_suppressed
+            for path in glob.glob(os.path.join(ROOT, side, "**", "*.c"), recursive=True) + shared:
                 for event in re.findall(r"\blog_event\([^,\"]+,[^,\"]+,([^,]+),", read(path)):
                     logged.update(re.findall(r'"([^"]*)"', event))
+                # Lines with a limit: log_event(log_of_peer(c, peer, "event"), level, "event", ...
+                for limited, event in re.findall(r'\blog_event\(\w+\([^"]*"(\w+)"\), *\w+,\s*"(\w+)"', read(path)):
+                    self.assertEqual(limited, event, path)
+                    logged.add(event)
             self.assertGreater(len(logged), 20)  # else the pattern misses them
             self.assertTrue(all(re.fullmatch(r"[a-z]+(_[a-z]+)*", name) for name in logged), sorted(logged))
             self.assertEqual(logged - explained, set(), f"{side}: logged, not explained")

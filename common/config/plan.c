@@ -115,6 +115,13 @@ const struct option plan_options[] = {
     {"fusion.encoder", OPTION_CHOICE, AT(fusion.encoder), .choices = encoders, .standard = "momentum",
      .help = "What makes the shared features. momentum: the newest keys of the client's momentum encoder; "
              "aggregated: the model with which the round began, from unchanged images."},
+    {"fusion.min_contributors", OPTION_U32, AT(fusion.min_contributors), .least = 1, .most = 100000, .standard = "1",
+     .help = "A client receives features when at least so many others have some in the bank. With one other the owner "
+             "of each row is known; with two, every second guess is right. Rounds go on without until there are so many.",
+     .added = true},
+    {"fusion.ttl", OPTION_U32, AT(fusion.ttl), .least = 0, .most = 1000000, .standard = "0",
+     .help = "Rounds for which a feature is handed out; then the server forgets it. 0: until newer ones take its place.",
+     .added = true},
 
     {"matching.enabled", OPTION_BOOL, AT(matching.enabled), .standard = "true",
      .help = "Neighbourhood matching pulls features to their nearest neighbours."},
@@ -187,6 +194,11 @@ int plan_check(const struct plan *plan, struct err *err)
             return err_set(err, ERR_CONFIG, "%s: %u rows of model.features, %u, are more than 1 GiB; lower either",
                            held[i].key, held[i].rows, plan->model.features);
         }
+    }
+    if (plan->fusion.min_contributors > 1 && plan->fusion.min_contributors > plan->fusion.remote) {
+        return err_set(err, ERR_CONFIG,
+                       "fusion.min_contributors: %u clients cannot have part in fusion.remote, %u rows",
+                       plan->fusion.min_contributors, plan->fusion.remote);
     }
     if (plan->weight_cap > FIXED_WEIGHT_MAX) {
         return err_set(err, ERR_CONFIG, "weight_cap: %u is more than %llu", plan->weight_cap,

@@ -43,10 +43,12 @@ struct plan {
     struct model_spec model;
     struct {
         bool enabled;
-        uint32_t remote;  /* M, remote features a client receives per round */
-        double share;     /* part of the negatives that is remote */
-        uint32_t upload;  /* features a client uploads per round, at most */
-        uint32_t encoder; /* enum fusion_encoder */
+        uint32_t remote;           /* M, remote features a client receives per round */
+        double share;              /* part of the negatives that is remote */
+        uint32_t upload;           /* features a client uploads per round, at most */
+        uint32_t encoder;          /* enum fusion_encoder */
+        uint32_t min_contributors; /* other clients whose features a sample has at least */
+        uint32_t ttl;              /* rounds for which a feature is handed out; 0: no end */
     } fusion;
     struct {
         bool enabled;

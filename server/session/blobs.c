@@ -28,7 +28,8 @@ void model_describe(struct coordinator *c)
 
 static uint32_t draw_sample(struct coordinator *c, uint32_t member)
 {
-    if (!plan_shares_features(c->plan)) {
+    if (!plan_shares_features(c->plan) ||
+        bank_others(c->bank, c->members[member].name) < c->plan->fusion.min_contributors) {
         return 0;
     }
     return bank_sample(c->bank, c->plan->seed, round_current(c), c->members[member].name, c->plan->fusion.remote,

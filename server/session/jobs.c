@@ -227,6 +227,7 @@ static void aggregate_run(struct aggregate *work)
         work->result = bank_merge(work->bank, work->intake, &work->next_bank);
     }
     if (work->result == 0) {
+        bank_expire(work->next_bank, work->oldest);
         work->result = bank_encode(work->next_bank, &work->bank_bytes, &work->bank_len);
     }
     if (work->result != 0) {
@@ -360,6 +361,10 @@ void aggregate_submit(struct coordinator *c)
     c->aggregate.agg = c->agg;
     c->aggregate.intake = c->intake;
     c->aggregate.bank = c->bank;
+    /* What this round contributed is in the samples of the next fusion.ttl. */
+    c->aggregate.oldest = c->plan->fusion.ttl > 0 && round_current(c) >= c->plan->fusion.ttl
+                              ? round_current(c) - c->plan->fusion.ttl + 1
+                              : 0;
     c->aggregate_job.kind = JOB_AGGREGATE;
     c->aggregate_job.work = &c->aggregate;
     job_submit(c, &c->aggregate_job);

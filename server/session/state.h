@@ -120,6 +120,7 @@ struct aggregate {
     struct agg *agg;
     struct bank_intake *intake;
     const struct bank *bank;
+    uint32_t oldest; /* round whose rows stay in the bank */
     int result;
     struct bytes *next;       /* what follows exists from AGGREGATED to SAVED */
     struct bytes *next_state; /* the optimiser's; NULL: it has none */

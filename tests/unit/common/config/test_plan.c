@@ -81,6 +81,23 @@ static void test_added_keys(void **state)
     }
 }
 
+/* Keys of a section within a section. */
+static void test_nested_keys(void **state)
+{
+    (void)state;
+    struct plan plan, back;
+    struct buf out;
+    standard(&plan);
+    plan.fusion.ttl = 7;
+    buf_init(&out, 65536);
+    assert_int_equal(plan_encode(&plan, &out), 0);
+    assert_int_equal(buf_append(&out, "", 1), 0);
+    assert_non_null(strstr((const char *)out.data, "  encoder: momentum\n  ttl: 7\nmatching:\n"));
+    assert_int_equal(plan_decode(out.data, out.len - 1, &back, NULL), 0);
+    assert_memory_equal(&back, &plan, sizeof back);
+    buf_fini(&out);
+}
+
 static int count_arrows(const struct buf *text)
 {
     int count = 0;
@@ -278,8 +295,10 @@ static void test_difference(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_canonical),        cmocka_unit_test(test_added_keys), cmocka_unit_test(test_every_option),
-        cmocka_unit_test(test_decode_is_strict), cmocka_unit_test(test_check),      cmocka_unit_test(test_difference),
+        cmocka_unit_test(test_canonical),        cmocka_unit_test(test_added_keys),
+        cmocka_unit_test(test_nested_keys),      cmocka_unit_test(test_every_option),
+        cmocka_unit_test(test_decode_is_strict), cmocka_unit_test(test_check),
+        cmocka_unit_test(test_difference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,7 +13,7 @@
 static int check_memory(const struct work *work, const struct trainer_options *options, struct err *err)
 {
     uint64_t needed, available = memory_available();
-    int rc = trainer_memory(work->plan, work->layout, options, &needed, err);
+    int rc = trainer_memory(&work->own, work->layout, options, &needed, err);
     if (rc != 0) {
         return rc;
     }
@@ -52,6 +52,16 @@ static int kernels_path(const struct work *work, char out[DISK_PATH_MAX], struct
     return 0;
 }
 
+/* A site that shares no features has neither use for them. */
+static struct plan own_plan(const struct work *work)
+{
+    struct plan own = *work->plan;
+    if (!work->options->share_features) {
+        own.fusion.enabled = own.matching.enabled = false;
+    }
+    return own;
+}
+
 /* This takes seconds for a large encoder. */
 static int build_trainer(struct work *work, struct err *err)
 {
@@ -74,7 +84,7 @@ static int build_trainer(struct work *work, struct err *err)
     }
     kernels_open(path, work->log, &work->cancel_prepare, &kernels);
     wanted.compute.choices = &kernels.choices;
-    rc = trainer_new(work->plan, work->layout, work->dataset, &wanted, &work->trainer, err);
+    rc = trainer_new(&work->own, work->layout, work->dataset, &wanted, &work->trainer, err);
     uint32_t measured = kernels.choices.measured;
     kernels_close(&kernels);
     if (rc == 0) {
@@ -96,6 +106,7 @@ int work_prepare(struct work *work, const struct hash128 *run, const struct hash
         .cancel = &work->cancel_prepare,
     };
     int rc = state_begin(work->state, run, plan_hash, err);
+    work->own = own_plan(work);
     if (work->options->role == CLIENT_OBSERVER) {
         rc = rc ? rc
                 : evaluation_open(work->options->train, work->options->test, work->plan->model.input,

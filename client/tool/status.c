@@ -23,7 +23,7 @@ static json_t *watch_json(const struct watch *watch)
 static json_t *client_json(const struct status_client *client)
 {
     return json_pack(
-        "{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:{s:I, s:I, s:I, s:I}, s:o, s:o}", "name",
+        "{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:{s:I, s:I, s:I, s:I}, s:o, s:o, s:b}", "name",
         client->name, "role", role_name(client->role), "state", client->state, "connected", (int)client->connected,
         "last_seen_ms", (json_int_t)client->last_seen_ms, "batch", (json_int_t)client->step, "batches",
         (json_int_t)client->steps, "loss", client->steps ? cli_number(client->loss) : json_null(), "images_per_second",
@@ -32,7 +32,7 @@ static json_t *client_json(const struct status_client *client)
         (json_int_t)client->bytes_by_kind[BLOB_MODEL], "remote", (json_int_t)client->bytes_by_kind[BLOB_REMOTE],
         "update", (json_int_t)client->bytes_by_kind[BLOB_UPDATE], "features",
         (json_int_t)client->bytes_by_kind[BLOB_FEATURES], "aggregate", watch_json(&client->aggregate), "own",
-        watch_json(&client->own));
+        watch_json(&client->own), "shares_features", (int)!client->withholds_features);
 }
 
 json_t *status_round_json(const struct status_round *round)

@@ -149,6 +149,7 @@ struct msg_reject {
 struct msg_ready {
     struct hash128 layout;
     uint64_t images;
+    bool withholds_features;
 };
 struct msg_round {
     uint32_t round;
@@ -240,6 +241,7 @@ struct status_client {
     uint64_t bytes_up, bytes_down;
     uint64_t bytes_by_kind[5];   /* indexed by enum blob_kind; payload of chunks over the run of this server process */
     struct watch aggregate, own; /* of its latest contribution that was accepted */
+    bool withholds_features;     /* it gives none, and gets none */
 };
 struct status_round {
     uint32_t round;

@@ -161,6 +161,7 @@ SCHEMA(reject, msg_reject, reject, NULL);
 static const struct field ready_fields[] = {
     HASH(1, msg_ready, layout),
     U64(2, msg_ready, images),
+    BOOL(3, msg_ready, withholds_features),
 };
 SCHEMA(ready, msg_ready, ready, NULL);
 
@@ -322,6 +323,7 @@ static const struct field status_client_fields[] = {
     U64(15, status_client, bytes_by_kind[BLOB_FEATURES]),
     MESSAGE_IF(16, status_client, aggregate, aggregate.measured, watch),
     MESSAGE_IF(17, status_client, own, own.measured, watch),
+    BOOL(18, status_client, withholds_features),
 };
 SCHEMA(status_client, status_client, status_client, NULL);
 

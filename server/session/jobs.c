@@ -394,6 +394,7 @@ static void adopt(struct coordinator *c)
         if (c->round.members[i].participant && c->round.members[i].delivered) {
             c->members[i].has_counted = true;
             c->members[i].counted_round = round_current(c);
+            c->members[i].gave_none = !c->members[i].offer.has_features;
         }
     }
     agg_adopt(c->agg, c->aggregate.next, c->aggregate.next_state);

@@ -58,7 +58,8 @@ static const struct msg sample_msgs[MSG_TYPE_END] = {
                                .retry_after_ms = 0,
                                .minor_least = 1,
                                .minor_most = 2}},
-    [MSG_READY] = {.type = MSG_READY, .ready = {.layout = SAMPLE_HASH(1), .images = UINT64_C(1) << 33}},
+    [MSG_READY] = {.type = MSG_READY,
+                   .ready = {.layout = SAMPLE_HASH(1), .images = UINT64_C(1) << 33, .withholds_features = true}},
     [MSG_ROUND] = {.type = MSG_ROUND,
                    .round = {.round = 7,
                              .remaining_ms = 1800000,
@@ -118,8 +119,9 @@ static const struct status_client sample_clients[2] = {
      UINT64_C(1) << 40,
      {0, 1, 2, 3, 4},
      SAMPLE_WATCH(4),
-     SAMPLE_WATCH(5)},
-    {"site-1", ROLE_OBSERVER, "lost", 70000, false, 0, 0, 0, 0, 9, 8, {0, 5, 6, 7, 8}, {0}, SAMPLE_WATCH(6)},
+     SAMPLE_WATCH(5),
+     true},
+    {"site-1", ROLE_OBSERVER, "lost", 70000, false, 0, 0, 0, 0, 9, 8, {0, 5, 6, 7, 8}, {0}, SAMPLE_WATCH(6), false},
 };
 static const struct status_round sample_history[3] = {
     {4, 1.5, 2, 0, 5, 4, 1, 0.5, 77, 78, {0}, {0}, true, 0},

@@ -22,6 +22,7 @@ static const char *const numbers[] = {"f32", "f16", "int8", NULL};
 #define AT(field)    .offset = offsetof(struct plan, field)
 #define HOUR         3600000.0
 #define ROWS_MOST    1048576
+#define NOISE_LEAST  0.001 /* less protects nobody */
 #define NUMBERS_MOST (UINT64_C(1) << 28)
 
 /* clang-format off */
@@ -123,6 +124,13 @@ const struct option plan_options[] = {
      .help = "Rounds for which a feature is handed out; then the server forgets it. 0: until newer ones take its place.",
      .added = true},
 
+    {"fusion.privacy.noise", OPTION_F64, AT(fusion.privacy.noise), .least = 0, .most = 1000, .standard = "0",
+     .help = "Standard deviation of the Gaussian noise in each number of a feature, which has length 1, before it leaves "
+             "its site; it is made a unit row again. 0: none. Replacing one image moves one row, by 2 at most, with "
+             "encoder aggregated; with momentum it may move all, and epsilon is larger.", .added = true},
+    {"fusion.privacy.delta", OPTION_F64, AT(fusion.privacy.delta), .least = 1e-15, .most = 0.1, .standard = "1e-05",
+     .help = "For which the epsilon of the features is told.", .added = true},
+
     {"matching.enabled", OPTION_BOOL, AT(matching.enabled), .standard = "true",
      .help = "Neighbourhood matching pulls features to their nearest neighbours."},
     {"matching.form", OPTION_CHOICE, AT(matching.form), .choices = forms, .standard = "positives",
@@ -155,6 +163,17 @@ const struct option plan_options[] = {
     {"augment.flip", OPTION_BOOL, AT(augment.flip), .standard = "true",
      .help = "Half of the views are mirrored left to right."},
 
+    {"update.privacy.clip", OPTION_F64, AT(update.privacy.clip), .least = 0, .most = 1e6, .standard = "0",
+     .help = "Greatest length (L2) of an update, statistics of batch normalisation included; a longer one is shortened "
+             "to it at its site. 0: any. Where it is set a client's log tells how "
+             "long they were (update_length).", .added = true},
+    {"update.privacy.noise", OPTION_F64, AT(update.privacy.noise), .least = 0, .most = 1000, .standard = "0",
+     .help = "Standard deviation of the Gaussian noise in each number of an update before it leaves its site, in units "
+             "of clip. 0: none. Any other folder of images moves an update by 2 clip at most. With noise, losses and "
+             "measures of features stay at the site as well.", .added = true},
+    {"update.privacy.delta", OPTION_F64, AT(update.privacy.delta), .least = 1e-15, .most = 0.1, .standard = "1e-05",
+     .help = "For which the epsilon of the updates is told.", .added = true},
+
     {"wire.update", OPTION_CHOICE, AT(wire.update), .choices = numbers, .standard = "f32",
      .help = "Numbers of the updates that clients send. What f16 or int8 leaves out of one update goes into the next. "
              "The model is sent in f32.", .added = true},
@@ -167,6 +186,24 @@ const size_t plan_options_count = sizeof plan_options / sizeof plan_options[0];
 static const struct option_table plan_table = {
     .prefix = "", .options = plan_options, .count = sizeof plan_options / sizeof plan_options[0]};
 const struct option_set plan_set = {.tables = &plan_table, .count = 1};
+
+static int check_noise(const char *key, double noise, struct err *err)
+{
+    return noise > 0 && noise < NOISE_LEAST
+               ? err_set(err, ERR_CONFIG, "%s: %g protects nobody; 0, or %g and more", key, noise, NOISE_LEAST)
+               : 0;
+}
+
+static int check_privacy(const struct plan *plan, struct err *err)
+{
+    if (plan->update.privacy.noise > 0 && !(plan->update.privacy.clip > 0)) {
+        return err_set(err, ERR_CONFIG,
+                       "update.privacy.noise: noise for updates of any length protects none; set "
+                       "update.privacy.clip");
+    }
+    int rc = check_noise("fusion.privacy.noise", plan->fusion.privacy.noise, err);
+    return rc ? rc : check_noise("update.privacy.noise", plan->update.privacy.noise, err);
+}
 
 int plan_check(const struct plan *plan, struct err *err)
 {
@@ -204,8 +241,12 @@ int plan_check(const struct plan *plan, struct err *err)
         return err_set(err, ERR_CONFIG, "weight_cap: %u is more than %llu", plan->weight_cap,
                        (unsigned long long)FIXED_WEIGHT_MAX);
     }
+    int rc = check_privacy(plan, err);
+    if (rc) {
+        return rc;
+    }
     struct layout *layout;
-    int rc = layout_new(&plan->model, &layout, err);
+    rc = layout_new(&plan->model, &layout, err);
     if (rc) {
         (void)err_prefix(err, "model");
     }

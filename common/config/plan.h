@@ -49,6 +49,9 @@ struct plan {
         uint32_t encoder;          /* enum fusion_encoder */
         uint32_t min_contributors; /* other clients whose features a sample has at least */
         uint32_t ttl;              /* rounds for which a feature is handed out; 0: no end */
+        struct {
+            double noise, delta;
+        } privacy;
     } fusion;
     struct {
         bool enabled;
@@ -64,6 +67,11 @@ struct plan {
         double jitter_probability, grey_probability, blur_probability;
         bool flip;
     } augment;
+    struct {
+        struct {
+            double clip, noise, delta;
+        } privacy;
+    } update;
     struct { /* enum quant; the model is always f32 */
         uint32_t update, features;
     } wire;
@@ -79,6 +87,12 @@ extern const struct option_set plan_set;
 static inline bool plan_shares_features(const struct plan *plan)
 {
     return plan->fusion.enabled || plan->matching.enabled;
+}
+
+/* Losses and measures tell of the images and have no noise: where the update has some they stay at the site. */
+static inline bool plan_hides_measures(const struct plan *plan)
+{
+    return plan->update.privacy.noise > 0;
 }
 
 /* What bounds of single keys cannot say: bn_groups divides batch, clients_per_round >= min_clients, the model makes a

@@ -187,6 +187,7 @@ static void absorb_done(struct coordinator *c, struct slot *slot)
         log_accepted(c, index);
         c->members[index].aggregate = c->members[index].offer.report.aggregate;
         c->members[index].own = c->members[index].offer.report.own;
+        c->members[index].privacy = c->members[index].offer.report.privacy;
         if (answers) {
             peer->state = PEER_DELIVERED;
             send_accepted(c, peer, round_current(c));

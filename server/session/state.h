@@ -87,6 +87,7 @@ struct member {
     double loss, images_per_second;
     uint32_t evaluated;          /* an observer's: the round that it told of last */
     struct watch aggregate, own; /* of the latest contribution that was accepted */
+    struct privacy privacy;      /* likewise */
     uint64_t bytes_up, bytes_down, bytes_by_kind[BLOB_FEATURES + 1];
 };
 

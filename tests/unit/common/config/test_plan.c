@@ -89,10 +89,12 @@ static void test_nested_keys(void **state)
     struct buf out;
     standard(&plan);
     plan.fusion.ttl = 7;
+    plan.fusion.privacy.noise = 0.5;
     buf_init(&out, 65536);
     assert_int_equal(plan_encode(&plan, &out), 0);
     assert_int_equal(buf_append(&out, "", 1), 0);
-    assert_non_null(strstr((const char *)out.data, "  encoder: momentum\n  ttl: 7\nmatching:\n"));
+    assert_non_null(
+        strstr((const char *)out.data, "  encoder: momentum\n  ttl: 7\n  privacy:\n    noise: 0.5\nmatching:\n"));
     assert_int_equal(plan_decode(out.data, out.len - 1, &back, NULL), 0);
     assert_memory_equal(&back, &plan, sizeof back);
     buf_fini(&out);
@@ -243,6 +245,20 @@ static void test_check(void **state)
     assert_int_equal(plan_check(&plan, NULL), 0);
     plan.weight_cap = FIXED_WEIGHT_MAX + 1;
     check_refused(&plan, "weight_cap: 67108865 is more than 67108864");
+    standard(&plan);
+    plan.fusion.min_contributors = plan.fusion.remote + 1;
+    check_refused(&plan, "fusion.min_contributors: 2049 clients cannot have part in fusion.remote, 2048 rows");
+    standard(&plan);
+    plan.update.privacy.noise = 1;
+    check_refused(&plan,
+                  "update.privacy.noise: noise for updates of any length protects none; set update.privacy.clip");
+    plan.update.privacy.clip = 1;
+    assert_int_equal(plan_check(&plan, NULL), 0);
+    plan.update.privacy.noise = 0.0005;
+    check_refused(&plan, "update.privacy.noise: 0.0005 protects nobody; 0, or 0.001 and more");
+    plan.update.privacy.noise = 0;
+    plan.fusion.privacy.noise = 1e-9;
+    check_refused(&plan, "fusion.privacy.noise: 1e-09 protects nobody; 0, or 0.001 and more");
     standard(&plan);
     plan.model.block = MODEL_BLOCK_BOTTLENECK;
     assert_int_equal(plan_check(&plan, NULL), 0);

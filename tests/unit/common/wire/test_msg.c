@@ -578,8 +578,18 @@ static void make_biggest(uint8_t type, struct msg *msg)
         msg->evaluated = (struct msg_evaluated){UINT32_MAX, 1, UINT64_MAX};
         break;
     case MSG_OFFER:
-        msg->offer.report = (struct report){UINT64_MAX, UINT64_MAX,          UINT32_MAX,         1, 1, 1, 1, 1,
-                                            UINT64_MAX, {true, 1, -1, 1, 1}, {true, 1, -1, 1, 1}};
+        msg->offer.report = (struct report){UINT64_MAX,
+                                            UINT64_MAX,
+                                            UINT32_MAX,
+                                            1,
+                                            1,
+                                            1,
+                                            1,
+                                            1,
+                                            UINT64_MAX,
+                                            {true, 1, -1, 1, 1},
+                                            {true, 1, -1, 1, 1},
+                                            {true, UINT32_MAX, 1, 1, 1, 1}};
         msg->offer.update = msg->offer.features = biggest;
         msg->offer.update.kind = BLOB_UPDATE;
         msg->offer.features.kind = BLOB_FEATURES;
@@ -630,7 +640,8 @@ static void make_biggest_status(struct msg_status_reply *reply)
                                          .bytes_by_kind = {0, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX},
                                          .aggregate = measures,
                                          .own = measures,
-                                         .withholds_features = true};
+                                         .withholds_features = true,
+                                         .privacy = {true, UINT32_MAX, 1, 1, 1, 1}};
         memset(client->name, 'n', sizeof client->name - 1);
         memset(client->state, 's', sizeof client->state - 1);
     }

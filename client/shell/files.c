@@ -315,6 +315,7 @@ static int load_privacy(const uint8_t *p, struct privacy *out, struct err *err)
                             .update_delta = load_f64(p + 32)};
     bool sane = is_cost(out->features_epsilon) && is_cost(out->features_delta) && is_cost(out->update_epsilon) &&
                 is_cost(out->update_delta);
+    sane = sane && (out->counted || (out->features_epsilon == 0 && out->update_epsilon == 0));
     return sane ? 0 : err_set(err, ERR_DATA, "the figures of privacy are impossible");
 }
 

@@ -213,8 +213,9 @@ static bool upload_again(struct coordinator *c, struct slot *slot, bool answers)
         return false;
     }
     slot->damaged++;
-    log_event(c->log, LOG_LEVEL_WARN, "upload_damaged", "name=%s round=%u uploads=%u reason=\"%s\"",
-              c->members[index].name, round_current(c), slot->damaged, slot->absorb.err.text);
+    log_event(log_of_member(c, slot->member, "upload_damaged"), LOG_LEVEL_WARN, "upload_damaged",
+              "name=%s round=%u uploads=%u reason=\"%s\"", c->members[index].name, round_current(c), slot->damaged,
+              slot->absorb.err.text);
     if (answers) {
         slot_again(c, slot);
     } else {

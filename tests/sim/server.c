@@ -258,6 +258,9 @@ static void carry_out(struct world *world, struct action *action)
     case ACTION_CLOSE:
         net_close(world, action->peer, SIDE_SERVER);
         break;
+    case ACTION_PAUSE: /* whose messages all come at once, as after a stall; no client of the sim sends so many */
+        sight(world, "client_slowed");
+        break;
     case ACTION_JOB:
         server->jobs[server->jobs_count++] = action->job;
         begin_job(world);

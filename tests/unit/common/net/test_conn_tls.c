@@ -451,7 +451,7 @@ static void test_no_memory(void **state)
 
 #define tls_test(test) cmocka_unit_test_setup_teardown(test, world_tls_on, world_tls_off)
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         tls_test(test_plain_client),
@@ -471,5 +471,6 @@ int main(void)
         tls_test(test_a_peer_that_does_not_read),
         tls_test(test_no_memory),
     };
+    cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -248,7 +248,7 @@ static void test_pins(void **state)
     credential_free(good);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_with_a_certificate),
@@ -260,5 +260,6 @@ int main(void)
         cmocka_unit_test(test_purposes),
         cmocka_unit_test(test_pins),
     };
+    cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

@@ -31,6 +31,11 @@ class TlsScan(harness.Federation):
         )
         return "Server public key is" in done.stdout, done.stdout
 
+    def show_certificate(self, said):
+        """As OpenSSL prints what s_client shows."""
+        command = ["openssl", "x509", "-noout", "-text"]
+        return subprocess.run(command, input=said, stdout=subprocess.PIPE, text=True, check=True, timeout=WAIT_S).stdout
+
     def tearDown(self):
         """Whatever was tried, the server answers those whom it knows."""
         done = self.run_to_end("starling", "status", "--server", self.target.address, "--trust", self.ca, "--json")
@@ -65,6 +70,8 @@ class TlsScan(harness.Federation):
         self.assertRegex(said, r"Server Temp Key: (X25519|ECDH, prime256v1)")
         for name, fits in (("-verify_ip 127.0.0.1", True), ("-verify_hostname localhost", True), ("-verify_ip 127.0.0.2", False)):
             self.assertEqual("Verify return code: 0 (ok)" in self.scan(*known, *name.split())[1], fits, name)
+        names = re.search(r"Alternative Name:\s*(.*)", self.show_certificate(said))[1].split(", ")
+        self.assertEqual(sorted(set(names)), sorted(names))
         # It is of no other CA, and no client's.
         self.assertNotIn("Verify return code: 0 (ok)", self.scan("-no-CAfile", "-no-CAstore", "-no-CApath")[1])
         self.assertNotIn("Verify return code: 0 (ok)", self.scan(*known[:-4], "-purpose", "sslclient")[1])

@@ -24,6 +24,11 @@ static int check_plan(const struct swarm *swarm, const struct msg_welcome *welco
                        "the swarm knows what a plain average must be; set aggregation.optimizer to none and its "
                        "learning_rate to 1");
     }
+    if (plan->aggregation.rule != AGGREGATION_MEAN || plan->aggregation.clip != 0) {
+        return err_set(err, ERR_CONFIG,
+                       "the swarm knows what a plain average must be; set aggregation.rule to mean and "
+                       "aggregation.clip to 0");
+    }
     return 0;
 }
 

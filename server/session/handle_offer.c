@@ -1,7 +1,8 @@
 /* OFFER: a contribution is ready. Everything that its description can tell is judged before it gets a slot.
  *
  * A weight is the number of images that the report claims: 0, or more than FIXED_WEIGHT_MAX, which no folder holds, is
- * declined; what exceeds the round's bound (weight_cap, or the share that 64-bit sums allow) counts as the bound. */
+ * declined, and so are more than READY said; what exceeds the round's bound (weight_cap, or the share that 64-bit sums
+ * allow) counts as the bound. */
 #include "server/session/state.h"
 
 #include <math.h>
@@ -12,13 +13,18 @@ struct verdict {
     char text[MSG_TEXT_MAX];
 };
 
-static struct verdict judge_report(const struct report *report)
+/* `ready`: the images of READY. */
+static struct verdict judge_report(const struct report *report, uint64_t ready)
 {
     struct verdict v = {0};
     if (report->images == 0 || report->images > FIXED_WEIGHT_MAX) {
         v.reason = DECLINE_WEIGHT;
         (void)snprintf(v.text, sizeof v.text, "a contribution of %llu images; 1 to %llu can count",
                        (unsigned long long)report->images, (unsigned long long)FIXED_WEIGHT_MAX);
+    } else if (report->images > ready) {
+        v.reason = DECLINE_WEIGHT;
+        (void)snprintf(v.text, sizeof v.text, "a contribution of %llu images by a client that is ready with %llu",
+                       (unsigned long long)report->images, (unsigned long long)ready);
     } else if (!isfinite(report->loss) || !isfinite(report->loss_contrast) || !isfinite(report->loss_matching) ||
                !isfinite(report->remote_share)) {
         v.reason = DECLINE_NOT_FINITE;
@@ -82,9 +88,9 @@ static struct verdict judge_features(const struct coordinator *c, const struct m
     return v;
 }
 
-static struct verdict judge(const struct coordinator *c, const struct msg_offer *offer)
+static struct verdict judge(const struct coordinator *c, uint32_t member, const struct msg_offer *offer)
 {
-    struct verdict v = judge_report(&offer->report);
+    struct verdict v = judge_report(&offer->report, c->members[member].images);
     if (v.reason == 0) {
         v = judge_update(c, offer);
     }
@@ -159,7 +165,7 @@ void handle_offer(struct coordinator *c, struct peer *peer, const struct msg_off
     if (peer->state == PEER_QUEUED || peer->state == PEER_UPLOADING) {
         slots_withdraw(c, index); /* It changed its mind. */
     }
-    struct verdict verdict = judge(c, offer);
+    struct verdict verdict = judge(c, index, offer);
     if (verdict.reason) {
         decline(c, peer, offer, verdict.reason, verdict.text);
         return;

@@ -4,6 +4,7 @@
  *   models/round-000012.starling   the model after round 12, a model file (common/vec/modelfile.h)
  *   checkpoint-000012         everything else of that state, and the content hash of its model: the commit point
  *   history.db                SQLite, derived: trimmed to the checkpoint at start
+ *   spool/                    updates of the open round, where a rule needs them (spool.h)
  *   old-<run>/                a run that a new one moved aside
  *
  * A save writes the model first and the checkpoint second, each durably (disk_save); the state of round n exists when

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 """What liars and curious sites achieve: real servers and clients, some of which are not honest (liar.c).
 
-  tests/attack/run.py poison|bank|privacy --images cifar/train --test cifar/test [--out DIR] [--jobs 2] [--memory DIR]
+  tests/attack/run.py poison|bank|privacy [WORDS...] --images cifar/train --test cifar/test [--out DIR] [--jobs 2]
   tests/attack/run.py poison|bank|privacy --quick --out DIR
 
-README.md says what is measured. Each cell is one `starling demo`, whose scores, counts and figures go into
+README.md says what is measured. WORDS choose the cells in whose names one of them stands ("two of ten"). Each cell is one `starling demo`, whose scores, counts and figures go into
 OUT/NAME/cells/*.json; the same command goes on where it was interrupted. Writes OUT/NAME/table.md after each cell, and,
 where OUT is the default, the tables of README.md. --quick draws images of its own and takes small sizes, to see that all
 of it works; its figures mean nothing.
@@ -475,8 +475,9 @@ def commit():
 
 def measure(lab, cells):
     results = {name: result for name in cells if (result := load(lab, name, cells[name]))}
-    left = [name for name in cells if name not in results]
-    print(f"{lab.options.what}: {len(cells)} cells, {len(cells) - len(left)} finished before", flush=True)
+    words = lab.options.words or [""]
+    left = [name for name in cells if name not in results and any(word in name for word in words)]
+    print(f"{lab.options.what}: {len(cells)} cells, {len(results)} finished before, {len(left)} to do", flush=True)
     lock, by = threading.Lock(), commit()
 
     def one(name):
@@ -500,6 +501,7 @@ def measure(lab, cells):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=ATTACKS)
+    parser.add_argument("words", nargs="*", help="only cells in whose names one of these stands")
     parser.add_argument("--images", help="CIFAR-10's training images, a folder a class")
     parser.add_argument("--test", help="its test images")
     parser.add_argument("--build", default=os.path.join(ROOT, "build", "release"))

@@ -61,7 +61,7 @@ class Liars(Attack):
         self.assertIn("| median |", self.table("poison"))
 
         again = self.run_quick("poison")
-        self.assertEqual(again.stdout, "poison: 4 cells, 4 finished before\n")
+        self.assertEqual(again.stdout, "poison: 4 cells, 4 finished before, 0 to do\n")
 
     def test_a_lie_that_was_not_told_is_no_measurement(self):
         self.build(os.path.join(BIN, "starling-client"))  # honest, whatever it is asked to be

@@ -14,19 +14,20 @@
 #define PRINT_MAX ((size_t)1 << 18)
 
 static const char usage[] =
-    "starling-client --images DIR [flags]\n       starling-client --role observer --train DIR --test DIR [flags]";
+    "starling-client --images DIR [--join TOKEN] [flags]\n       starling-client --role observer --train DIR --test DIR [flags]";
 static const char about[] =
     "Takes part in a federation with the images of one folder, which stay where they are: what leaves this machine are "
     "model updates and features. It can be killed at any time: started again with the same state folder it goes on "
     "where it was. An observer evaluates each aggregated model on labelled images instead, and contributes nothing.";
 static const char examples[] =
-    "  starling-client --server coordinator:7640 --images /data/images --name site-a\n"
-    "  starling-client --role observer --train labelled/train --test labelled/test --server coordinator:7640\n"
+    "  starling-client --join TOKEN --images /data/images     TOKEN: of `starling ca token` at the coordinator\n"
+    "  starling-client --images /data/images --name site-a    a coordinator on this machine, without TLS\n"
+    "  starling-client --role observer --train labelled/train --test labelled/test --join TOKEN\n"
     "  starling-client --print-config > client.yaml     a commented sample, all defaults\n"
     "  starling-client --config client.yaml\n";
 
 struct wishes {
-    const char *config, *server, *role, *images, *train, *test, *name, *state, *log_format;
+    const char *config, *server, *join, *role, *images, *train, *test, *name, *state, *log_format;
     const char *set[FLAG_LIST_MAX];
     uint32_t threads;
     bool check, print, stay, new_run, version, help;
@@ -37,6 +38,8 @@ static int read_flags(int argc, char **argv, struct wishes *wishes, struct buf *
     const struct flag flags[] = {
         {"config", FLAG_TEXT, &wishes->config, "FILE", "configuration, as --print-config writes it", 0, 0, false},
         {"server", FLAG_TEXT, &wishes->server, "HOST:PORT", "the coordinator", 0, 0, false},
+        {"join", FLAG_TEXT, &wishes->join, "TOKEN|FILE",
+         "a token that is good once, or a file that holds it: this site gets its certificate", 0, 0, false},
         {"role", FLAG_TEXT, &wishes->role, "trainer|observer",
          "trains (the default), or evaluates each aggregated model", 0, 0, false},
         {"images", FLAG_TEXT, &wishes->images, "DIR", "folder of JPEG and PNG images, searched to any depth", 0, 0,
@@ -45,7 +48,7 @@ static int read_flags(int argc, char **argv, struct wishes *wishes, struct buf *
          0, 0, false},
         {"test", FLAG_TEXT, &wishes->test, "DIR", "an observer's labelled images to name", 0, 0, false},
         {"name", FLAG_TEXT, &wishes->name, "NAME",
-         "of this site, one of its own in the federation; default: the host's", 0, 0, false},
+         "of this site, one of its own in the federation; default: the certificate's, or else the host's", 0, 0, false},
         {"state", FLAG_TEXT, &wishes->state, "DIR", "folder of what is kept; default: starling-client-NAME", 0, 0,
          false},
         {"threads", FLAG_U32, &wishes->threads, "N", "to train with; default: all processors", 1, 256, false},
@@ -86,6 +89,7 @@ static int read_options(const struct option_set *set, const struct wishes *wishe
         rc = config_assign(set, "--set", wishes->set[i], options, err);
     }
     options->new_run = wishes->new_run;
+    options->join = wishes->join;
     options->stay = options->stay || wishes->stay;
     options->threads = wishes->threads ? wishes->threads : options->threads;
     return rc;

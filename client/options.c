@@ -17,8 +17,8 @@ static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
 
 /* clang-format off */
 static const struct option options[] = {
-    {"server", OPTION_TEXT, TEXT(server), .standard = "127.0.0.1:7640",
-     .help = "HOST:PORT of the coordinator. Nothing on the way is encrypted yet: keep it within a network that you trust."},
+    {"server", OPTION_TEXT, TEXT(server),
+     .help = "HOST:PORT of the coordinator. Empty: where the token that this site joined with says, or else 127.0.0.1:7640."},
     {"role", OPTION_CHOICE, AT(role), .choices = roles, .standard = "trainer",
      .help = "trainer: trains on its images and contributes. observer: evaluates each aggregated model on labelled images and tells the server; it contributes nothing, and no round waits for it."},
     {"images", OPTION_TEXT, TEXT(images),
@@ -28,9 +28,11 @@ static const struct option options[] = {
     {"test", OPTION_TEXT, TEXT(test),
      .help = "An observer's labelled images to name by their nearest neighbours (k = 200, temperature 0.1, as starling eval does)."},
     {"name", OPTION_TEXT, TEXT(name),
-     .help = "Of this site: 1 to 64 characters of A-Z a-z 0-9 . _ -, one of its own in the federation. Empty: the host's name."},
+     .help = "Of this site: 1 to 64 characters of A-Z a-z 0-9 . _ -, one of its own in the federation. Empty: the certificate's, or else the host's name."},
     {"state", OPTION_TEXT, TEXT(state),
      .help = "Folder of what is kept between rounds and restarts, and of decoded images. Empty: starling-client-NAME in the working folder."},
+    {"identity", OPTION_TEXT, TEXT(identity),
+     .help = "Folder of this site's key, which is made here and never sent, and its certificate; --join TOKEN fills it. With one, connections are encrypted and both sides prove who they are. Empty: identity in the state folder."},
     {"threads", OPTION_U32, AT(threads), .least = 0, .most = 256, .standard = "0",
      .help = "To train or evaluate with; 0: all processors."},
     {"nice", OPTION_U32, AT(nice), .least = 0, .most = 19, .standard = "10",

@@ -20,10 +20,12 @@ static const char examples[] =
     "  starling-server --print-config > server.yaml     a commented sample, all defaults\n"
     "  starling-server --config server.yaml --check-config\n"
     "  starling-server --config server.yaml\n"
-    "  starling-server --listen 0.0.0.0:7640 --set plan.rounds=20 --set plan.min_clients=3\n";
+    "  starling-server --set plan.rounds=20 --set plan.min_clients=3     on this machine alone\n"
+    "  starling ca init --address coordinator.example:7640     for other machines: once, before\n"
+    "  starling-server --trust starling-trust --listen 0.0.0.0:7640\n";
 
 struct wishes {
-    const char *config, *state, *listen, *log_format;
+    const char *config, *state, *listen, *trust, *log_format;
     const char *set[FLAG_LIST_MAX];
     bool check, print, new_run, version, help;
 };
@@ -34,6 +36,7 @@ static int read_flags(int argc, char **argv, struct wishes *wishes, struct buf *
         {"config", FLAG_TEXT, &wishes->config, "FILE", "configuration, as --print-config writes it", 0, 0, false},
         {"state", FLAG_TEXT, &wishes->state, "DIR", "folder of checkpoints, models and history", 0, 0, false},
         {"listen", FLAG_TEXT, &wishes->listen, "HOST:PORT", "where clients connect; port 0: any free one", 0, 0, false},
+        {"trust", FLAG_TEXT, &wishes->trust, "DIR", "folder of `starling ca init`: with TLS", 0, 0, false},
         {"new-run", FLAG_SWITCH, &wishes->new_run, NULL,
          "begin anew; what lies in the state folder is moved aside, into old-RUN/ in it", 0, 0, false},
         {"set", FLAG_LIST, wishes->set, "KEY=VALUE", "any key of the configuration; can be given several times", 0, 0,
@@ -58,6 +61,7 @@ static int read_options(const struct option_set *set, const struct wishes *wishe
         const char *flag, *key, *value;
     } direct[] = {{"--state", "state", wishes->state},
                   {"--listen", "listen", wishes->listen},
+                  {"--trust", "trust", wishes->trust},
                   {"--log-format", "log.format", wishes->log_format}};
     config_defaults(set, options);
     options->new_run = wishes->new_run;

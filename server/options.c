@@ -14,9 +14,15 @@ static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
 /* clang-format off */
 static const struct option options[] = {
     {"listen", OPTION_TEXT, TEXT(listen), .standard = "127.0.0.1:7640",
-     .help = "HOST:PORT that clients connect to; 0.0.0.0 for all of this machine's addresses, port 0 lets the kernel choose. Nothing here is encrypted yet: keep it on a network that you trust."},
+     .help = "HOST:PORT that clients connect to; 0.0.0.0 for all of this machine's addresses, port 0 lets the kernel choose. Beyond loopback it needs `trust`."},
     {"state", OPTION_TEXT, TEXT(state), .standard = "starling-state",
      .help = "Folder of checkpoints, models and history. A server that is started again with it goes on where it was."},
+    {"trust", OPTION_TEXT, TEXT(trust),
+     .help = "Folder that `starling ca init` made: connections are encrypted (TLS 1.3), and nobody takes part without a certificate, which a token of `starling ca token` gives. Empty: plain TCP."},
+    {"certificate_valid", OPTION_DURATION, AT(certificate_valid_ms), .least = 3000, .most = 31536000000, .standard = "720h",
+     .help = "How long a client's certificate holds. Clients renew theirs in time while they are connected; whoever is away for longer needs a new token."},
+    {"plain_beyond_loopback", OPTION_BOOL, AT(plain_beyond_loopback), .standard = "false",
+     .help = "Whether to listen beyond loopback without TLS: anybody on the way can then read and change everything, and anybody who reaches the port can take part."},
     {"idle_timeout", OPTION_DURATION, AT(idle_timeout_ms), .least = 500, .most = 604800000, .standard = "60s",
      .help = "A connection without a byte for so long is closed."},
     {"upload_slots", OPTION_U32, AT(upload_slots), .least = 1, .most = 64, .standard = "8",

@@ -152,6 +152,8 @@ static int reject_error(uint32_t code)
         return ERR_MISMATCH;
     case REJECT_PROTOCOL:
         return ERR_PROTOCOL;
+    case REJECT_ACCESS:
+        return ERR_ACCESS;
     default:
         return ERR_UNAVAILABLE;
     }
@@ -167,8 +169,10 @@ void session_on_reject(struct session *session, const struct msg *msg)
                       FRAME_VERSION, reject->minor_least, FRAME_VERSION, reject->minor_most, FRAME_VERSION,
                       PROTOCOL_MINOR_LEAST, FRAME_VERSION, PROTOCOL_MINOR_MOST, reject->text);
     }
+    char text[sizeof err.text];
     log_event(session->log, LOG_LEVEL_WARN, "rejected", "code=%u retry=%s retry_after_ms=%llu reason=\"%s\"",
-              reject->code, reject->retry ? "yes" : "never", (unsigned long long)reject->retry_after_ms, err.text);
+              reject->code, reject->retry ? "yes" : "never", (unsigned long long)reject->retry_after_ms,
+              log_quotable(err.text, text, sizeof text));
     if (!reject->retry) {
         session_exit(session, &err);
         return;

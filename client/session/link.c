@@ -38,9 +38,10 @@ static void go_offline(struct session *session, const struct err *reason)
     session->refused_round = 0;
     session->retry_after_ms = 0;
     session->upload = NULL;
+    char text[sizeof reason->text];
     log_event(session->log, attempt_level(session), "connection_lost",
-              "reason=\"%s\" waits_for=\"next attempt\" retry_ms=%llu attempt=%u", reason->text,
-              (unsigned long long)wait, session->attempt);
+              "reason=\"%s\" waits_for=\"next attempt\" retry_ms=%llu attempt=%u",
+              log_quotable(reason->text, text, sizeof text), (unsigned long long)wait, session->attempt);
 }
 
 void session_closed(struct session *session, const struct err *reason)
@@ -52,9 +53,11 @@ void session_closed(struct session *session, const struct err *reason)
         go_offline(session, &session->why);
         return;
     }
-    /* A server of another major version is known by its first frame, and so is something else on its port. It will be
-     * the same one next time; but once, it may have been damage on the way. */
-    bool foreign = session->state == STATE_GREETING && reason && reason->code == ERR_VERSION;
+    /* A server of another major version is known by its first frame, and so is something else on its port, or one that
+     * does not know this client's certificate. It will be the same one next time; but once, it may have been damage on
+     * the way. */
+    bool begun = session->state == STATE_CONNECTING || session->state == STATE_GREETING;
+    bool foreign = begun && reason && (reason->code == ERR_VERSION || reason->code == ERR_ACCESS);
     bool again = foreign && session->foreign;
     session->foreign = foreign;
     if (again) {
@@ -104,8 +107,9 @@ void session_exit(struct session *session, const struct err *reason)
     }
     session->state = STATE_DONE;
     session->upload = NULL;
+    char text[sizeof reason->text];
     log_event(session->log, reason->code ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO, "done", "exit=%d reason=\"%s\"",
-              err_exit_code(reason->code), reason->text);
+              err_exit_code(reason->code), log_quotable(reason->text, text, sizeof text));
     session_act(session, (struct session_action){
                              .kind = SESSION_EXIT, .exit_code = err_exit_code(reason->code), .reason = *reason});
 }
@@ -114,6 +118,14 @@ void session_on_bye(struct session *session, const struct msg *msg)
 {
     struct err err;
     (void)err_set(&err, ERR_TEMPFAIL, "the server said goodbye: %s", msg->bye.text[0] ? msg->bye.text : "no reason");
+    if (session->state == STATE_GREETING && msg->bye.code == (uint32_t)-ERR_VERSION) { /* as in session_closed */
+        err.code = ERR_VERSION;
+        if (session->foreign) {
+            session_exit(session, &err);
+            return;
+        }
+        session->foreign = true;
+    }
     hang_up(session, msg->bye.code != 0, &err);
 }
 

@@ -202,7 +202,8 @@ int session_new(const struct session_options *options, uint64_t now_ms, struct s
     session->log = options->log;
     rng_init(&session->rng, options->seed, RNG_NETWORK, 0, 0, 0);
     session->greeting_limits = limits_of(table[STATE_GREETING].expected);
-    session->limits = limits_of(ANY_TIME | ANSWERS | BIT(MSG_ROUND) | BIT(MSG_CHUNK) | BIT(MSG_AGGREGATE));
+    session->limits = limits_of(ANY_TIME | ANSWERS | BIT(MSG_ROUND) | BIT(MSG_CHUNK) | BIT(MSG_AGGREGATE) |
+                                BIT(MSG_CERTIFICATE)); /* which is the shell's */
     session->has_identity = options->has_saved;
     session->run = options->saved_run;
     session->plan_hash = options->saved_plan;

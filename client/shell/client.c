@@ -7,6 +7,7 @@
 #include "client/nn/net_plan.h"
 
 #include "client/session/session.h"
+#include "client/shell/identify.h"
 #include "client/shell/state.h"
 #include "client/shell/worker.h"
 #include "common/base/mem.h"
@@ -20,6 +21,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 #define QUEUE_MAX_BYTES ((size_t)8 << 20) /* a chunk or two, and small messages */
@@ -28,6 +30,8 @@ struct client {
     const struct client_options *options;
     const struct log *log;
     struct state state;
+    struct passport passport;
+    bool welcomed; /* on this connection */
     struct session *session;
     struct session_actions actions;
     struct worker *worker;
@@ -89,6 +93,7 @@ static void connect_server(struct client *client)
         .limits = session_limits(client->session),
         .idle_timeout_ms = 0, /* the session judges silence */
         .connect_timeout_ms = connect_ms(client),
+        .tls = client->passport.setup,
         .queue_max_bytes = QUEUE_MAX_BYTES,
         .decode_budget = MSG_BUDGET_CLIENT,
     };
@@ -164,6 +169,40 @@ static void step(struct client *client, const struct session_event *event)
     }
 }
 
+/* ---- The certificate ---- */
+
+static uint64_t renewal_due_ms(const struct client *client)
+{
+    int64_t next = passport_next(&client->passport), now = (int64_t)time(NULL);
+    if (!client->welcomed || next == INT64_MAX) {
+        return UINT64_MAX;
+    }
+    return net_now_ms() + (next > now ? (uint64_t)(next - now) * 1000 : 0);
+}
+
+static void renew_certificate(struct client *client)
+{
+    struct msg msg;
+    struct err err;
+    int rc = client->welcomed ? passport_renew(&client->passport, &msg, &err) : 0;
+    if (rc == 1) {
+        send_message(client, &msg);
+    } else if (rc < 0) {
+        log_event(client->log, LOG_LEVEL_WARN, "renewal_failed", "reason=\"%s\"", err.text);
+    }
+}
+
+static void take_certificate(struct client *client, const struct msg_certificate *certificate)
+{
+    struct err err;
+    if (passport_take(&client->passport, certificate, &err)) {
+        log_event(client->log, LOG_LEVEL_WARN, "renewal_failed", "reason=\"%s\"", err.text);
+        return;
+    }
+    log_event(client->log, LOG_LEVEL_INFO, "certificate_renewed", "valid_s=%lld",
+              (long long)(client->passport.subject.not_after - (int64_t)time(NULL)));
+}
+
 static void tell(struct client *client, const struct session_event *event)
 {
     step(client, event);
@@ -173,7 +212,8 @@ static void tell(struct client *client, const struct session_event *event)
         step(client, &(struct session_event){.kind = SESSION_CLOSED, .reason = &reason});
     }
     if (!client->leaving) {
-        ticker_set(&client->ticker, session_next_ms(client->session));
+        uint64_t session_ms = session_next_ms(client->session), renewal_ms = renewal_due_ms(client);
+        ticker_set(&client->ticker, session_ms < renewal_ms ? session_ms : renewal_ms);
     }
 }
 
@@ -184,6 +224,7 @@ static void on_tick(void *ctx)
     if (client->leaving) {
         return;
     }
+    renew_certificate(client);
     if (worker_progress(client->worker, &progress)) {
         step(client, &progress);
     }
@@ -204,7 +245,13 @@ static void on_open(void *ctx, struct conn *conn)
 static void on_message(void *ctx, struct conn *conn, const struct msg *msg)
 {
     (void)conn;
-    tell(ctx, &(struct session_event){.kind = SESSION_MESSAGE, .message = msg});
+    struct client *client = ctx;
+    client->welcomed |= msg->type == MSG_WELCOME;
+    if (msg->type == MSG_CERTIFICATE) {
+        take_certificate(client, &msg->certificate);
+    } else {
+        tell(client, &(struct session_event){.kind = SESSION_MESSAGE, .message = msg});
+    }
 }
 
 static void on_drained(void *ctx, struct conn *conn)
@@ -218,6 +265,7 @@ static void on_close(void *ctx, struct conn *conn, const struct err *reason)
     (void)conn;
     struct client *client = ctx;
     client->conn = NULL;
+    client->welcomed = false;
     tell(client, &(struct session_event){.kind = SESSION_CLOSED, .reason = reason});
 }
 
@@ -284,22 +332,6 @@ static int check_folders(const struct client_options *options, struct err *err)
     return rc ? rc : check_folder("test", options->test, err);
 }
 
-/* The host's name, with what a name may not have replaced. */
-static void default_name(char out[NAME_MAX_BYTES])
-{
-    if (gethostname(out, NAME_MAX_BYTES - 1)) {
-        out[0] = '\0';
-    }
-    out[NAME_MAX_BYTES - 1] = '\0';
-    for (char *c = out; *c; c++) {
-        char one[2] = {*c, '\0'};
-        *c = name_is_valid(one) ? *c : '-';
-    }
-    if (!out[0]) {
-        (void)snprintf(out, NAME_MAX_BYTES, "client");
-    }
-}
-
 static uint32_t processors(void)
 {
     cpu_set_t set;
@@ -307,22 +339,10 @@ static uint32_t processors(void)
     return count < 1 ? 1 : count > 256 ? 256 : (uint32_t)count;
 }
 
-static void fill_in(const struct client_options *given, struct client_options *out)
-{
-    *out = *given;
-    if (!out->name[0]) {
-        default_name(out->name);
-    }
-    if (!out->state[0]) {
-        (void)snprintf(out->state, sizeof out->state, "starling-client-%s", out->name);
-    }
-    out->threads = out->threads ? out->threads : processors();
-}
-
 int client_check(const struct client_options *options, struct err *err)
 {
     char host[256], port[8];
-    int rc = net_split_address(options->server, host, port, err);
+    int rc = options->server[0] ? net_split_address(options->server, host, port, err) : 0;
     if (rc) {
         (void)err_prefix(err, "server");
         if (err) {
@@ -421,24 +441,37 @@ int client_run(const struct client_options *given, const struct log *log, struct
     if (rc) {
         return rc;
     }
-    fill_in(given, &options);
+    struct token token = {0};
+    rc = given->join ? passport_read_token(given->join, &token, err) : 0;
+    if (rc) {
+        return rc;
+    }
+    if (token.address[0] && given->server[0]) { /* from here the server is reached by another address */
+        (void)snprintf(token.address, sizeof token.address, "%s", given->server);
+    }
+    identify_folders(given, &token, &options);
+    options.threads = options.threads ? options.threads : processors();
     rc = state_open(&client.state, &disk_posix, options.state, options.new_run, log, &pending, err);
     if (rc) {
         return rc;
     }
-    log_event(log, LOG_LEVEL_INFO, "started",
-              "name=%s role=%s server=%s images=\"%s\" state=\"%s\" threads=%u round=%u pending=%u", options.name,
-              options.role == CLIENT_OBSERVER ? "observer" : "trainer", options.server,
-              options.role == CLIENT_OBSERVER ? options.test : options.images, options.state, options.threads,
-              client.state.kept.round, client.state.pending_round);
-    if (options.role == CLIENT_OBSERVER) { /* of an earlier life as a trainer */
+    rc = identify(&client.passport, &token, &options, log, err);
+    if (rc == 0) {
+        log_event(log, LOG_LEVEL_INFO, "started",
+                  "name=%s role=%s server=%s tls=%s images=\"%s\" state=\"%s\" threads=%u round=%u pending=%u",
+                  options.name, options.role == CLIENT_OBSERVER ? "observer" : "trainer", options.server,
+                  client.passport.setup ? "yes" : "no", options.role == CLIENT_OBSERVER ? options.test : options.images,
+                  options.state, options.threads, client.state.kept.round, client.state.pending_round);
+    }
+    if (rc || options.role == CLIENT_OBSERVER) { /* of an earlier life as a trainer */
         contribution_free(pending);
         pending = NULL;
     }
-    rc = make_session(&client, pending, err);
+    rc = rc ? rc : make_session(&client, pending, err);
     rc = rc ? rc : serve(&client, err);
     session_actions_fini(&client.actions);
     session_free(client.session);
+    passport_close(&client.passport);
     state_close(&client.state);
     return rc;
 }

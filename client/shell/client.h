@@ -9,16 +9,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define DEFAULT_SERVER "127.0.0.1:7640"
+
 enum client_role { CLIENT_TRAINER, CLIENT_OBSERVER };
 
 struct client_options {
-    uint32_t role; /* enum client_role */
-    char server[300];
+    uint32_t role;     /* enum client_role */
+    char server[300];  /* empty: as the token said, or DEFAULT_SERVER */
     char images[1024]; /* a trainer's */
     char train[1024];  /* an observer's labelled folders */
     char test[1024];
     char name[NAME_MAX_BYTES]; /* empty: the host's name */
     char state[1024];          /* empty: starling-client-NAME in the working folder */
+    char identity[1024];       /* empty: identity in the state folder */
+    const char *join;          /* a token, or a file that holds one; NULL: none was given */
     uint32_t threads;          /* 0: all processors */
     uint32_t nice;             /* 0 to 19 */
     struct {

@@ -2,6 +2,7 @@
  * or its plan is said once. Any connection that is lost before the end is a failure. */
 #include "client/shell/swarm_run.h"
 
+#include "client/shell/passport.h"
 #include "common/base/mem.h"
 #include "common/net/conn.h"
 
@@ -29,7 +30,8 @@ struct run {
     const struct swarm_run_options *options;
     struct swarm *swarm;
     struct client *clients; /* [swarm.clients + 1] */
-    uint32_t count;         /* without the observer */
+    struct authority *authority;
+    uint32_t count; /* without the observer */
     uint32_t begun, open;
     uint32_t told; /* rounds */
     uint64_t begun_us, welcomed_us;
@@ -72,25 +74,41 @@ static void fail(struct run *run, const struct err *err)
     }
 }
 
+static int make_setup(struct run *run, uint32_t number, struct tls_setup **out, struct err *err)
+{
+    char name[NAME_MAX_BYTES];
+    *out = NULL;
+    (void)snprintf(name, sizeof name, "%s-%u", run->options->swarm.name, number);
+    uint32_t role = number == run->count ? TRUST_OBSERVER : TRUST_TRAINER;
+    return run->authority ? passport_mint(run->authority, name, role, out, err) : 0;
+}
+
 static void connect_client(struct run *run, uint32_t number)
 {
     struct client *client = &run->clients[number];
+    struct tls_setup *tls;
+    struct err err;
+    if (make_setup(run, number, &tls, &err)) {
+        fail(run, &err);
+        return;
+    }
     const struct conn_options options = {
         .events = &events,
         .ctx = client,
         .limits = swarm_limits(run->swarm, number),
         .idle_timeout_ms = CONNECT_TIMEOUT_MS, /* until the server has told its own */
         .connect_timeout_ms = CONNECT_TIMEOUT_MS,
+        .tls = tls,
         .queue_max_bytes = QUEUE_MAX_BYTES,
         .decode_budget = MSG_BUDGET_CLIENT,
         .loopback_source = 1 + number / ADDRESS_CLIENTS,
     };
-    struct err err;
     if (conn_connect(&run->loop, run->options->server, &options, &client->conn, &err)) {
         fail(run, &err);
     } else {
         run->open++;
     }
+    tls_setup_free(tls);
 }
 
 /* ---- What follows from what has happened ---- */
@@ -281,6 +299,7 @@ int swarm_run(const struct swarm_run_options *options, struct swarm **out, struc
     struct swarm_options wanted = options->swarm;
     *out = NULL;
     int rc = raise_files(run.count, err);
+    rc = rc == 0 && options->trust ? authority_open(options->trust, &run.authority, err) : rc;
     if (rc) {
         return rc;
     }
@@ -290,6 +309,7 @@ int swarm_run(const struct swarm_run_options *options, struct swarm **out, struc
     run.clients = mem_new((size_t)run.count + 1, sizeof *run.clients);
     if (!run.clients || swarm_new(&wanted, &run.swarm)) {
         mem_free(run.clients);
+        authority_close(run.authority);
         return err_set(err, ERR_NOMEM, "out of memory for %u clients", run.count);
     }
     for (uint32_t i = 0; i <= run.count; i++) {
@@ -297,6 +317,7 @@ int swarm_run(const struct swarm_run_options *options, struct swarm **out, struc
     }
     rc = serve(&run, err);
     mem_free(run.clients);
+    authority_close(run.authority);
     *out = run.swarm;
     return rc;
 }

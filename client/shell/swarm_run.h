@@ -6,6 +6,7 @@
 
 struct swarm_run_options {
     const char *server;
+    const char *trust;          /* the CA's folder: each client gets a certificate of its own; NULL: plain */
     struct swarm_options swarm; /* instance, send and ctx are filled in here */
     uint64_t idle_ms;           /* with swarm.idle: for how long after the last was welcomed */
     /* Once, when all are welcomed; then as rounds end. May be NULL. */

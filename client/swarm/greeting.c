@@ -133,6 +133,7 @@ int swarm_on_reject(struct swarm *swarm, uint32_t client, const struct msg *msg,
     const struct msg_reject *reject = &msg->reject;
     int code = reject->code == REJECT_VERSION    ? ERR_VERSION
                : reject->code == REJECT_PROTOCOL ? ERR_PROTOCOL
+               : reject->code == REJECT_ACCESS   ? ERR_ACCESS
                : reject->code == REJECT_LAYOUT   ? ERR_MISMATCH
                : reject->code == REJECT_PLAN     ? ERR_MISMATCH
                                                  : ERR_UNAVAILABLE;

@@ -111,10 +111,10 @@ void demo_watch_ask(struct demo_watch *watch)
 {
     struct msg_status_reply reply;
     struct err why;
-    int code = query_status(watch->demo->address, HISTORY_USUAL, QUERY_MS, &reply, &why);
+    int code = query_status(watch->demo->address, NULL, HISTORY_USUAL, QUERY_MS, &reply, &why);
     if (!code && reply.round > watch->demo->rounds_closed + HISTORY_USUAL) {
         status_reply_fini(&reply);
-        code = query_status(watch->demo->address, MSG_HISTORY_MAX, QUERY_MS, &reply, &why);
+        code = query_status(watch->demo->address, NULL, MSG_HISTORY_MAX, QUERY_MS, &reply, &why);
     }
     if (code) {
         (void)snprintf(watch->trouble, sizeof watch->trouble, "%s", why.text);

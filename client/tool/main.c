@@ -14,6 +14,7 @@ static const struct {
 } verbs[] = {
     {"demo", verb_demo, "runs a whole federation on this machine and scores the encoder it learned"},
     {"status", verb_status, "asks a running server: round, state, what it waits for, each client"},
+    {"join", verb_join, "turns a token into a certificate, to ask a server with"},
     {"eval", verb_eval, "scores a model on labelled images: nearest neighbours and a linear probe"},
     {"embed", verb_embed, "turns a folder of images into feature vectors (NumPy file)"},
     {"inspect", verb_inspect, "shows what a model file holds"},
@@ -40,7 +41,8 @@ static int print_help(void)
     (void)printf("Examples:\n"
                  "  starling demo                              the whole thing on this machine, in a few minutes\n"
                  "  starling demo --images FOLDER --clients 3  the same with your own images\n"
-                 "  starling status --server host:7640         what a running server is doing\n"
+                 "  starling ca init --address host:7640       other machines: TLS, and a token for each site\n"
+                 "  starling status --trust starling-trust     what a running server is doing\n"
                  "\n"
                  "Usage: starling VERB [flags]\n"
                  "\n"

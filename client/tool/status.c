@@ -1,6 +1,7 @@
 /* starling status: one question to a running server, shown as tables for people or as one JSON object. */
 #include "client/tool/status.h"
 
+#include "client/shell/passport.h"
 #include "client/shell/query.h"
 #include "client/tool/cli.h"
 #include "client/tool/human.h"
@@ -163,20 +164,26 @@ int status_text(const struct msg_status_reply *reply, struct buf *out)
 int verb_status(int argc, char **argv)
 {
     static const struct cli_verb verb = {
-        .usage = "starling status --server HOST:PORT [--history N] [--json]",
+        .usage = "starling status [--server HOST:PORT] [--trust DIR | --identity DIR] [--history N] [--json]",
         .about =
             "Asks a running server for its round, its state and what that waits for, its clients, its feature bank "
             "and the last rounds. std and rank are the spread of the features and the directions that they span: a "
             "client's own after it trained, a round's as it began. kNN is what an observer found of its result. Exit "
             "69 when no server answers.",
-        .examples = "  starling status --server coordinator.example:7640\n"
-                    "  starling status --server localhost:7640 --json | jq .waits_for\n",
+        .examples =
+            "  starling status --trust starling-trust          on the server's machine\n"
+            "  starling status --identity ops                  elsewhere, after `starling join TOKEN --out ops`\n"
+            "  starling status --server localhost:7640         a server without TLS\n"
+            "  starling status --server localhost:7640 --json | jq .waits_for\n",
     };
-    const char *server = NULL;
+    const char *server = NULL, *trust = NULL, *identity = NULL;
     uint32_t history = 10;
     bool json = false;
     const struct flag flags[] = {
-        {"server", FLAG_TEXT, &server, "HOST:PORT", "where the server listens", 0, 0, true},
+        {"server", FLAG_TEXT, &server, "HOST:PORT", "where the server listens; default: what the CA or the token says",
+         0, 0, false},
+        {"trust", FLAG_TEXT, &trust, "DIR", "folder of `starling ca init`: asks as the server's owner", 0, 0, false},
+        {"identity", FLAG_TEXT, &identity, "DIR", "folder of an operator's certificate", 0, 0, false},
         {"history", FLAG_U32, &history, "N", "closed rounds to show, newest last (10)", 0, MSG_HISTORY_MAX, false},
         {"json", FLAG_SWITCH, &json, NULL, "one JSON object instead of tables", 0, 0, false},
     };
@@ -186,7 +193,16 @@ int verb_status(int argc, char **argv)
     }
     struct msg_status_reply reply;
     struct err err;
-    if (query_status(server, history, QUERY_TIMEOUT_MS, &reply, &err)) {
+    struct tls_setup *tls;
+    char address[TRUST_ADDRESS_MAX];
+    if (!server && !trust && !identity) {
+        (void)err_set(&err, ERR_USAGE, "--server, --trust or --identity is needed; see starling status --help");
+        return cli_fail(&err);
+    }
+    int rc = passport_operator(identity, trust, &tls, address, &err);
+    rc = rc ? rc : query_status(server ? server : address, tls, history, QUERY_TIMEOUT_MS, &reply, &err);
+    tls_setup_free(tls);
+    if (rc) {
         return cli_fail(&err);
     }
     if (json) {

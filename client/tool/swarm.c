@@ -1,6 +1,7 @@
 /* starling swarm: a server under the load of many clients, measured, and its every model compared with what it must be.
  */
 #include "client/shell/memory.h"
+#include "client/shell/passport.h"
 #include "client/shell/query.h"
 #include "client/shell/swarm_run.h"
 #include "client/tool/cli.h"
@@ -162,12 +163,17 @@ static void show_end(const struct show *show, const struct swarm *swarm, const s
                  human_bytes(memory_peak(), ours));
 }
 
-static int finish(const struct show *show, const char *address, const struct swarm *swarm)
+static int finish(const struct show *show, const struct swarm_run_options *options, const struct swarm *swarm)
 {
     struct medians medians = {0};
     struct msg_status_reply server;
     struct err err;
-    if (query_status(address, MSG_HISTORY_MAX, QUERY_TIMEOUT_MS, &server, &err)) {
+    struct tls_setup *tls;
+    char address[TRUST_ADDRESS_MAX];
+    int rc = passport_operator(NULL, options->trust, &tls, address, &err);
+    rc = rc ? rc : query_status(options->server, tls, MSG_HISTORY_MAX, QUERY_TIMEOUT_MS, &server, &err);
+    tls_setup_free(tls);
+    if (rc) {
         return cli_fail(&err);
     }
     int exit_code = 0;
@@ -186,7 +192,8 @@ static int finish(const struct show *show, const char *address, const struct swa
 int verb_swarm(int argc, char **argv)
 {
     static const struct cli_verb verb = {
-        .usage = "starling swarm --server HOST:PORT --clients N [--rounds R] [--features ROWS] [--idle SECONDS] "
+        .usage = "starling swarm --server HOST:PORT --clients N [--trust DIR] [--rounds R] [--features ROWS] [--idle "
+                 "SECONDS] "
                  "[--name NAME] [--json]",
         .about =
             "Loads a server with N clients that train nothing, all in this process: they speak the whole protocol, "
@@ -207,6 +214,8 @@ int verb_swarm(int argc, char **argv)
         {"server", FLAG_TEXT, &options.server, "HOST:PORT", "where the server listens", 0, 0, true},
         {"clients", FLAG_U32, &options.swarm.clients, "N", "how many (at most 20000; see the server's max_clients)", 1,
          SWARM_CLIENTS_MAX, true},
+        {"trust", FLAG_TEXT, &options.trust, "DIR",
+         "folder of `starling ca init`: with TLS, each client with a certificate of its own", 0, 0, false},
         {"rounds", FLAG_U32, &options.swarm.rounds, "R", "rounds (all that are left of the run)", 1, 1000000, false},
         {"features", FLAG_U32, &options.swarm.rows, "ROWS",
          "features that each uploads in a round (as many as the plan's fusion.upload)", 0, 1u << 20, false},
@@ -233,7 +242,7 @@ int verb_swarm(int argc, char **argv)
     options.ctx = &show;
     struct swarm *swarm;
     int rc = swarm_run(&options, &swarm, &err);
-    exit_code = rc ? cli_fail(&err) : finish(&show, options.server, swarm);
+    exit_code = rc ? cli_fail(&err) : finish(&show, &options, swarm);
     swarm_free(swarm);
     return exit_code;
 }

@@ -9,6 +9,7 @@ int verb_draw_images(int argc, char **argv);
 int verb_import_cifar(int argc, char **argv);
 int verb_split(int argc, char **argv);
 int verb_status(int argc, char **argv);
+int verb_join(int argc, char **argv);
 int verb_eval(int argc, char **argv);
 int verb_embed(int argc, char **argv);
 int verb_inspect(int argc, char **argv);

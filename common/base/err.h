@@ -25,7 +25,8 @@
     X(VERSION, 76, "protocol version mismatch")                                                                        \
     X(MISMATCH, 76, "plan, run or layout mismatch")                                                                    \
     X(CONFIG, 78, "configuration error")                                                                               \
-    X(READONLY, 73, "read-only, or no permission to write")
+    X(READONLY, 73, "read-only, or no permission to write")                                                            \
+    X(ACCESS, 77, "access refused")
 
 enum {
 #define ERR_ORDINAL(name, exit, text) ERR_ORDINAL_##name,

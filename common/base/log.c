@@ -52,6 +52,22 @@ static int format_time(struct buf *out, int64_t unix_ms)
     return buf_printf(out, "%s.%03dZ", text, (int)(unix_ms % 1000));
 }
 
+/* A value in quotes ends where nothing, or another key, follows: the sentence of an error may quote something itself.
+ * (What a peer has written goes through log_quotable, so that it cannot add fields.) */
+static size_t quoted_length(const char *value)
+{
+    size_t len = strcspn(value, "\"");
+    while (value[len] == '"') {
+        const char *next = value + len + 1;
+        size_t key = *next == ' ' ? strspn(next + 1, "abcdefghijklmnopqrstuvwxyz_0123456789") : 0;
+        if (*next == '\0' || (key > 0 && next[1 + key] == '=')) {
+            break;
+        }
+        len += 1 + strcspn(next, "\"");
+    }
+    return len;
+}
+
 /* "a=1 b="two words"" -> ,"a":"1","b":"two words". What does not look like key=value goes into "text". */
 static int json_fields(struct buf *out, const char *fields)
 {
@@ -78,7 +94,7 @@ static int json_fields(struct buf *out, const char *fields)
         size_t len;
         if (*value == '"') {
             value++;
-            len = strcspn(value, "\"");
+            len = quoted_length(value);
             fields = value + len + (value[len] == '"');
         } else {
             len = strcspn(value, " ");

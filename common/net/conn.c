@@ -22,7 +22,7 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
     *buf = uv_buf_init(mem_resize(NULL, FRAME_READ_MAX, 1), FRAME_READ_MAX); /* NULL: on_read gets UV_ENOBUFS */
 }
 
-static void take_bytes(struct conn *conn, const char *data, size_t len)
+void conn_take_bytes(struct conn *conn, const void *data, size_t len)
 {
     struct err err = {0};
     struct frame frame;
@@ -54,7 +54,7 @@ static void take_bytes(struct conn *conn, const char *data, size_t len)
 }
 
 /* The stream has ended, in order (UV_EOF) or not. */
-static void take_end(struct conn *conn, int status)
+void conn_take_end(struct conn *conn, int status)
 {
     conn->at_end = true;
     if (conn->state == CONN_LINGERING && status == UV_EOF && !conn->shut) {
@@ -69,6 +69,8 @@ static void take_end(struct conn *conn, int status)
         } else if (pending > 0) {
             (void)err_set(&conn->reason, ERR_IO, "%s: broken off in the middle of a frame, of which %zu bytes had come",
                           conn->peer, pending);
+        } else if (conn->tls && !conn_tls_has_ended(conn)) { /* anybody on the way can do that */
+            (void)err_set(&conn->reason, ERR_IO, "%s: broken off without TLS's last word", conn->peer);
         } else {
             (void)err_set(&conn->reason, 0, "%s: closed by the peer", conn->peer);
         }
@@ -82,11 +84,15 @@ static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buf)
     if (got > 0) {
         conn->last_read_ms = uv_now(conn->loop);
         conn->bytes_in += (uint64_t)got;
-        if (conn->state == CONN_OPEN) {
-            take_bytes(conn, buf->base, (size_t)got);
+        if (conn->tls && (conn->state == CONN_SHAKING || conn->state == CONN_OPEN)) {
+            conn_tls_input(conn, (const uint8_t *)buf->base, (size_t)got);
+        } else if (conn->state == CONN_OPEN) {
+            conn_take_bytes(conn, buf->base, (size_t)got);
         }
+    } else if (got < 0 && conn->state == CONN_SHAKING) {
+        conn_fail(conn, ERR_UNAVAILABLE, "broken off in TLS's handshake");
     } else if (got < 0 && conn->state != CONN_CLOSED) {
-        take_end(conn, (int)got);
+        conn_take_end(conn, (int)got);
     }
     mem_free(buf->base);
 }
@@ -138,6 +144,14 @@ void conn_idle_timeout(struct conn *conn, uint64_t idle_timeout_ms)
 
 void conn_opened(struct conn *conn)
 {
+    conn->state = CONN_OPEN;
+    (void)uv_timer_stop(&conn->timer);
+    conn_idle_timeout(conn, conn->options.idle_timeout_ms);
+    conn->options.events->on_open(conn->options.ctx, conn);
+}
+
+void conn_connected(struct conn *conn)
+{
     struct sockaddr_storage name = {0};
     int len = sizeof name;
     if (uv_tcp_getpeername(&conn->tcp, (struct sockaddr *)&name, &len) == 0) {
@@ -145,30 +159,21 @@ void conn_opened(struct conn *conn)
     }
     (void)uv_tcp_nodelay(&conn->tcp, 1);
     (void)uv_tcp_keepalive(&conn->tcp, 1, KEEPALIVE_S);
-    conn->state = CONN_OPEN;
     conn->last_read_ms = uv_now(conn->loop);
-    (void)uv_timer_stop(&conn->timer);
-    if (conn->options.idle_timeout_ms > 0) {
-        (void)uv_timer_start(&conn->timer, on_idle_timeout, conn->options.idle_timeout_ms, 0);
-    }
     int rc = uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read);
-    conn->options.events->on_open(conn->options.ctx, conn);
-    if (rc < 0 && conn->state == CONN_OPEN) {
+    if (conn->tls) {
+        conn_tls_start(conn);
+    } else {
+        conn_opened(conn);
+    }
+    if (rc < 0 && (conn->state == CONN_OPEN || conn->state == CONN_SHAKING)) {
         conn_fail(conn, ERR_IO, uv_strerror(rc));
     }
 }
 
 /* ---- Writing ---- */
 
-struct write {
-    uv_write_t request;
-    struct conn *conn;
-    struct buf head;       /* frame header and protobuf part; empty for static bytes */
-    struct bytes *payload; /* holds the raw part */
-    size_t total;
-};
-
-static void write_free(struct write *write)
+void write_free(struct write *write)
 {
     buf_fini(&write->head);
     bytes_unref(write->payload);
@@ -177,35 +182,44 @@ static void write_free(struct write *write)
 
 /* A failed write is only remembered: what the peer said last may still wait to be read, and after it the reading side
  * finds the end. */
-static void on_write(uv_write_t *request, int status)
+void conn_written(struct conn *conn, size_t bytes, int status)
 {
-    struct write *write = request->data;
-    struct conn *conn = write->conn;
-    conn->queued_bytes -= write->total;
+    conn->queued_bytes -= bytes;
     if (status != 0 && conn->state == CONN_OPEN && conn->reason.code == 0) {
         (void)err_set(&conn->reason, ERR_IO, "%s: %s", conn->peer, uv_strerror(status));
     }
-    write_free(write);
-    if (status == 0 && conn->queued_bytes == 0 && conn->state == CONN_OPEN) {
+    if (status == 0 && bytes > 0 && conn->queued_bytes == 0 && conn->state == CONN_OPEN) {
         conn->options.events->on_drained(conn->options.ctx, conn);
     }
 }
 
+static void on_write(uv_write_t *request, int status)
+{
+    struct write *write = request->data;
+    struct conn *conn = write->conn;
+    size_t total = write->total;
+    write_free(write);
+    conn_written(conn, total, status);
+}
+
 /* Takes `write` over, whatever comes. */
-static int submit(struct conn *conn, struct write *write, const uv_buf_t *bufs, unsigned count)
+static int submit(struct conn *conn, struct write *write)
 {
     write->request.data = write;
     write->conn = conn;
-    for (unsigned i = 0; i < count; i++) {
-        write->total += bufs[i].len;
-    }
-    int rc = uv_write(&write->request, (uv_stream_t *)&conn->tcp, bufs, count, on_write);
-    if (rc < 0) {
-        write_free(write);
-        return rc;
+    for (unsigned i = 0; i < write->count; i++) {
+        write->total += write->bufs[i].len;
     }
     conn->queued_bytes += write->total;
-    return 0;
+    if (conn->tls) {
+        return conn_tls_submit(conn, write);
+    }
+    int rc = uv_write(&write->request, (uv_stream_t *)&conn->tcp, write->bufs, write->count, on_write);
+    if (rc < 0) {
+        conn->queued_bytes -= write->total;
+        write_free(write);
+    }
+    return rc;
 }
 
 static uv_buf_t view(const void *data, size_t len)
@@ -216,9 +230,10 @@ static uv_buf_t view(const void *data, size_t len)
 void conn_send_static(struct conn *conn, const void *data, size_t len)
 {
     struct write *write = mem_new(1, sizeof *write);
-    uv_buf_t bytes = view(data, len);
     if (write) {
-        (void)submit(conn, write, &bytes, 1);
+        write->bufs[0] = view(data, len);
+        write->count = 1;
+        (void)submit(conn, write);
     }
 }
 
@@ -247,10 +262,12 @@ int conn_send(struct conn *conn, struct msg *msg, struct err *err)
         return err_set(err, ERR_LIMIT, "%s: %zu bytes wait to be written and %zu more exceed the queue", conn->peer,
                        conn->queued_bytes, total);
     }
-    uv_buf_t bufs[2] = {view(write->head.data, write->head.len), view(msg->raw, msg->raw_len)};
+    write->bufs[0] = view(write->head.data, write->head.len);
+    write->bufs[1] = view(msg->raw, msg->raw_len);
+    write->count = msg->raw_len > 0 ? 2 : 1;
     write->payload = msg->payload;
     msg->payload = NULL;
-    rc = submit(conn, write, bufs, msg->raw_len > 0 ? 2 : 1);
+    rc = submit(conn, write);
     return rc < 0 ? err_set(err, ERR_IO, "%s: %s", conn->peer, uv_strerror(rc)) : 0;
 }
 
@@ -264,6 +281,11 @@ size_t conn_queued_bytes(const struct conn *conn)
 void conn_limit(struct conn *conn, const struct frame_limits *limits)
 {
     frame_decoder_limit(&conn->decoder, limits);
+}
+
+bool conn_is_open(const struct conn *conn)
+{
+    return conn->state == CONN_OPEN;
 }
 
 const char *conn_peer(const struct conn *conn)

@@ -1,13 +1,15 @@
-/* One framed connection over libuv: reads and decodes frames, writes from a queue, closes itself only in the loop's own
- * time. Owns the uv_tcp_t; everything happens on the loop's thread.
+/* One framed connection over libuv, plain or with TLS: reads and decodes frames, writes from a queue, closes itself
+ * only in the loop's own time. Owns the uv_tcp_t; everything happens on the loop's thread.
  *
  * Life: conn_connect or conn_accept -> on_open -> on_message* -> on_close, exactly once, after which the pointer is
- * dead. conn_close may be called anywhere, also from a callback; queued bytes are still written for up to `linger_ms`
- * (a peer that does not read cannot keep it longer), then on_close follows from a fresh loop turn. */
+ * dead. on_open is left out when no connection, or no TLS, comes about. conn_close may be called anywhere, also from a
+ * callback; queued bytes are still written for up to `linger_ms` (a peer that does not read cannot keep it longer),
+ * then on_close follows from a fresh loop turn. */
 #ifndef STARLING_NET_CONN_H
 #define STARLING_NET_CONN_H
 
 #include "common/base/err.h"
+#include "common/trust/channel.h"
 #include "common/wire/msg.h"
 
 #include <stdbool.h>
@@ -23,9 +25,9 @@ struct conn_events {
     /* The write queue has run empty after something was queued. */
     void (*on_drained)(void *ctx, struct conn *conn);
     /* reason->code 0: the peer closed in order, or we did. Also called when connecting failed. The text begins with the
-     * peer's address. ERR_UNAVAILABLE: no connection came about; ERR_TEMPFAIL: idle for too long; ERR_IO: broken off,
-     * also in the middle of a frame; else what the decoder refused (frame_next, msg_decode), which the peer has been
-     * told by a BYE. */
+     * peer's address. ERR_UNAVAILABLE: no connection came about; ERR_ACCESS: TLS did not, for a certificate's sake;
+     * ERR_TEMPFAIL: idle for too long; ERR_IO: broken off, also in the middle of a frame; else what the decoder refused
+     * (frame_next, msg_decode), which the peer has been told by a BYE. */
     void (*on_close)(void *ctx, struct conn *conn, const struct err *reason);
 };
 
@@ -35,7 +37,8 @@ struct conn_options {
     const struct frame_limits *limits;
     uint64_t idle_timeout_ms; /* no byte from the peer for so long: closed with ERR_TEMPFAIL. After a stall of our own
                                  process the sockets are read before the time-out is judged. */
-    uint64_t connect_timeout_ms; /* conn_connect only. 0, here and above: none */
+    uint64_t connect_timeout_ms; /* until it is open, TLS's handshake included. 0, here and above: none */
+    struct tls_setup *tls;       /* NULL: plain; else needed until conn_connect or conn_accept returns */
     size_t queue_max_bytes;      /* conn_send refuses above it: ERR_LIMIT */
     size_t decode_budget;        /* memory for one message */
     uint32_t loopback_source;    /* conn_connect only: to 127.0.0.0/8 from 127.0.0.0 + this, so that many connections do
@@ -48,7 +51,7 @@ int net_split_address(const char *address, char host[256], char port[8], struct 
 /* Resolves and connects; failure arrives as on_close. */
 int conn_connect(uv_loop_t *loop, const char *address, const struct conn_options *options, struct conn **out,
                  struct err *err);
-/* Takes the next connection of a listener; on_open is called before it returns. */
+/* Takes the next connection of a listener; a plain one's on_open is called before it returns. */
 int conn_accept(uv_stream_t *listener, const struct conn_options *options, struct conn **out, struct err *err);
 /* Encodes and queues. A CHUNK's raw bytes are written by reference: the msg's payload reference moves to the queue and
  * is dropped when written. The msg may be fini'd afterwards. ERR_STATE (not open, or closing), ERR_LIMIT (queue),
@@ -58,6 +61,9 @@ size_t conn_queued_bytes(const struct conn *conn);
 void conn_limit(struct conn *conn, const struct frame_limits *limits);
 void conn_idle_timeout(struct conn *conn, uint64_t idle_timeout_ms); /* another one from now on; of an open one */
 void conn_close(struct conn *conn, uint64_t linger_ms);
+bool conn_is_open(const struct conn *conn);
+/* Who the peer's certificate says it is; NULL: plain, or it showed none. */
+const struct trust_subject *conn_subject(const struct conn *conn);
 const char *conn_peer(const struct conn *conn);  /* "127.0.0.1:53122" */
 uint64_t conn_bytes_in(const struct conn *conn); /* from the peer so far */
 /* A frame has been coming in for longer than timeout_ms, and once more that for each 64 KiB of it. Its length is

@@ -19,6 +19,7 @@ static void dispose(struct conn *conn)
         conn->options.events->on_close(conn->options.ctx, conn, &conn->reason);
     }
     frame_decoder_fini(&conn->decoder);
+    conn_tls_free(conn);
     if (conn->addresses) {
         uv_freeaddrinfo(conn->addresses);
     }
@@ -65,6 +66,13 @@ static void on_shutdown(uv_shutdown_t *request, int status)
     }
 }
 
+void conn_shut(struct conn *conn)
+{
+    if (uv_shutdown(&conn->shutdown, (uv_stream_t *)&conn->tcp, on_shutdown) < 0) {
+        conn_finish(conn);
+    }
+}
+
 void conn_close(struct conn *conn, uint64_t linger_ms)
 {
     if (conn->state == CONN_CLOSED) {
@@ -81,8 +89,10 @@ void conn_close(struct conn *conn, uint64_t linger_ms)
     (void)uv_timer_start(&conn->timer, on_linger_timeout, linger_ms, 0);
     if (conn->state == CONN_OPEN) {
         conn->state = CONN_LINGERING;
-        if (uv_shutdown(&conn->shutdown, (uv_stream_t *)&conn->tcp, on_shutdown) < 0) {
-            conn_finish(conn);
+        if (conn->tls) {
+            conn_tls_shut(conn);
+        } else {
+            conn_shut(conn);
         }
     }
 }

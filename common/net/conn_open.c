@@ -10,14 +10,19 @@
 
 static void try_next(struct conn *conn);
 
-struct conn *conn_new(uv_loop_t *loop, const struct conn_options *options)
+struct conn *conn_new(uv_loop_t *loop, const struct conn_options *options, struct err *err)
 {
     struct conn *conn = mem_new(1, sizeof *conn);
     if (!conn) {
+        (void)err_set(err, ERR_NOMEM, "out of memory for a connection");
         return NULL;
     }
     conn->loop = loop;
     conn->options = *options;
+    if (options->tls && conn_tls_new(conn, options->tls, err)) {
+        mem_free(conn);
+        return NULL;
+    }
     frame_decoder_init(&conn->decoder, options->limits);
     (void)uv_timer_init(loop, &conn->timer); /* neither can fail: they only fill in the handle */
     (void)uv_tcp_init(loop, &conn->tcp);
@@ -30,9 +35,18 @@ static void on_connect_timeout(uv_timer_t *timer)
 {
     struct conn *conn = timer->data;
     char what[64];
-    (void)snprintf(what, sizeof what, "no connection within %llu ms",
+    (void)snprintf(what, sizeof what, "no %s within %llu ms",
+                   conn->state == CONN_SHAKING ? "whole TLS handshake" : "connection",
                    (unsigned long long)conn->options.connect_timeout_ms);
     conn_fail(conn, ERR_UNAVAILABLE, what);
+}
+
+static void start_timeout(struct conn *conn)
+{
+    if (conn->options.connect_timeout_ms > 0) {
+        uv_update_time(conn->loop); /* it may stand still since before the loop ran */
+        (void)uv_timer_start(&conn->timer, on_connect_timeout, conn->options.connect_timeout_ms, 0);
+    }
 }
 
 static void on_reopen(uv_handle_t *handle)
@@ -66,7 +80,7 @@ static void on_connect(uv_connect_t *request, int status)
     if (status < 0) {
         try_failed(conn, status);
     } else {
-        conn_opened(conn);
+        conn_connected(conn);
     }
 }
 
@@ -131,10 +145,14 @@ int conn_connect(uv_loop_t *loop, const char *address, const struct conn_options
         return rc;
     }
     struct lookup *lookup = mem_new(1, sizeof *lookup);
-    struct conn *conn = lookup ? conn_new(loop, options) : NULL;
+    if (!lookup) {
+        return err_set(err, ERR_NOMEM, "%s: out of memory", address);
+    }
+    struct err why;
+    struct conn *conn = conn_new(loop, options, &why);
     if (!conn) {
         mem_free(lookup);
-        return err_set(err, ERR_NOMEM, "%s: out of memory", address);
+        return err_set(err, why.code, "%s: %s", address, why.text);
     }
     (void)snprintf(conn->peer, sizeof conn->peer, "%s", address);
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
@@ -148,10 +166,7 @@ int conn_connect(uv_loop_t *loop, const char *address, const struct conn_options
     }
     lookup->conn = conn;
     conn->lookup = lookup;
-    if (options->connect_timeout_ms > 0) {
-        uv_update_time(loop); /* it may stand still since before the loop ran */
-        (void)uv_timer_start(&conn->timer, on_connect_timeout, options->connect_timeout_ms, 0);
-    }
+    start_timeout(conn);
     *out = conn;
     return 0;
 }
@@ -159,9 +174,9 @@ int conn_connect(uv_loop_t *loop, const char *address, const struct conn_options
 int conn_accept(uv_stream_t *listener, const struct conn_options *options, struct conn **out, struct err *err)
 {
     *out = NULL;
-    struct conn *conn = conn_new(listener->loop, options);
+    struct conn *conn = conn_new(listener->loop, options, err);
     if (!conn) {
-        return err_set(err, ERR_NOMEM, "out of memory for a connection");
+        return ERR_NOMEM;
     }
     int rc = uv_accept(listener, (uv_stream_t *)&conn->tcp);
     if (rc < 0) {
@@ -170,6 +185,7 @@ int conn_accept(uv_stream_t *listener, const struct conn_options *options, struc
         return err_set(err, ERR_IO, "cannot accept a connection: %s", uv_strerror(rc));
     }
     *out = conn;
-    conn_opened(conn);
+    start_timeout(conn); /* of TLS's handshake; a plain connection is open at once */
+    conn_connected(conn);
     return 0;
 }

@@ -1,5 +1,5 @@
-/* What conn.c (an open connection), conn_open.c (how it comes about) and conn_close.c (how it ends) share. Inside
- * common/net only. */
+/* What conn.c (an open connection), conn_tls.c (what TLS adds), conn_open.c (how it comes about) and conn_close.c (how
+ * it ends) share. Inside common/net only. */
 #ifndef STARLING_NET_CONN_STATE_H
 #define STARLING_NET_CONN_STATE_H
 
@@ -9,6 +9,7 @@
 enum conn_state {
     CONN_RESOLVING,  /* waits for the resolver; conn_connect only */
     CONN_CONNECTING, /* waits for the peer to take the connection */
+    CONN_SHAKING,    /* waits for TLS's handshake */
     CONN_OPEN,       /* waits for frames */
     CONN_LINGERING,  /* waits for the queue to be written and the peer to close; reads and drops what still comes */
     CONN_CLOSED,     /* waits for libuv to let go of the handles */
@@ -19,6 +20,21 @@ struct lookup {
     uv_getaddrinfo_t request;
     struct conn *conn; /* NULL: the connection is gone */
 };
+
+/* A message on its way out, or static bytes. */
+struct write {
+    uv_write_t request; /* of a plain connection */
+    struct conn *conn;
+    struct write *next;    /* of a TLS connection: what is encrypted after it */
+    struct buf head;       /* frame header and protobuf part; empty for static bytes */
+    struct bytes *payload; /* holds the raw part */
+    uv_buf_t bufs[2];
+    unsigned count;
+    size_t total;
+};
+void write_free(struct write *write);
+
+struct tls; /* conn_tls.c */
 
 struct conn {
     enum conn_state state;
@@ -31,6 +47,7 @@ struct conn {
     struct addrinfo *addresses, *untried;
     struct conn_options options;
     struct frame_decoder decoder;
+    struct tls *tls; /* NULL: plain */
     struct err reason;
     char peer[NET_ADDRESS_MAX];
     uint64_t last_read_ms;
@@ -42,14 +59,30 @@ struct conn {
     bool shut, at_end; /* lingering: our side is shut; the peer's is */
 };
 
-/* conn_open.c: a zeroed connection with its handles. NULL: out of memory. */
-struct conn *conn_new(uv_loop_t *loop, const struct conn_options *options);
-/* conn.c: the socket is connected. */
+/* conn_open.c: a zeroed connection with its handles. NULL: *err says why. */
+struct conn *conn_new(uv_loop_t *loop, const struct conn_options *options, struct err *err);
+/* conn.c: the socket is connected; with TLS the handshake follows. */
+void conn_connected(struct conn *conn);
+/* conn.c: frames may come and go. */
 void conn_opened(struct conn *conn);
+void conn_take_bytes(struct conn *conn, const void *data, size_t len); /* plaintext, FRAME_READ_MAX at most */
+void conn_take_end(struct conn *conn, int status);                     /* UV_EOF: in order */
+/* conn.c: a write has ended; `bytes` of the queue are done with. */
+void conn_written(struct conn *conn, size_t bytes, int status);
 /* conn.c: queues bytes that are no message of ours; `data` must outlive the program. */
 void conn_send_static(struct conn *conn, const void *data, size_t len);
 
+/* conn_tls.c */
+int conn_tls_new(struct conn *conn, struct tls_setup *setup, struct err *err);
+void conn_tls_free(struct conn *conn);
+void conn_tls_start(struct conn *conn);                                  /* the socket is connected */
+void conn_tls_input(struct conn *conn, const uint8_t *data, size_t len); /* from the socket */
+int conn_tls_submit(struct conn *conn, struct write *write);             /* takes `write` over, whatever comes */
+void conn_tls_shut(struct conn *conn);                                   /* when all is written: our side is done */
+bool conn_tls_has_ended(const struct conn *conn);
+
 /* conn_close.c */
+void conn_shut(struct conn *conn);                             /* our side, behind what libuv has queued */
 void conn_fail(struct conn *conn, int code, const char *what); /* at once, with "peer: what" */
 void conn_refuse(struct conn *conn, const struct err *why);    /* tells the peer, lingers */
 void conn_finish(struct conn *conn);                           /* at once, with the reason that is there */

@@ -139,6 +139,12 @@ void msg_fini(struct msg *msg)
     } else if (msg->type == MSG_STATUS_REPLY) {
         mem_free(msg->status_reply.clients);
         mem_free(msg->status_reply.history);
+    } else if (msg->type == MSG_ENROL) {
+        mem_free(msg->enrol.secret);
+        mem_free(msg->enrol.request);
+    } else if (msg->type == MSG_CERTIFICATE) {
+        mem_free(msg->certificate.certificate);
+        mem_free(msg->certificate.authority);
     }
     bytes_unref(msg->payload);
     *msg = (struct msg){0};

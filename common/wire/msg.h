@@ -41,6 +41,8 @@ enum msg_type {
     MSG_STATUS_REPLY,
     MSG_AGGREGATE,
     MSG_EVALUATED,
+    MSG_ENROL,
+    MSG_CERTIFICATE,
     MSG_TYPE_END
 };
 const char *msg_type_name(uint8_t type); /* "HELLO" */
@@ -92,13 +94,16 @@ struct report {      /* of one local round */
 };
 
 /* Bounds; msg_encode and msg_decode refuse what exceeds them. */
-#define MSG_TEXT_MAX       256 /* with the zero; msg_encode cleans a text: what is no UTF-8 or a control becomes '?' */
-#define MSG_PLAN_MAX       65536
-#define MSG_MS_MAX         (UINT64_C(1) << 42) /* every duration; msg_encode clamps to it */
-#define MSG_CLIENTS_MAX    16384               /* in one STATUS_REPLY */
-#define MSG_HISTORY_MAX    4096                /* in one STATUS_REPLY */
-#define BLOB_BYTES_MAX     (UINT64_C(1) << 32)
-#define BLOB_DIMENSION_MAX 65536u
+#define MSG_TEXT_MAX        256 /* with the zero; msg_encode cleans a text: what is no UTF-8 or a control becomes '?' */
+#define MSG_PLAN_MAX        65536
+#define MSG_MS_MAX          (UINT64_C(1) << 42) /* every duration; msg_encode clamps to it */
+#define MSG_SECRET_BYTES    32
+#define MSG_REQUEST_MAX     900 /* a PKCS #10 request of an EC key has 200 */
+#define MSG_CERTIFICATE_MAX 4096
+#define MSG_CLIENTS_MAX     16384 /* in one STATUS_REPLY */
+#define MSG_HISTORY_MAX     4096  /* in one STATUS_REPLY */
+#define BLOB_BYTES_MAX      (UINT64_C(1) << 32)
+#define BLOB_DIMENSION_MAX  65536u
 
 /* What one message may cost to decode: no message from a client needs more than the first, and the second lets a status
  * of MSG_CLIENTS_MAX clients through. */
@@ -138,6 +143,7 @@ enum reject_code {
     REJECT_FULL,
     REJECT_STOPPING,
     REJECT_PROTOCOL,
+    REJECT_ACCESS,
 };
 struct msg_reject {
     uint32_t code;
@@ -261,6 +267,19 @@ struct msg_evaluated { /* an observer's answer */
     uint64_t images; /* test images, at least 1 */
 };
 
+struct msg_enrol {   /* over TLS */
+    uint8_t *secret; /* of a token, MSG_SECRET_BYTES; none: the certificate of this connection is to be renewed */
+    uint32_t secret_len;
+    uint8_t *request; /* PKCS #10, DER; both owned by the msg */
+    uint32_t request_len;
+};
+struct msg_certificate {  /* DER; both owned by the msg */
+    uint8_t *certificate; /* the client's */
+    uint32_t certificate_len;
+    uint8_t *authority; /* the CA's */
+    uint32_t authority_len;
+};
+
 struct msg_status {
     uint32_t history; /* most recent rounds wanted, at most 4096 */
 };
@@ -305,6 +324,8 @@ struct msg {
         struct msg_status_reply status_reply;
         struct msg_aggregate aggregate;
         struct msg_evaluated evaluated;
+        struct msg_enrol enrol;
+        struct msg_certificate certificate;
     };
     /* CHUNK only. Decoded: points into the frame. To send: `payload` holds a reference, raw points into it. */
     const uint8_t *raw;
@@ -320,11 +341,13 @@ uint32_t msg_answer_round(const struct msg *msg);
 int msg_decode(const struct frame *frame, size_t budget, struct msg *out, struct err *err);
 /* Appends header and protobuf part to `out`; for CHUNK the checksum covers raw, which the caller sends after it. */
 int msg_encode(const struct msg *msg, struct buf *out, struct err *err);
-/* Frees what the msg owns (plan, clients, history, payload). Safe on a zeroed msg, and twice. */
+/* Frees what the msg owns (plan, clients, history, keys' bytes, payload). Safe on a zeroed msg, and twice. */
 void msg_fini(struct msg *msg);
 
 /* Limits by the reader's state; see PROTOCOL.md for the table. */
-extern const struct frame_limits msg_limits_server_new;       /* server, nothing said yet: HELLO, BYE */
+extern const struct frame_limits msg_limits_server_new; /* server, nothing said yet: HELLO, BYE */
+extern const struct frame_limits
+    msg_limits_server_stranger; /* server with TLS, who comes without a certificate: ENROL, BYE */
 extern const struct frame_limits msg_limits_server_trainer;   /* server, after a trainer's HELLO */
 extern const struct frame_limits msg_limits_server_uploading; /* likewise, while it holds a slot */
 extern const struct frame_limits msg_limits_server_observer; /* server, after an observer's: as a trainer's, but what it

@@ -12,9 +12,14 @@ const struct frame_limits msg_limits_server_new = {
     .most[MSG_BYE] = TEXTED,
 };
 
+const struct frame_limits msg_limits_server_stranger = {
+    .most[MSG_ENROL] = TEXTED,
+    .most[MSG_BYE] = TEXTED,
+};
+
 #define TRAINER                                                                                                        \
     .most[MSG_READY] = SMALL, .most[MSG_FETCH] = SMALL, .most[MSG_CHUNK] = CHUNK, .most[MSG_PROGRESS] = SMALL,         \
-    .most[MSG_OFFER] = TEXTED, .most[MSG_BYE] = TEXTED
+    .most[MSG_OFFER] = TEXTED, .most[MSG_ENROL] = TEXTED, .most[MSG_BYE] = TEXTED
 
 const struct frame_limits msg_limits_server_trainer = {TRAINER, .chunks_end = true};
 const struct frame_limits msg_limits_server_uploading = {TRAINER};
@@ -24,11 +29,13 @@ const struct frame_limits msg_limits_server_observer = {
     .most[MSG_FETCH] = SMALL,
     .most[MSG_PROGRESS] = SMALL,
     .most[MSG_EVALUATED] = SMALL,
+    .most[MSG_ENROL] = TEXTED,
     .most[MSG_BYE] = TEXTED,
 };
 
 const struct frame_limits msg_limits_server_operator = {
     .most[MSG_STATUS] = SMALL,
+    .most[MSG_ENROL] = TEXTED,
     .most[MSG_BYE] = TEXTED,
 };
 
@@ -46,4 +53,5 @@ const struct frame_limits msg_limits_client = {
     .most[MSG_BYE] = TEXTED,
     .most[MSG_STATUS_REPLY] = 8u << 20,
     .most[MSG_AGGREGATE] = TEXTED,
+    .most[MSG_CERTIFICATE] = 2 * MSG_CERTIFICATE_MAX + SMALL,
 };

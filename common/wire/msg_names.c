@@ -18,6 +18,7 @@ const char *msg_type_name(uint8_t type)
         [MSG_ROUND_END] = "ROUND_END", [MSG_BYE] = "BYE",
         [MSG_STATUS] = "STATUS",       [MSG_STATUS_REPLY] = "STATUS_REPLY",
         [MSG_AGGREGATE] = "AGGREGATE", [MSG_EVALUATED] = "EVALUATED",
+        [MSG_ENROL] = "ENROL",         [MSG_CERTIFICATE] = "CERTIFICATE",
     };
     return NAME_AT(names, type);
 }

@@ -50,7 +50,7 @@ SAME(BLOB_MODEL, STARLING__BLOB_KIND__BLOB_MODEL);
 SAME(BLOB_REMOTE, STARLING__BLOB_KIND__BLOB_REMOTE);
 SAME(BLOB_UPDATE, STARLING__BLOB_KIND__BLOB_UPDATE);
 SAME(BLOB_FEATURES, STARLING__BLOB_KIND__BLOB_FEATURES);
-SAME(REJECT_PROTOCOL, STARLING__REJECT_CODE__REJECT_PROTOCOL);
+SAME(REJECT_ACCESS, STARLING__REJECT_CODE__REJECT_ACCESS);
 SAME(DECLINE_NOT_SELECTED, STARLING__DECLINE_REASON__DECLINE_NOT_SELECTED);
 
 /* ---- Parts ---- */
@@ -297,6 +297,37 @@ static const struct field evaluated_fields[] = {
 };
 SCHEMA(evaluated, msg_evaluated, evaluated, check_evaluated);
 
+/* ---- Certificates ---- */
+
+static int check_enrol(const void *in, struct err *err)
+{
+    const struct msg_enrol *enrol = in;
+    if (enrol->secret_len != 0 && enrol->secret_len != MSG_SECRET_BYTES) {
+        return err_set(err, ERR_PROTOCOL, "Enrol.secret: %u bytes; must be %d", enrol->secret_len, MSG_SECRET_BYTES);
+    }
+    return enrol->request_len > 0 ? 0 : err_set(err, ERR_PROTOCOL, "Enrol.request: empty");
+}
+
+static const struct field enrol_fields[] = {
+    BYTES(1, msg_enrol, secret, secret_len, MSG_SECRET_BYTES),
+    BYTES(2, msg_enrol, request, request_len, MSG_REQUEST_MAX),
+};
+SCHEMA(enrol, msg_enrol, enrol, check_enrol);
+
+static int check_certificate(const void *in, struct err *err)
+{
+    const struct msg_certificate *certificate = in;
+    return certificate->certificate_len > 0 && certificate->authority_len > 0
+               ? 0
+               : err_set(err, ERR_PROTOCOL, "Certificate: empty");
+}
+
+static const struct field certificate_fields[] = {
+    BYTES(1, msg_certificate, certificate, certificate_len, MSG_CERTIFICATE_MAX),
+    BYTES(2, msg_certificate, authority, authority_len, MSG_CERTIFICATE_MAX),
+};
+SCHEMA(certificate, msg_certificate, certificate, check_certificate);
+
 /* ---- Status ---- */
 
 static const struct field status_fields[] = {
@@ -378,6 +409,7 @@ const struct schema *schema_of(uint8_t type)
         [MSG_ROUND_END] = &round_end, [MSG_BYE] = &bye,
         [MSG_STATUS] = &status,       [MSG_STATUS_REPLY] = &status_reply,
         [MSG_AGGREGATE] = &aggregate, [MSG_EVALUATED] = &evaluated,
+        [MSG_ENROL] = &enrol,         [MSG_CERTIFICATE] = &certificate,
     };
     return type < MSG_TYPE_END ? schemas[type] : NULL;
 }

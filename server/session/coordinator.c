@@ -234,7 +234,7 @@ int coordinator_step(struct coordinator *c, const struct event *event, uint64_t 
     c->nomem = false;
     switch (event->kind) {
     case EVENT_PEER_OPENED:
-        peer_opened(c, event->peer, event->address);
+        peer_opened(c, event->peer, event->address, event->identity);
         break;
     case EVENT_PEER_MESSAGE:
         if (peer) {

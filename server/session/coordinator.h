@@ -61,8 +61,14 @@ struct job {
 };
 void job_run(struct job *job); /* ABSORB, AGGREGATE; touches nothing that coordinator_step touches */
 
+/* Who a peer is, as its certificate proves. */
+struct peer_identity {
+    const char *name;
+    uint32_t role; /* enum role */
+};
+
 enum event_kind {
-    EVENT_PEER_OPENED,  /* peer: a small number of the shell's, free for reuse after PEER_CLOSED; address */
+    EVENT_PEER_OPENED,  /* peer: a small number of the shell's, free for reuse after PEER_CLOSED; address, identity */
     EVENT_PEER_MESSAGE, /* peer, message */
     EVENT_PEER_DRAINED, /* peer: its write queue is empty */
     EVENT_PEER_CLOSED,  /* peer, reason */
@@ -74,6 +80,7 @@ struct event {
     enum event_kind kind;
     uint32_t peer;
     const char *address;
+    const struct peer_identity *identity; /* NULL: it speaks plain, and is who it says */
     const struct msg *message;
     struct job *job;
     int result;

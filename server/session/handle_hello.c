@@ -135,9 +135,21 @@ static uint32_t claim_name(struct coordinator *c, struct peer *peer, const struc
     return index;
 }
 
+/* A certificate is for one name in one role. An operator need not say its name. */
+static bool is_who_it_says(struct coordinator *c, struct peer *peer, const struct msg_hello *hello)
+{
+    bool nameless = hello->role == ROLE_OPERATOR && !hello->name[0];
+    if (!peer->proven || (hello->role == peer->role && (nameless || strcmp(hello->name, peer->name) == 0))) {
+        return true;
+    }
+    peer_reject(c, peer, REJECT_ACCESS, 0, "the certificate is for the %s %s, and the client says that it is the %s %s",
+                role_name(peer->role), peer->name, role_name(hello->role), hello->name);
+    return false;
+}
+
 void handle_hello(struct coordinator *c, struct peer *peer, const struct msg_hello *hello)
 {
-    if (!speaks_our_version(c, peer, hello)) {
+    if (!speaks_our_version(c, peer, hello) || !is_who_it_says(c, peer, hello)) {
         return;
     }
     if (hello->role < ROLE_TRAINER || hello->role > ROLE_OPERATOR) {

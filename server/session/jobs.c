@@ -38,12 +38,12 @@ static float *unpack_update(struct slot *slot, float **room)
     return *room;
 }
 
-static const float *unpack_features(struct slot *slot, float **room)
+static float *unpack_features(struct slot *slot, float **room)
 {
     struct absorb *absorb = &slot->absorb;
     uint32_t at;
     if (absorb->features_form == QUANT_F32) {
-        return (const float *)(const void *)slot->features.data;
+        return (float *)(void *)slot->features.data;
     }
     *room = mem_new_aligned((size_t)absorb->rows * absorb->dimension, sizeof **room);
     if (!*room) {
@@ -64,7 +64,7 @@ static const float *unpack_features(struct slot *slot, float **room)
 }
 
 /* Into the intake; refused, or no memory: false. */
-static bool absorb_features(struct absorb *absorb, const float *features)
+static bool absorb_features(struct absorb *absorb, float *features)
 {
     uint32_t at = 0;
     enum bank_verdict verdict = bank_check(features, absorb->rows, absorb->dimension, &at);
@@ -74,7 +74,19 @@ static bool absorb_features(struct absorb *absorb, const float *features)
         absorb->reason = verdict == BANK_NOT_FINITE ? DECLINE_NOT_FINITE : DECLINE_FEATURES;
         return false;
     }
-    absorb->result = bank_intake_add(absorb->intake, absorb->owner, absorb->round, features, absorb->rows);
+    struct screen screen;
+    uint32_t rows =
+        absorb->rows < absorb->bank->capacity ? absorb->rows : absorb->bank->capacity; /* More never stay. */
+    if (screen_copies(absorb->bank, absorb->owner, features, rows, &screen)) {
+        (void)err_set(&absorb->err, ERR_DATA,
+                      "%u of %u features that were looked at are those of other clients; a client contributes its own",
+                      screen.copied, screen.looked);
+        absorb->reason = DECLINE_FEATURES;
+        return false;
+    }
+    uint32_t kept = screen_repeats(features, rows, absorb->dimension);
+    absorb->repeated = rows - kept;
+    absorb->result = bank_intake_add(absorb->intake, absorb->owner, absorb->round, features, kept);
     return absorb->result == 0;
 }
 
@@ -107,7 +119,7 @@ static bool spool_update(struct absorb *absorb, const float *update)
 
 /* All of a contribution or nothing of it. The intake is last, since what makes way for it does not come back; the
  * update can be taken back, and one that lies in the spool is not looked at until it is counted. */
-static void absorb_floats(struct absorb *absorb, float *update, const float *features)
+static void absorb_floats(struct absorb *absorb, float *update, float *features)
 {
     uint32_t at = 0;
     bool fits = fit_update(absorb, update);
@@ -141,7 +153,7 @@ static void absorb_run(struct slot *slot)
     }
     float *update_room = NULL, *features_room = NULL;
     float *update = unpack_update(slot, &update_room);
-    const float *features = NULL;
+    float *features = NULL;
     if (update && absorb->rows > 0) {
         features = unpack_features(slot, &features_room);
     }
@@ -160,6 +172,7 @@ void absorb_submit(struct coordinator *c, struct slot *slot)
     slot->absorb = (struct absorb){
         .agg = c->agg,
         .intake = c->intake,
+        .bank = c->bank,
         .layout = c->layout,
         .round = round_current(c),
         .dimension = c->bank->dimension,
@@ -212,9 +225,13 @@ static bool upload_again(struct coordinator *c, struct slot *slot, bool answers)
     return true;
 }
 
-/* For people: what counts is shorter than what was sent. */
-static void log_clipped(const struct coordinator *c, const struct absorb *absorb)
+/* For people: what counts is less than what was sent. */
+static void log_changed(const struct coordinator *c, const struct absorb *absorb)
 {
+    if (absorb->repeated > 0) {
+        log_event(c->log, LOG_LEVEL_WARN, "features_repeated", "name=%s round=%u rows=%u dropped=%u", absorb->owner,
+                  absorb->round, absorb->rows, absorb->repeated);
+    }
     if (absorb->clip_above > 0 && absorb->norm > absorb->clip_above) {
         log_event(c->log, LOG_LEVEL_WARN, "update_clipped", "name=%s round=%u norm=%.6g clipped_to=%.6g usual=%.6g",
                   absorb->owner, absorb->round, absorb->norm, absorb->clip_above, absorb->usual);
@@ -263,7 +280,7 @@ static void absorb_done(struct coordinator *c, struct slot *slot)
     }
     if (absorb->result == 0 && absorb->reason == 0) {
         log_accepted(c, index);
-        log_clipped(c, absorb);
+        log_changed(c, absorb);
         c->trouble[0] = '\0';
         c->members[index].norm = absorb->norm;
         c->members[index].aggregate = c->members[index].offer.report.aggregate;

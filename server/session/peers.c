@@ -31,7 +31,7 @@ static struct peer *peer_add(struct coordinator *c, uint32_t number)
     return c->peers[number] = mem_new(1, sizeof(struct peer));
 }
 
-void peer_opened(struct coordinator *c, uint32_t number, const char *address)
+void peer_opened(struct coordinator *c, uint32_t number, const char *address, const struct peer_identity *identity)
 {
     if (peer_at(c, number) || number >= UINT32_MAX / 2) {
         return;
@@ -43,6 +43,11 @@ void peer_opened(struct coordinator *c, uint32_t number, const char *address)
     }
     *peer = (struct peer){.number = number, .member = NONE, .opened_ms = c->now_ms, .limits = &msg_limits_server_new};
     (void)snprintf(peer->address, sizeof peer->address, "%s", address ? address : "");
+    if (identity) {
+        peer->proven = true;
+        peer->role = identity->role;
+        (void)snprintf(peer->name, sizeof peer->name, "%s", identity->name);
+    }
     c->peers_open++;
     c->peers_live++;
     c->peers_new++;

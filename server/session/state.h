@@ -19,7 +19,7 @@
 #include "common/wire/transfer.h"
 #include "server/agg/agg.h"
 #include "server/agg/norm.h"
-#include "server/bank/bank.h"
+#include "server/bank/screen.h"
 #include "server/round/round.h"
 #include "server/session/coordinator.h"
 #include "server/session/pace.h"
@@ -67,6 +67,9 @@ struct peer {
     uint32_t holds;                /* the round whose model lies in its write queue, and so in memory; 0: none does */
     uint32_t asked, asked_history; /* STATUS messages that wait for an answer; the rounds that the latest wants */
     char address[56];
+    bool proven; /* name and role are its certificate's */
+    uint32_t role;
+    char name[NAME_MAX_BYTES];
 };
 
 struct member {
@@ -107,9 +110,11 @@ struct slot {
     struct absorb {                   /* what the job needs, and what it found */
         struct agg *agg;
         struct bank_intake *intake;
+        const struct bank *bank; /* what others' rows it may have been sent */
         const struct layout *layout;
         char owner[NAME_MAX_BYTES];
         uint32_t round, rows, dimension;
+        uint32_t repeated; /* rows that were dropped */
         uint32_t update_form, features_form; /* enum quant */
         uint64_t weight;
         const struct spool *spool;      /* NULL: the rule is a sum */
@@ -230,7 +235,7 @@ void flush_due(struct coordinator *c);
 /* ---- peers.c ---- */
 
 struct peer *peer_at(const struct coordinator *c, uint32_t number); /* NULL: none */
-void peer_opened(struct coordinator *c, uint32_t number, const char *address);
+void peer_opened(struct coordinator *c, uint32_t number, const char *address, const struct peer_identity *identity);
 void peer_closed(struct coordinator *c, struct peer *peer, const struct err *reason);
 /* The peer stops being its member's connection. */
 void peer_detach(struct coordinator *c, struct peer *peer, const char *reason);

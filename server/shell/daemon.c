@@ -231,7 +231,8 @@ static int start_listening(struct daemon *daemon, struct err *err)
     if (rc) {
         return rc;
     }
-    rc = make_ready(daemon, err);
+    rc = guard_start(daemon, err);
+    rc = rc ? rc : make_ready(daemon, err);
     rc = rc ? rc : announce(daemon, err);
     if (rc) {
         listener_close(&daemon->listener, NULL);
@@ -271,11 +272,18 @@ static int serve(struct daemon *daemon, struct err *err)
         (void)disk_remove(&disk_posix, daemon->address_file, NULL);
     }
     ticker_close(&daemon->ticker);
+    guard_stop(daemon);
     uv_close((uv_handle_t *)&daemon->terminate, NULL);
     uv_close((uv_handle_t *)&daemon->interrupt, NULL);
     (void)uv_run(&daemon->loop, UV_RUN_DEFAULT);
     (void)uv_loop_close(&daemon->loop);
     return rc;
+}
+
+/* By its text: another name for this machine may become another machine's. */
+static bool is_loopback(const char *host)
+{
+    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0;
 }
 
 int daemon_check(const struct server_options *options, struct err *err)
@@ -288,6 +296,13 @@ int daemon_check(const struct server_options *options, struct err *err)
             err->code = ERR_CONFIG;
         }
         return ERR_CONFIG;
+    }
+    if (!options->trust[0] && !options->plain_beyond_loopback && !is_loopback(host)) {
+        return err_set(err, ERR_CONFIG,
+                       "listen: %s is reached from other machines, and without TLS anybody on the way can read and "
+                       "change what is sent: make a CA (starling ca init --address HOST%s%s) and set trust to its "
+                       "folder, or say plain_beyond_loopback: true",
+                       options->listen, port[0] ? ":" : "", port);
     }
     if (options->max_clients < options->plan.min_clients) {
         return err_set(err, ERR_CONFIG, "max_clients: %u is less than plan.min_clients, %u: no round could ever open",
@@ -314,6 +329,7 @@ int daemon_run(const struct server_options *options, const struct log *log, stru
     jobs_fini(&daemon);
     peers_fini(&daemon);
     actions_fini(&daemon.actions);
+    guard_fini(&daemon);
     coordinator_free(daemon.coordinator);
     store_close(daemon.store);
     layout_free(daemon.layout);

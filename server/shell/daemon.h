@@ -10,6 +10,9 @@
 struct server_options {
     char listen[300];
     char state[1024];
+    char trust[1024];              /* folder of `starling ca`: TLS; empty: plain */
+    uint64_t certificate_valid_ms; /* of those that are given out */
+    bool plain_beyond_loopback;
     uint64_t idle_timeout_ms;
     uint32_t upload_slots;
     uint32_t upload_rate;   /* bytes a second that keep a slot while others wait */

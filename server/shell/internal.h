@@ -1,6 +1,7 @@
 /* The daemon's inside. For the files of this room alone.
  *
  *   daemon.c   start, the loop, signals, the end; events into the coordinator, actions out of it
+ *   guard.c    TLS: who may come in, with which certificate, and until when
  *   peers.c    connections, by the small numbers that the coordinator knows them by
  *   jobs.c     what takes long: one job at a time on libuv's thread pool
  *   machine.c  what the machine is asked for: random ids, clocks, memory, open files */
@@ -15,13 +16,32 @@
 
 struct daemon;
 
+/* ---- guard.c ---- */
+
+struct guard {
+    struct authority *authority; /* NULL: plain */
+    struct tls_setup *setup;     /* what new connections are made of */
+    int64_t setup_until;         /* unix seconds: when it is made anew */
+    uv_timer_t timer;
+};
+int guard_start(struct daemon *daemon, struct err *err);
+void guard_stop(struct daemon *daemon); /* lets go of the timer, within a turn of the loop */
+void guard_fini(struct daemon *daemon);
+
 /* ---- peers.c ---- */
 
 struct peer {
     struct daemon *daemon;
     struct conn *conn; /* NULL: the number is free */
+    bool known;        /* the coordinator has heard of it */
     bool closing;      /* nothing more is to be said to it */
+    int64_t expires;   /* unix seconds: when its certificate does; 0: it has none */
+    int64_t renewed;   /* when it last asked for another */
 };
+
+/* guard.c: a connection is open. False: not for the coordinator; it is being closed, or may ask for a certificate. */
+bool guard_admit(struct peer *peer);
+void guard_enrol(struct peer *peer, const struct msg_enrol *enrol);
 struct peers {
     struct peer *items; /* [room]; a peer's number is its place */
     uint32_t room;
@@ -56,6 +76,10 @@ void jobs_fini(struct daemon *daemon);
 
 int machine_random(struct hash128 *out, struct err *err);
 int64_t machine_unix_ms(void);
+static inline int64_t machine_unix_s(void)
+{
+    return machine_unix_ms() / 1000;
+}
 uint64_t machine_peak_rss_bytes(void);
 /* How many files this process may open, and how many it has. */
 uint64_t machine_files_most(void);
@@ -79,6 +103,7 @@ struct daemon {
     struct listener listener;
     struct ticker ticker;
     uv_signal_t terminate, interrupt;
+    struct guard guard;
     struct peers peers;
     struct jobs jobs;
     bool stopping; /* a signal came */

@@ -45,7 +45,14 @@ static void on_open(void *ctx, struct conn *conn)
 {
     struct peer *peer = ctx;
     peer->conn = conn;
-    tell(peer, (struct event){.kind = EVENT_PEER_OPENED, .address = conn_peer(conn)});
+    if (!guard_admit(peer)) {
+        return;
+    }
+    const struct trust_subject *subject = conn_subject(conn);
+    const struct peer_identity identity = {subject ? subject->name : NULL, subject ? subject->role : 0};
+    peer->known = true;
+    tell(peer,
+         (struct event){.kind = EVENT_PEER_OPENED, .address = conn_peer(conn), .identity = subject ? &identity : NULL});
     update_limits(peer);
 }
 
@@ -54,6 +61,14 @@ static void on_message(void *ctx, struct conn *conn, const struct msg *msg)
     (void)conn;
     struct peer *peer = ctx;
     if (peer->closing) {
+        return;
+    }
+    if (msg->type == MSG_ENROL && peer->daemon->guard.authority) {
+        guard_enrol(peer, &msg->enrol);
+        return;
+    }
+    if (!peer->known) {
+        conn_close(peer->conn, 0); /* a BYE */
         return;
     }
     /* To ask the kernel is dearer than all the rest; a STATUS that comes before the last answer is written waits. */
@@ -68,7 +83,7 @@ static void on_drained(void *ctx, struct conn *conn)
 {
     (void)conn;
     struct peer *peer = ctx;
-    if (!peer->closing) {
+    if (!peer->closing && peer->known) {
         tell(peer, (struct event){.kind = EVENT_PEER_DRAINED});
     }
 }
@@ -78,9 +93,14 @@ static void on_close(void *ctx, struct conn *conn, const struct err *reason)
     (void)conn;
     struct peer *peer = ctx;
     peer->closing = true;
-    tell(peer, (struct event){.kind = EVENT_PEER_CLOSED, .reason = reason});
-    peer->conn = NULL;
-    peer->closing = false;
+    if (peer->known) {
+        tell(peer, (struct event){.kind = EVENT_PEER_CLOSED, .reason = reason});
+    } else if (reason->code && !peer->daemon->leaving) {
+        char text[MSG_TEXT_MAX];
+        log_event(peer->daemon->log, LOG_LEVEL_WARN, "stranger_left", "reason=\"%s\"",
+                  log_quotable(reason->text, text, sizeof text));
+    }
+    *peer = (struct peer){.daemon = peer->daemon};
     peer->daemon->peers.full = false;
 }
 
@@ -99,7 +119,7 @@ static void refuse_open(void *ctx, struct conn *conn)
                                      .minor_most = PROTOCOL_MINOR_MOST};
     (void)snprintf(msg.reject.text, sizeof msg.reject.text, "%s",
                    daemon->leaving ? "the server is stopping" : "the server has no room for another connection");
-    bool told = daemon->peers.refusing++ < REFUSALS_MAX && conn_send(conn, &msg, NULL) == 0;
+    bool told = daemon->peers.refusing <= REFUSALS_MAX && conn_send(conn, &msg, NULL) == 0;
     msg_fini(&msg);
     conn_close(conn, told ? conn_linger_ms(idle_ms) : 0);
 }
@@ -166,13 +186,21 @@ void peers_accept(struct daemon *daemon)
         .ctx = peer ? (void *)peer : daemon,
         .limits = &msg_limits_server_new,
         .idle_timeout_ms = daemon->options->idle_timeout_ms,
+        .connect_timeout_ms = daemon->options->idle_timeout_ms / 6,
+        .tls = daemon->guard.setup,
         .queue_max_bytes = QUEUE_MAX_BYTES,
         .decode_budget = MSG_BUDGET_SERVER,
     };
     struct conn *conn;
     struct err err;
+    peers->refusing += !peer;
     if (conn_accept((uv_stream_t *)&daemon->listener.tcp, &options, &conn, &err)) {
         log_event(daemon->log, LOG_LEVEL_WARN, "accept_failed", "reason=\"%s\"", err.text);
+        peers->refusing -= !peer;
+    } else if (peer) {
+        peer->conn = conn; /* TLS's handshake comes before on_open */
+    } else if (peers->refusing > REFUSALS_MAX) {
+        conn_close(conn, 0);
     }
 }
 
@@ -180,7 +208,7 @@ void peers_send(struct daemon *daemon, uint32_t number, struct msg *msg)
 {
     struct peer *peer = number < daemon->peers.room ? &daemon->peers.items[number] : NULL;
     struct err err;
-    if (!peer || !peer->conn || peer->closing) {
+    if (!peer || !peer->conn || peer->closing || !peer->known) {
         return;
     }
     size_t unread = conn_queued_bytes(peer->conn);

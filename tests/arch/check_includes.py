@@ -23,6 +23,7 @@ HEADERS = [
     (r"yaml\.h", r"common/config/.*", None),
     (r"sqlite3\.h", r"server/store/.*", None),
     (r"turbojpeg\.h|jpeglib\.h|spng\.h|png\.h", r"client/data/.*", None),
+    (r"openssl/.*", r"common/trust/internal\.h", 1),
     (r"jansson\.h", r"client/tool/.*", None),
 ]
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]')
@@ -131,6 +132,7 @@ PLANTED = [
     ("common/base/err.h", '#include "common/vec/layout.h"', "common/base may not include common/vec"),
     ("server/round/summary.h", "#include <uv.h>", "uv.h may be included only in"),
     ("client/nn/net.h", "#include <dnnl.h>", "dnnl.h may be included only in"),
+    ("common/net/conn.h", "#include <openssl/ssl.h>", "openssl/ssl.h may be included only in"),
     ("client/data/image.h", "#  include <cblas.h>", "cblas.h may be included only in"),
     ("server/session/coordinator.h", '#include "proto/starling.pb-c.h"', "starling.pb-c.h may be included only in"),
     ("common/wire/frame.h", '#include "msg.h"', "is no path of a file"),

@@ -44,9 +44,9 @@ TINY_SHARED = {"fusion.remote": 32, "fusion.share": 0.5, "fusion.upload": 16, "m
 
 # `limit_s`: after that an attacked run that still has not ended is given up. `images`: of each class.
 FULL = {"plan": SMALL, "shared": SHARED, "images": 1000, "images_seen": 60000, "limit_s": 600, "pool": 4000, "views": 8,
-        "snapshots": 3}  # fmt: skip
+        "snapshots": 3, "known": 500}  # fmt: skip
 QUICK = {"plan": TINY, "shared": TINY_SHARED, "images": 40, "images_seen": 5 * 8 * 6, "limit_s": 60, "pool": 40,
-         "views": 2, "snapshots": 2}  # fmt: skip
+         "views": 2, "snapshots": 2, "known": 40}  # fmt: skip
 
 NO_LIMIT = {"aggregation.norm_limit": 0}
 RULES = {
@@ -89,23 +89,23 @@ def poison_cells(size, quick):
     return cells
 
 
-EXCHANGES = {
-    "fusion": {"matching.enabled": "false"},
-    "fusion and matching": {},
-}
+EXCHANGES = {"fusion": {"matching.enabled": "false"}, "fusion and matching": {}}
+FEATURES = ["none", "constant", "copy"]
 
 
 def bank_cells(size, quick):
-    cells = {}
-    common = {**size["plan"], **size["shared"]}
-    cells["none; averaging alone"] = {"lie": "none", "what": "averaging alone", "set": {**size["plan"], **ALONE}}
+    cells = {"averaging alone": {"lie": "none", "what": "averaging alone", "set": {**size["plan"], **ALONE}}}
     for what, keys in EXCHANGES.items():
-        for lie in ("none", "constant", "copy"):
-            cells[f"{lie}; {what}"] = {"lie": lie, "what": what, "set": {**common, **keys}}
+        for lie in FEATURES:
+            for screened in (True, False):
+                cell = {"lie": lie, "what": what, "credulous": not screened,
+                        "set": {**size["plan"], **size["shared"], **keys}}  # fmt: skip
+                if lie != "none" or screened:
+                    cells[f"{what}; {lie}; {'screened' if screened else 'credulous'}"] = cell
     for cell in cells.values():
-        told = cell["lie"] != "none"
-        cell.update(clients=5, split="classes:2", told=int(told), lies=[f"{cell['lie']} {liars(1)}"] if told else [])
-        cell["set"]["min_clients"] = 5 - int(told)
+        told = int(cell["lie"] != "none")
+        cell.update(clients=5, split="classes:2", told=told, lies=[f"{cell['lie']} {liars(1)}"] if told else [])
+        cell["set"]["min_clients"] = 5 - told
     return cells
 
 
@@ -162,7 +162,7 @@ class Lab:
         self.out = os.path.join(os.path.abspath(options.out), options.what)
         os.makedirs(os.path.join(self.out, "cells"), exist_ok=True)
         self.scratch = tempfile.mkdtemp(prefix="starling-attack-", dir=options.memory)
-        self.bin = os.path.join(self.scratch, "bin")
+        self.bin, self.credulous = (os.path.join(self.scratch, name) for name in ("bin", "credulous"))
         self.images = os.path.join(self.scratch, "images")
         self.poison_programs()
         self.choose_images()
@@ -171,11 +171,12 @@ class Lab:
         return os.path.join(self.bin, name)
 
     def poison_programs(self):
-        """A folder in which the demo finds the liar where it looks for the client. The demo looks beside its own file."""
-        os.makedirs(self.bin)
-        shutil.copy2(os.path.join(self.build, "bin", "starling"), self.bin)
-        os.symlink(os.path.join(self.build, "bin", "starling-server"), self.program("starling-server"))
-        os.symlink(os.path.join(self.build, "tests", "attack_liar"), self.program("starling-client"))
+        """Folders in which the demo finds the liar where it looks for the client: beside its own file, so that is a copy."""
+        for folder, server in ((self.bin, "bin/starling-server"), (self.credulous, "tests/attack_credulous")):
+            os.makedirs(folder)
+            shutil.copy2(os.path.join(self.build, "bin", "starling"), folder)
+            os.symlink(os.path.join(self.build, server), os.path.join(folder, "starling-server"))
+            os.symlink(os.path.join(self.build, "tests", "attack_liar"), os.path.join(folder, "starling-client"))
 
     def choose_images(self):
         """train/: what the sites hold; others/: images that nobody holds; test/: what is named in the end."""
@@ -207,7 +208,8 @@ class Lab:
         folder = os.path.join(self.scratch, re.sub(r"[^a-z0-9]+", "-", name))
         work, out = os.path.join(folder, "work"), os.path.join(folder, "lie")
         rounds = rounds_of(self.size, cell["clients"])
-        command = [self.program("starling"), "demo", "--images", os.path.join(self.images, "train"), "--workdir", work]
+        programs = self.credulous if cell.get("credulous") else self.bin
+        command = [os.path.join(programs, "starling"), "demo", "--images", os.path.join(self.images, "train"), "--workdir", work]
         command += ["--test", os.path.join(self.images, "test"), "--clients", str(cell["clients"]), "--json"]
         command += ["--split", cell["split"], "--rounds", str(rounds), "--seed", "1"]
         for key, value in {"round_deadline": "60s", **cell["set"]}.items():
@@ -229,7 +231,7 @@ class Lab:
         result["length"] = self.length(work)
         self.check_told(name, cell, out, result)
         if cell.get("spies"):
-            result.update(self.figures(work), snapshots=snapshots(self, folder, out))
+            result.update(self.figures(work), snapshots=snapshots(self, folder, out), known=known_views(self, work, out))
         shutil.rmtree(folder)
         return result
 
@@ -293,54 +295,67 @@ class Lab:
 # ---- What a spy guesses ----
 
 
+SITES = [f"client-{i}" for i in range(1, 5)]  # who is spied upon
+
+
 def snapshots(lab, folder, out):
     """For each round of which the spy kept what it received: how well it names the images that the features show."""
     import numpy as np
 
-    spy = os.path.join(out, "client-5")
     found = []
-    for file in sorted(f for f in os.listdir(spy) if f.startswith("remote-")):
-        number = file[len("remote-") : -len(".npy")]
-        remote = np.load(os.path.join(spy, file))
-        shown = truth(np, out, int(number), remote)
-        pool = os.path.join(folder, "pool-" + number)
-        make_pool(lab, pool, shown)
-        rows, paths = project(lab, np, os.path.join(spy, f"key-{number}.starling"), pool)
-        found.append({"round": int(number), **guess(np, remote, shown, rows, paths)})
+    for number, remote in received(np, out):
+        shown = truth(np, out, number, remote)
+        pool = os.path.join(folder, f"pool-{number}")
+        make_pool(lab, pool, shown, lab.size["pool"])
+        rows, paths = project(lab, np, key_of(out, number), pool, ["--views", str(lab.size["views"])])
+        found.append({"round": number, **guess(np, remote @ rows.T, shown, paths)})
     return found
+
+
+def received(np, out):
+    spy = os.path.join(out, "client-5")
+    for file in sorted(f for f in os.listdir(spy) if f.startswith("remote-")):
+        yield int(file[len("remote-") : -len(".npy")]), np.load(os.path.join(spy, file))
+
+
+def key_of(out, number):
+    return os.path.join(out, "client-5", f"key-{number:06}.starling")
+
+
+def read_own(np, out, site, number):
+    """A witness's features of a round, and the images that they show."""
+    path = os.path.join(out, site, f"own-{number:06}")
+    with open(path + ".txt", encoding="utf-8") as text:
+        return np.load(path + ".npy"), text.read().split()
 
 
 def truth(np, out, number, remote):
     """Which image each row shows, by the witnesses: rows travel as they were, but for rounding (f16, int8)."""
     rows, paths = [], []
-    for site in (f"client-{i}" for i in range(1, 5)):
-        for file in os.listdir(os.path.join(out, site)):
+    for site in SITES:
+        for file in sorted(os.listdir(os.path.join(out, site))):
             if file.endswith(".npy") and int(file[len("own-") : -len(".npy")]) < number:
-                rows.append(np.load(os.path.join(out, site, file)))
-                with open(os.path.join(out, site, file[: -len("npy")] + "txt"), encoding="utf-8") as text:
-                    paths += text.read().split()
-    rows = np.concatenate(rows)
-    shown = []
-    for begin in range(0, len(remote), 256):
-        near = remote[begin : begin + 256] @ rows.T
-        best = near.argmax(axis=1)
-        if near[np.arange(len(best)), best].min() < 0.999:
-            sys.exit(f"round {number}: the spy received a feature that no witness sent")
-        shown += [paths[i] for i in best]
-    return shown
+                own, shown = read_own(np, out, site, int(file[len("own-") : -len(".npy")]))
+                rows.append(own)
+                paths += shown
+    near = remote @ np.concatenate(rows).T
+    best = near.argmax(axis=1)
+    if near[np.arange(len(best)), best].min() < 0.999:
+        sys.exit(f"round {number}: the spy received a feature that no witness sent")
+    return [paths[i] for i in best]
 
 
-def make_pool(lab, pool, shown):
-    """Candidates: in/ the images of the sites that were spied upon, those that are shown among them, and out/ as many that
-    no site holds. Which is which only the scoring knows."""
+def make_pool(lab, pool, shown, each):
+    """Candidates: in/ images that sites hold, those that are shown among them, and out/ as many that no site holds. Which
+    is which only the scoring knows."""
     draw = random.Random(2)
-    held = [os.path.join(c, f) for c in sorted(os.listdir(lab.images + "/train"))
-            for f in sorted(os.listdir(os.path.join(lab.images, "train", c)))]  # fmt: skip
-    foreign = [os.path.join(c, f) for c in sorted(os.listdir(lab.images + "/others"))
-               for f in sorted(os.listdir(os.path.join(lab.images, "others", c)))]  # fmt: skip
+    held, foreign = (
+        sorted(os.path.join(name, file) for name in os.listdir(folder) for file in os.listdir(os.path.join(folder, name)))
+        for folder in (os.path.join(lab.images, "train"), os.path.join(lab.images, "others"))
+    )
     inside = sorted(set(shown))
     rest = sorted(set(held) - set(inside))
-    inside += draw.sample(rest, max(0, min(len(rest), lab.size["pool"] - len(inside))))
+    inside += draw.sample(rest, max(0, min(len(rest), each - len(inside))))
     for part, source, chosen in (("in", "train", inside), ("out", "others", draw.sample(foreign, len(inside)))):
         for path in chosen:
             place = os.path.join(pool, part, path)
@@ -348,33 +363,57 @@ def make_pool(lab, pool, shown):
             os.symlink(os.path.realpath(os.path.join(lab.images, source, path)), place)
 
 
-def project(lab, np, key, pool):
-    command = [os.path.join(lab.build, "tests", "attack_project"), "--model", key, "--images", pool, "--views",
-               str(lab.size["views"]), "--out", pool + ".npy", "--paths", pool + ".txt"]  # fmt: skip
-    code, _, err = call(command)
+def project(lab, np, key, pool, how):
+    command = [os.path.join(lab.build, "tests", "attack_project"), "--model", key, "--images", pool, *how]
+    code, _, err = call([*command, "--out", pool + ".npy", "--paths", pool + ".txt"])
     if code != 0:
         sys.exit(f"attack_project: {err}")
     with open(pool + ".txt", encoding="utf-8") as file:
         return np.load(pool + ".npy"), file.read().split()
 
 
-def guess(np, remote, shown, rows, paths):
-    near = remote @ rows.T  # [features, candidates]
+def guess(np, near, shown, paths):
+    """near: cosines [features, candidates]. A feature shows the candidate that it is nearest to; a candidate is a member
+    if it is nearer to some feature than this feature is, on average, to its ten nearest candidates."""
     truth_at = {path[len("in/") :]: i for i, path in enumerate(paths) if path.startswith("in/")}
     right = np.array([truth_at[path] for path in shown])
     rank = (near > near[np.arange(len(right)), right][:, None]).sum(axis=1)
-    score = near.max(axis=0)
+    score = (near - np.sort(near, axis=1)[:, -10:].mean(axis=1)[:, None]).max(axis=0)
     member = np.zeros(len(paths), bool)
-    member[list(set(right))] = True
+    member[right] = True
     outside = np.array([path.startswith("out/") for path in paths])
     yes, no = score[member], np.sort(score[outside])
     below = np.searchsorted(no, yes, "left") + np.searchsorted(no, yes, "right")
     return {
-        "features": len(remote), "images": int(member.sum()), "candidates": len(paths), "others": int(outside.sum()),
+        "features": len(near), "images": int(member.sum()), "candidates": len(paths), "others": int(outside.sum()),
         "top1": float((rank == 0).mean()), "top10": float((rank < 10).mean()), "chance": 1 / len(paths),
         "auc": float(below.mean() / 2 / len(no)),
         "tpr_at_1": float((yes > no[math.ceil(0.99 * len(no)) - 1]).mean()),
     }  # fmt: skip
+
+
+def known_views(lab, work, out):
+    """The same by a spy that makes each candidate's views as the others made theirs, for the features of the newest round
+    before the last snapshot. `mixed`: it does not know which view a feature is of, and tries all; `sorted`: it does."""
+    import numpy as np
+
+    number, _ = list(received(np, out))[-1]
+    batch, rows, shown, views = lab.size["plan"]["batch"], [], [], []
+    for site in SITES:
+        own, images = read_own(np, out, site, number - 1)
+        rows.append(own)
+        shown += images
+    pool = os.path.join(out, "known")
+    make_pool(lab, pool, shown, lab.size["known"])
+    for site in SITES:
+        count = sum(len(files) for _, _, files in os.walk(os.path.join(work, "sites", site)))
+        how = ["--site", site, "--count", str(count), "--seed", "1", "--round", str(number - 1), "--batch", str(batch)]
+        made, paths = project(lab, np, key_of(out, number), pool, how)
+        views.append(made.reshape(batch, len(paths), -1)[::-1])  # features are the newest first
+    rows, views = np.concatenate(rows), np.concatenate(views)
+    sure = np.einsum("fd,fcd->fc", rows, views)
+    mixed = np.max([rows @ view.T for view in views], axis=0)
+    return {"mixed": guess(np, mixed, shown, paths), "sorted": guess(np, sure, shown, paths)}
 
 
 # ---- Tables ----
@@ -408,27 +447,37 @@ def poison_table(cells):
 
 
 def bank_table(cells):
-    whats = ["averaging alone", *EXCHANGES]
-    text = "| the liar's features | " + " | ".join(whats) + " |\n|---|" + "---|" * len(whats) + "\n"
-    for lie in ("none", "constant", "copy"):
-        here = {c["what"]: c for c in cells.values() if c["lie"] == lie}
-        shown = [score(here.get(what)) + (f" ({here[what]['declined']} declined)" if here.get(what, {}).get("declined") else "")
-                 for what in whats]  # fmt: skip
-        text += f"| {'no liar' if lie == 'none' else lie} | {' | '.join(shown)} |\n"
-    return text + trivial(cells)
+    alone = score(cells.get("averaging alone"))
+    text = "| the liar's features | server | " + " | ".join(EXCHANGES) + " | declined, of all |\n"
+    text += "|---|---|" + "---|" * len(EXCHANGES) + "---|\n"
+    for lie in FEATURES:
+        for credulous in (False, True):
+            here = {c["what"]: c for c in cells.values() if c["lie"] == lie and c.get("credulous") is credulous}
+            if here:
+                text += f"| {'no liar' if lie == 'none' else lie} | {'without screening' if credulous else 'as it is'} | "
+                text += " | ".join(score(here.get(what)) for what in EXCHANGES) + " | "
+                text += ", ".join(f"{c['declined']} of {c['accepted'] + c['declined']}" for c in here.values()) + " |\n"
+    return text + f"\nAveraging alone, without features, {alone}." + trivial(cells).replace("\n", " ", 1)
 
 
 def privacy_table(cells):
-    text = ("| features | kNN | epsilon | image named, top 1 | top 10 | member AUC | TPR at 1 % FPR |\n"
-            "|---|---|---|---|---|---|---|\n")  # fmt: skip
+    text = ("| features | kNN | epsilon | image named | among ten | AUC | TPR | views known: image named | AUC | TPR |\n"
+            "|---|---|---|---|---|---|---|---|---|---|\n")  # fmt: skip
     for what, cell in cells.items():
-        last = cell["snapshots"][-1]
-        epsilon = f"{cell['epsilon']:.4g} (delta {cell['delta']:g})" if "epsilon" in cell else "none"
-        text += (f"| {what} | {score(cell)} | {epsilon} | {100 * last['top1']:.1f} % | {100 * last['top10']:.1f} % | "
-                 f"{last['auc']:.3f} | {100 * last['tpr_at_1']:.1f} % |\n")  # fmt: skip
+        last, known = cell["snapshots"][-1], cell["known"]
+        epsilon = f"{cell['epsilon']:.4g}" if "epsilon" in cell else "-"
+        text += (f"| {what} | {score(cell)} | {epsilon} | {percent(last['top1'])} | {percent(last['top10'])} | "
+                 f"{last['auc']:.3f} | {percent(last['tpr_at_1'])} | {percent(known['mixed']['top1'])}, "
+                 f"{percent(known['sorted']['top1'])} | {known['sorted']['auc']:.3f} | "
+                 f"{percent(known['sorted']['tpr_at_1'])} |\n")  # fmt: skip
     if cells:
-        text += f"| chance | | | {100 * last['chance']:.2f} % | {1000 * last['chance']:.2f} % | 0.500 | 1.0 % |\n"
+        text += (f"| chance | | | {percent(last['chance'])} | {percent(10 * last['chance'])} | 0.500 | 1.0 % | "
+                 f"{percent(known['mixed']['chance'])} | 0.500 | 1.0 % |\n")  # fmt: skip
     return text + trivial(cells)
+
+
+def percent(share):
+    return f"{100 * share:.{1 if share >= 0.01 else 2}f} %"
 
 
 ATTACKS = {

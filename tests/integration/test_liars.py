@@ -112,6 +112,28 @@ class Liars(harness.Federation):
         self.assertIsNone(self.spool(server))  # The mean needs none.
         self.assertEqual(server.stop(), 0)
 
+    def test_features_of_others(self):
+        """Who hands on what others made is refused, and one that repeats itself counts for one row."""
+        server = self.server(plan={"rounds": 2, "min_clients": 3})
+        tellers = [self.teller(server, name, 0.001, rows=16, seed=seed) for seed, name in enumerate("abc")]
+        server.wait_for("round_durable", round=1)
+        copier = self.teller(server, "copier", 0.001, rows=16, seed=1)
+        server.wait_for("done")
+        for teller in [*tellers, copier]:
+            self.heard(teller)
+        self.assertEqual(self.status(server)["bank"]["contributors"], 3)
+        self.assertEqual(server.stop(), 0)
+
+        alone = {"rounds": 2, "min_clients": 1, "clients_per_round": 1}
+        server = self.server(state="late", plan={**alone, "round_deadline": "20s"})
+        first = self.teller(server, "a", 0.001, rows=16, seed=1)
+        server.wait_for("round_durable", round=1)
+        first.kill()
+        copier = self.teller(server, "copier", 0.001, rows=16, seed=1)
+        server.wait_for("contribution_declined", name="copier", reason="features")
+        self.assertIn("those of other clients", self.status(server)["waits_for"])
+        self.assertEqual(server.stop(), 0)
+
     def test_a_rule_that_could_do_nothing(self):
         for rule, least in (("median", 3), ("trimmed", 5), ("krum", 5)):
             done = self.run_to_end(

@@ -4,8 +4,8 @@
   tests/load/load.py [ROW ...] [--build build/release] [--out tests/load/results] [--memory /dev/shm] [--disk DIR]
   tests/load/load.py --quick --out DIR
 
-Rows: wire null-2 null-16 null-256 memory idle thousand soak aggregate curves. README.md says what they measure. Without
-names the rows that OUT/results.json does not hold yet are measured; those that are named are measured again. Writes
+Rows: wire tls null-2 null-16 null-256 memory idle tls-idle flood thousand soak aggregate curves. README.md says what
+they measure. Without names the rows that OUT/results.json does not hold yet are measured; those that are named are measured again. Writes
 OUT/results.json, OUT/table.md and OUT/curves.svg after each row, and, where OUT is the default, the table of README.md.
 
 A figure counts only if the swarm has compared every model with what it must be. Run it alone: what else the machine
@@ -50,11 +50,14 @@ def few_features(width):
 
 FULL = {
     "wire": {"plan": FORTY_SIX_MB, "clients": 5, "rounds": 5, "turns": 5},
+    "tls": {"plan": FORTY_SIX_MB, "clients": 5, "rounds": 5, "turns": 5},
     "null-2": {"clients": 2, "rounds": 200, "block": 10, "most_ms": 2, "saves": 100},
     "null-16": {"clients": 16, "rounds": 200, "block": 10, "most_ms": 5, "saves": 100},
     "null-256": {"clients": 256, "rounds": 50, "block": 5, "most_ms": 50, "saves": 50},
     "memory": {"plan": FORTY_SIX_MB, "clients": [5, 50, 500], "rounds": 1},
     "idle": {"clients": 10000, "seconds": 60, "idle_timeout": "60s"},
+    "tls-idle": {"clients": 10000, "seconds": 60, "idle_timeout": "60s"},
+    "flood": {"plan": THREE_MB, "clients": 5, "rounds": 30, "turns": 3, "floods": 2},
     "thousand": {"plan": THREE_MB, "clients": 1000, "rounds": 10},
     "soak": {"clients": 3, "rounds": 2000, "after": 200},
     "aggregate": {"times": 5, "flags": []},
@@ -68,11 +71,14 @@ FULL = {
 }
 QUICK = {
     "wire": {"plan": TINY, "clients": 2, "rounds": 3, "turns": 2},
+    "tls": {"plan": TINY, "clients": 2, "rounds": 3, "turns": 2},
     "null-2": {"clients": 2, "rounds": 6, "block": 2, "most_ms": 2, "saves": 2},
     "null-16": {"clients": 4, "rounds": 4, "block": 2, "most_ms": 5, "saves": 2},
     "null-256": {"clients": 8, "rounds": 4, "block": 2, "most_ms": 50, "saves": 2},
     "memory": {"plan": TINY, "clients": [2, 4, 8], "rounds": 1},
     "idle": {"clients": 50, "seconds": 1, "idle_timeout": "1s"},
+    "tls-idle": {"clients": 50, "seconds": 1, "idle_timeout": "1s"},
+    "flood": {"plan": TINY, "clients": 2, "rounds": 20, "turns": 1, "floods": 1},
     "thousand": {"plan": TINY, "clients": 20, "rounds": 3},
     "soak": {"clients": 3, "rounds": 30, "after": 10},
     "aggregate": {"times": 1, "flags": ["--width", "8", "--seconds", "1"]},
@@ -139,13 +145,20 @@ def socket_bytes():
 class Server:
     """A server of its own for one measurement, with a log of JSON lines in a file in memory, which costs it least."""
 
-    def __init__(self, load, parent, plan, clients, rounds, options=(), sample=False):
+    def __init__(self, load, parent, plan, clients, rounds, options=(), sample=False, tls=False):
         self.folders = [tempfile.mkdtemp(prefix="starling-load-", dir=folder) for folder in (parent, load.memory)]
         self.state = os.path.join(self.folders[0], "state")
         self.log = os.path.join(self.folders[1], "log")
         self.samples = []  # (round, resident bytes, the most ever), as rounds become durable
         plan = {**plan, "rounds": rounds, "min_clients": clients}
         options = {"max_clients": 16384, **dict(options)}
+        self.trust = []  # flags of the swarm
+        if tls:
+            folder = os.path.join(self.folders[1], "trust")
+            code, _, err = run([load.program("starling"), "ca", "init", folder, "--address", "127.0.0.1:7640"])
+            if code != 0:
+                sys.exit(f"starling ca init: exit status {code}: {err}")
+            self.trust, options["trust"] = ["--trust", folder], folder
         command = [load.program("starling-server"), "--listen", "127.0.0.1:0", "--state", self.state]
         command += ["--log-format", "json"]
         for key, value in options.items():
@@ -214,7 +227,7 @@ class Server:
 def swarm(load, server, clients, rounds):
     """Runs all rounds. Every contribution counts and every model is compared, or there is no figure."""
     command = [load.program("starling"), "swarm", "--server", server.address, "--clients", str(clients), "--json"]
-    code, out, err = run(command)
+    code, out, err = run(command + server.trust)
     if code != 0:
         server.fail(f"the swarm ended with {code}: {err}")
     got = json.loads(out.splitlines()[-1])
@@ -224,9 +237,9 @@ def swarm(load, server, clients, rounds):
     return got
 
 
-def whole_run(load, parent, plan, clients, rounds, options=(), sample=False):
+def whole_run(load, parent, plan, clients, rounds, options=(), sample=False, tls=False):
     """What the swarm says, what the server logged, and the server's memory at the end."""
-    with Server(load, parent, plan, clients, rounds, options, sample) as server:
+    with Server(load, parent, plan, clients, rounds, options, sample, tls) as server:
         got = swarm(load, server, clients, rounds)
         server.stop_sampling()
         got["hwm"] = read_proc(server.pid, "VmHWM")
@@ -296,6 +309,77 @@ def measure_wire(load, size):
     return [check("a round's bytes over the bare peer's", statistics.median(ratios), "x", 2.5)], figures, note
 
 
+def measure_tls(load, size):
+    seconds = {False: [], True: []}
+    for _ in range(size["turns"]):
+        for tls in (False, True):
+            got = whole_run(load, load.memory, size["plan"], size["clients"], size["rounds"], tls=tls)
+            seconds[tls].append(statistics.median(r["seconds"] for r in got["rounds"][1:]))
+    ratios = [b / a for a, b in zip(seconds[False], seconds[True])]
+    figures = {"plain_seconds": seconds[False], "tls_seconds": seconds[True], "ratios": ratios}
+    note = (f"{size['clients']} x {got['model_bytes'] / MB:.1f} MB: {statistics.median(seconds[True]):.3f} s, plain "
+            f"{statistics.median(seconds[False]):.3f} s, ratios {min(ratios):.2f} to {max(ratios):.2f}")  # fmt: skip
+    return [check("a round with TLS over a plain one", statistics.median(ratios), "x", 2)], figures, note
+
+
+FLOOD = """
+import os, signal, socket, ssl, sys
+host, port = sys.argv[1].rsplit(":", 1)
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+done = refused = 0
+def end(*_):
+    os.write(1, f"{done} {refused}".encode())
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+print("begins", flush=True)
+while True:
+    try:
+        with context.wrap_socket(socket.create_connection((host, int(port)))):
+            done += 1
+    except OSError:
+        refused += 1
+"""
+
+
+def flood_of(address, count):
+    """Processes that shake hands without a certificate, and leave, as fast as they can."""
+    attackers = [start([sys.executable, "-c", FLOOD, address], stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    for attacker in attackers:
+        attacker.stdout.readline()
+    return attackers
+
+
+def end_flood(attackers):
+    """Handshakes that were done, and connections that were refused or broken."""
+    for attacker in attackers:
+        attacker.send_signal(signal.SIGTERM)
+    counts = [[int(n) for n in attacker.communicate(timeout=60)[0].split()] for attacker in attackers]
+    return [sum(count[i] for count in counts) for i in (0, 1)]
+
+
+def measure_flood(load, size):
+    """Rounds with and without a flood of handshakes, in turns: rounds of the same server, some before, some under it."""
+    quiet, flooded, rates, refused = [], [], [], []
+    for _ in range(size["turns"]):
+        for floods in (0, size["floods"]):
+            with Server(load, load.memory, size["plan"], size["clients"], size["rounds"], tls=True) as server:
+                attackers, begin = flood_of(server.address, floods), time.monotonic()
+                got = swarm(load, server, size["clients"], size["rounds"])
+                done, failed = end_flood(attackers)
+                rates.append(done / (time.monotonic() - begin))
+                refused.append(failed)
+            (flooded if floods else quiet).append(statistics.median(r["seconds"] for r in got["rounds"][1:]))
+    ratios = [b / a for a, b in zip(quiet, flooded)]
+    figures = {"quiet_seconds": quiet, "flooded_seconds": flooded, "ratios": ratios,
+               "handshakes_per_second": rates[1::2], "refused": refused[1::2]}  # fmt: skip
+    note = (f"{size['clients']} x {got['model_bytes'] / MB:.1f} MB while {size['floods']} processes on the same machine "
+            f"shake hands without end: {statistics.median(flooded):.3f} s a round, quiet {statistics.median(quiet):.3f} s; "
+            f"{statistics.median(rates[1::2]):.0f} handshakes a second were taken")  # fmt: skip
+    closed = check("rounds that closed under the flood, the model exact", len(got["rounds"]), "", size["rounds"], "least")
+    return [closed], figures, note
+
+
 def durable_save(folder, sizes, count):
     """Seconds for each of `count` saves as server/store does them: model, then checkpoint, then the old ones go."""
     models = os.path.join(folder, "models")
@@ -363,12 +447,13 @@ def measure_memory(load, size):
     return [check("server memory for a further client", per_client, "KiB", 64)], figures, note
 
 
-def measure_idle(load, size):
+def measure_idle(load, size, tls=False):
     clients, seconds = size["clients"], size["seconds"]
-    with Server(load, load.memory, TINY, 2, 1, {"max_clients": clients, "idle_timeout": size["idle_timeout"]}) as server:
+    options = {"max_clients": clients, "idle_timeout": size["idle_timeout"]}
+    with Server(load, load.memory, TINY, 2, 1, options, tls=tls) as server:
         before, sockets = read_proc(server.pid, "VmRSS"), socket_bytes()
         command = [load.program("starling"), "swarm", "--server", server.address, "--clients", str(clients)]
-        command += ["--idle", str(seconds + 4)]
+        command += ["--idle", str(seconds + 4), *server.trust]
         begin = time.monotonic()
         process = start(command, stdout=subprocess.PIPE, text=True)
         welcomed = next((line for line in process.stdout if "they answer heartbeats" in line), None)
@@ -389,8 +474,12 @@ def measure_idle(load, size):
                "kernel_socket_bytes": sockets, "welcome_seconds": welcome_s, "heartbeats": beats}  # fmt: skip
     note = (f"{clients:,} connections, welcomed in {welcome_s:.1f} s, {beats:,} heartbeats of the server answered; "
             f"{cpu:.2f} s of processor time in {seconds} s; both ends' kernel buffers {sockets / clients / KIB:.1f} KiB each")  # fmt: skip
-    return [check("server memory for an idle connection", rss / clients / KIB, "KiB", 32),
+    return [check("server memory for an idle connection", rss / clients / KIB, "KiB", 64 if tls else 32),
             check("of one core", 100 * cpu / seconds, "%", 2)], figures, note  # fmt: skip
+
+
+def measure_tls_idle(load, size):
+    return measure_idle(load, size, tls=True)
 
 
 def measure_thousand(load, size):
@@ -452,7 +541,8 @@ def measure_curves(load, size):
     return [], figures, f"{points} servers; the picture is below"
 
 
-MEASURES = {"wire": measure_wire, "memory": measure_memory, "idle": measure_idle, "thousand": measure_thousand,
+MEASURES = {"wire": measure_wire, "tls": measure_tls, "memory": measure_memory, "idle": measure_idle,
+            "tls-idle": measure_tls_idle, "flood": measure_flood, "thousand": measure_thousand,
             "soak": measure_soak, "aggregate": measure_aggregate, "curves": measure_curves}  # fmt: skip
 MEASURES.update({name: measure_null for name in FULL if name.startswith("null-")})
 

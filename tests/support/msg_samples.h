@@ -85,6 +85,8 @@ static const struct msg sample_msgs[MSG_TYPE_END] = {
     [MSG_BYE] = {.type = MSG_BYE, .bye = {.code = 3, .text = "stopping"}},
     [MSG_AGGREGATE] = {.type = MSG_AGGREGATE, .aggregate = {.round = 6, .model = SAMPLE_BLOB(BLOB_MODEL, 0, 0)}},
     [MSG_EVALUATED] = {.type = MSG_EVALUATED, .evaluated = {6, 0.75, 10000}},
+    [MSG_ENROL] = {.type = MSG_ENROL},
+    [MSG_CERTIFICATE] = {.type = MSG_CERTIFICATE},
     [MSG_STATUS] = {.type = MSG_STATUS, .status = {20}},
     [MSG_STATUS_REPLY] = {.type = MSG_STATUS_REPLY,
                           .status_reply = {.run = SAMPLE_HASH(40),
@@ -149,6 +151,16 @@ static inline void sample_msg(uint8_t type, struct msg *msg)
         msg->status_reply.clients_count = 2;
         msg->status_reply.history = sample_copy(sample_history, sizeof sample_history);
         msg->status_reply.history_count = 3;
+    } else if (type == MSG_ENROL) {
+        msg->enrol.secret = sample_copy("0123456789abcdef0123456789ABCDEF", 32);
+        msg->enrol.secret_len = 32;
+        msg->enrol.request = sample_copy("request", 7);
+        msg->enrol.request_len = 7;
+    } else if (type == MSG_CERTIFICATE) {
+        msg->certificate.certificate = sample_copy("certificate", 11);
+        msg->certificate.certificate_len = 11;
+        msg->certificate.authority = sample_copy("authority", 9);
+        msg->certificate.authority_len = 9;
     } else if (type == MSG_CHUNK) {
         msg->payload = bytes_copy("0123456789abcdef", 16);
         msg->raw = msg->payload ? msg->payload->data : NULL;
@@ -183,6 +195,19 @@ static inline bool sample_same(const struct msg *a, const struct msg *b)
                sample_same_bytes(p->history, q->history, p->history_count * sizeof *p->history);
         p->clients = q->clients = NULL;
         p->history = q->history = NULL;
+    }
+    if (a->type == MSG_ENROL) {
+        struct msg_enrol *p = &x.enrol, *q = &y.enrol;
+        same = p->secret_len == q->secret_len && p->request_len == q->request_len &&
+               sample_same_bytes(p->secret, q->secret, p->secret_len) &&
+               sample_same_bytes(p->request, q->request, p->request_len);
+        p->secret = q->secret = p->request = q->request = NULL;
+    } else if (a->type == MSG_CERTIFICATE) {
+        struct msg_certificate *p = &x.certificate, *q = &y.certificate;
+        same = p->certificate_len == q->certificate_len && p->authority_len == q->authority_len &&
+               sample_same_bytes(p->certificate, q->certificate, p->certificate_len) &&
+               sample_same_bytes(p->authority, q->authority, p->authority_len);
+        p->certificate = q->certificate = p->authority = q->authority = NULL;
     }
     return same && memcmp(&x, &y, sizeof x) == 0;
 }

@@ -85,6 +85,9 @@ static void test_text(void **state)
 static void test_json(void **state)
 {
     (void)state;
+    check_line(true, LOG_LEVEL_INFO, "reason=\"key \"a b\"; say \"c\"\" code=3 last=\"\"",
+               "{\"time\":\"2026-11-25T01:02:03.004Z\",\"level\":\"info\",\"event\":\"round_opened\","
+               "\"reason\":\"key \\\"a b\\\"; say \\\"c\\\"\",\"code\":\"3\",\"last\":\"\"}\n");
     check_line(true, LOG_LEVEL_WARN, "", JSON_HEAD "}\n");
     check_line(true, LOG_LEVEL_WARN, "round=3  of=50 ", JSON_HEAD ",\"round\":\"3\",\"of\":\"50\"}\n");
     check_line(true, LOG_LEVEL_WARN, "text=\"two words\" n=1", JSON_HEAD ",\"text\":\"two words\",\"n\":\"1\"}\n");

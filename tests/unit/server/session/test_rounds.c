@@ -332,11 +332,19 @@ static void remote_rows_are_cut_anywhere(void **state)
         mem_free(sites[s].features);
         sites[s].features = mem_new((size_t)MANY * D, sizeof(float));
         sites[s].rows = MANY;
+        struct rng rng;
+        rng_init(&rng, s, RNG_TEST, 0, 0, 0);
         for (uint32_t i = 0; i < MANY; i++) {
             float *row = sites[s].features + (size_t)i * D;
+            float length = 0;
+            for (uint32_t d = 1; d < D; d++) { /* Rows of many directions: repeats would be dropped. */
+                row[d] = rng_range(&rng, -1, 1);
+                length += row[d] * row[d];
+            }
             row[0] = (float)(s + 1) / 64;
-            row[1] = (float)i / (2 * MANY);
-            row[2] = sqrtf(1 - row[0] * row[0] - row[1] * row[1]);
+            for (uint32_t d = 1; d < D; d++) {
+                row[d] *= sqrtf((1 - row[0] * row[0]) / length);
+            }
         }
         describe_offer(&w, &sites[s], 1);
         say(&w, s, sites[s].offer);

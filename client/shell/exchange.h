@@ -1,0 +1,22 @@
+/* One short conversation with a server: a loop of its own, one connection, one time-out over all of it. */
+#ifndef STARLING_CLIENT_EXCHANGE_H
+#define STARLING_CLIENT_EXCHANGE_H
+
+#include "common/net/conn.h"
+
+struct exchange {
+    const char *server;
+    struct tls_setup *tls; /* NULL: plain */
+    uint64_t timeout_ms;
+    /* What is said first; returns conn_send's result. */
+    int (*open)(void *ctx, struct conn *conn, struct err *err);
+    /* 1: all is said; 0: more is to come; negative: failed, with *err. REJECT and BYE are not asked about. */
+    int (*message)(void *ctx, struct conn *conn, const struct msg *msg, struct err *err);
+    void *ctx;
+};
+
+/* Blocks until all is said. ERR_UNAVAILABLE, ERR_VERSION, ERR_ACCESS, ERR_PROTOCOL, ERR_TEMPFAIL, ERR_NOMEM, or what
+ * the callbacks returned. */
+int exchange_run(const struct exchange *exchange, struct err *err);
+
+#endif

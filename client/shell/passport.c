@@ -1,0 +1,221 @@
+/* A certificate is renewed when a third of its time is left, with a fresh key, and again after a tenth of its time if
+ * no answer came. The old identity holds until the new one is on disk. */
+#include "client/shell/passport.h"
+
+#include "client/shell/exchange.h"
+#include "common/base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define BACKDATED_S    300 /* certificates begin so long before they are made */
+#define MINTED_S       (7 * 24 * 3600)
+#define TOKEN_PREFIX   "starling"
+#define TOKEN_FILE_MAX 4096u
+
+static int64_t now_s(void)
+{
+    return (int64_t)time(NULL);
+}
+
+/* ---- Joining ---- */
+
+int passport_read_token(const char *given, struct token *out, struct err *err)
+{
+    if (strncmp(given, TOKEN_PREFIX, sizeof TOKEN_PREFIX - 1) == 0 && strchr(given, ':')) {
+        return token_read(given, out, err);
+    }
+    uint8_t *data;
+    size_t len;
+    char text[TOKEN_TEXT_MAX + 1];
+    int rc = disk_load(&disk_posix, given, TOKEN_FILE_MAX, &data, &len, err);
+    if (rc) {
+        return err_prefix(err, "a token, or a file that holds one, was expected");
+    }
+    (void)snprintf(text, sizeof text, "%.*s", (int)len, (const char *)data);
+    mem_free(data);
+    rc = token_read(text, out, err);
+    return rc ? err_prefix(err, "%s", given) : 0;
+}
+
+struct join {
+    const struct token *token;
+    const char *folder;
+    struct request *request;
+};
+
+static int say_enrol(void *ctx, struct conn *conn, struct err *err)
+{
+    struct join *join = ctx;
+    size_t len;
+    const uint8_t *csr = request_csr(join->request, &len);
+    struct msg msg = {.type = MSG_ENROL,
+                      .enrol = {.secret = (uint8_t *)(uintptr_t)join->token->secret,
+                                .secret_len = sizeof join->token->secret,
+                                .request = (uint8_t *)(uintptr_t)csr,
+                                .request_len = (uint32_t)len}};
+    return conn_send(conn, &msg, err);
+}
+
+static int save(const char *folder, const struct request *request, const struct msg_certificate *answer,
+                const char *address, struct err *err)
+{
+    return identity_save(folder, request, answer->certificate, answer->certificate_len, answer->authority,
+                         answer->authority_len, address, err);
+}
+
+static int take_certificate(void *ctx, struct conn *conn, const struct msg *msg, struct err *err)
+{
+    (void)conn;
+    struct join *join = ctx;
+    if (msg->type != MSG_CERTIFICATE) {
+        return err_set(err, ERR_PROTOCOL, "%s: answered ENROL with %s", join->token->address, msg_type_name(msg->type));
+    }
+    int rc = save(join->folder, join->request, &msg->certificate, join->token->address, err);
+    return rc ? rc : 1;
+}
+
+int passport_join(const struct token *token, const char *folder, uint64_t timeout_ms, struct err *err)
+{
+    struct join join = {.token = token, .folder = folder};
+    struct exchange exchange = {.server = token->address,
+                                .timeout_ms = timeout_ms,
+                                .open = say_enrol,
+                                .message = take_certificate,
+                                .ctx = &join};
+    if (now_s() >= token->expires) {
+        return err_set(err, ERR_ACCESS, "the token has expired: ask for a new one");
+    }
+    int rc = disk_make_folder(&disk_posix, folder, err); /* before the token is spent */
+    rc = rc ? rc : request_new(&join.request, err);
+    rc = rc ? rc : tls_setup_joining(token->pin, &exchange.tls, err);
+    rc = rc ? rc : exchange_run(&exchange, err);
+    tls_setup_free(exchange.tls);
+    request_free(join.request);
+    return rc;
+}
+
+/* ---- What is kept ---- */
+
+/* What a connection is made of, and when the certificate is to be renewed. */
+static int adopt(struct passport *passport, const struct credential *credential, struct err *err)
+{
+    struct tls_setup *setup;
+    int rc = tls_setup_client(credential, &setup, err);
+    if (rc == 0) {
+        tls_setup_free(passport->setup);
+        passport->setup = setup;
+        passport->subject = *credential_subject(credential);
+        int64_t valid = passport->subject.not_after - passport->subject.not_before - BACKDATED_S;
+        passport->ask_at = passport->subject.not_after - valid / 3;
+    }
+    return rc;
+}
+
+static int load(struct passport *passport, struct err *err)
+{
+    struct credential *credential;
+    int rc = identity_load(passport->folder, &credential, passport->address, err);
+    if (rc) {
+        return rc;
+    }
+    if (credential_subject(credential)->not_after <= now_s()) {
+        rc = err_set(err, ERR_ACCESS, "%s: the certificate has expired; start with --join and a new token",
+                     passport->folder);
+    }
+    rc = rc ? rc : adopt(passport, credential, err);
+    credential_free(credential);
+    return rc;
+}
+
+int passport_open(struct passport *passport, const char *folder, struct err *err)
+{
+    *passport = (struct passport){.ask_at = INT64_MAX};
+    if ((size_t)snprintf(passport->folder, sizeof passport->folder, "%s", folder) >= sizeof passport->folder) {
+        return err_set(err, ERR_LIMIT, "%.200s...: the path is too long", folder);
+    }
+    return identity_exists(folder) ? load(passport, err) : 0;
+}
+
+void passport_close(struct passport *passport)
+{
+    request_free(passport->asked);
+    tls_setup_free(passport->setup);
+    *passport = (struct passport){.ask_at = INT64_MAX};
+}
+
+/* ---- Renewal ---- */
+
+int64_t passport_next(const struct passport *passport)
+{
+    return passport->setup ? passport->ask_at : INT64_MAX;
+}
+
+int passport_renew(struct passport *passport, struct msg *msg, struct err *err)
+{
+    int64_t now = now_s();
+    if (!passport->setup || now < passport->ask_at) {
+        return 0;
+    }
+    int64_t gap = (passport->subject.not_after - passport->subject.not_before - BACKDATED_S) / 10;
+    passport->ask_at = now + (gap > 2 ? gap : 2);
+    request_free(passport->asked);
+    int rc = request_new(&passport->asked, err);
+    if (rc) {
+        return rc;
+    }
+    size_t len;
+    const uint8_t *csr = request_csr(passport->asked, &len);
+    *msg =
+        (struct msg){.type = MSG_ENROL, .enrol = {.request = (uint8_t *)(uintptr_t)csr, .request_len = (uint32_t)len}};
+    return 1;
+}
+
+int passport_take(struct passport *passport, const struct msg_certificate *certificate, struct err *err)
+{
+    if (!passport->asked) {
+        return err_set(err, ERR_PROTOCOL, "a CERTIFICATE that nobody asked for");
+    }
+    int rc = save(passport->folder, passport->asked, certificate, passport->address, err);
+    request_free(passport->asked);
+    passport->asked = NULL;
+    return rc ? rc : load(passport, err);
+}
+
+/* ---- One question ---- */
+
+int passport_operator(const char *identity, const char *trust, struct tls_setup **out, char address[TRUST_ADDRESS_MAX],
+                      struct err *err)
+{
+    struct credential *credential = NULL;
+    int rc = 0;
+    *out = NULL;
+    address[0] = '\0';
+    if (trust) {
+        struct authority *authority;
+        rc = authority_open(trust, &authority, err);
+        if (rc == 0) {
+            (void)snprintf(address, TRUST_ADDRESS_MAX, "%s", authority_address(authority));
+            rc = passport_mint(authority, "local", TRUST_OPERATOR, out, err);
+            authority_close(authority);
+        }
+    } else if (identity) {
+        rc = identity_load(identity, &credential, address, err);
+    }
+    if (rc == 0 && credential) {
+        rc = tls_setup_client(credential, out, err);
+    }
+    credential_free(credential);
+    return rc;
+}
+
+int passport_mint(struct authority *authority, const char *name, uint32_t role, struct tls_setup **out, struct err *err)
+{
+    struct credential *credential;
+    *out = NULL;
+    int rc = authority_credential(authority, name, role, MINTED_S, now_s(), &credential, err);
+    rc = rc ? rc : tls_setup_client(credential, out, err);
+    credential_free(credential);
+    return rc;
+}

@@ -1,0 +1,505 @@
+/* What an authority decides: who gets a token, which secret is good, what is signed, who is revoked. Its files are
+ * folder.c's, its certificates certificate.c's.
+ *
+ * Generations stand in for clocks. Each token takes the next number and gives it to its certificate, which hands it on
+ * when it is renewed. A revocation writes down the highest number so far: the name's certificates up to it are void,
+ * and a token that is made later has a higher one. */
+#include "common/trust/authority.h"
+
+#include "common/base/mem.h"
+#include "common/trust/folder.h"
+#include "common/trust/internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define VALID_MAX_S (UINT64_C(20) * 31557600) /* as long as the authority itself */
+
+struct authority {
+    struct folder folder;
+    EVP_PKEY *key;
+    X509 *ca;
+    uint8_t *der;
+    size_t der_len;
+    char address[TRUST_ADDRESS_MAX], host[TRUST_HOST_MAX];
+    struct folder_revoked *revoked; /* by name */
+    size_t revoked_count;
+};
+
+static int write_pem(struct folder *folder, const char *name, EVP_PKEY *key, X509 *certificate, struct err *err)
+{
+    BIO *pem = pem_write(key, certificate, NULL);
+    char *data = NULL;
+    if (!pem) {
+        return trust_fail(err, ERR_FAILED, "PEM");
+    }
+    long len = BIO_get_mem_data(pem, &data);
+    int rc = folder_save(folder, name, data, (size_t)len, err);
+    BIO_free(pem);
+    return rc;
+}
+
+/* The key comes last: a folder without it is no authority yet. */
+static int write_authority(struct folder *folder, const char *address, EVP_PKEY *key, X509 *ca, struct err *err)
+{
+    char line[TRUST_ADDRESS_MAX + 1], above[DISK_PATH_MAX];
+    int len = snprintf(line, sizeof line, "%s\n", address);
+    int rc = folder_file(folder, "..", above, err);
+    rc = rc ? rc : folder_make_tokens(folder, err);
+    rc = rc ? rc : folder_save(folder, "address", line, (size_t)len, err);
+    rc = rc ? rc : folder_save(folder, "generation", "0\n", 2, err);
+    rc = rc ? rc : folder_revoked_save(folder, NULL, 0, err);
+    rc = rc ? rc : write_pem(folder, "ca.pem", NULL, ca, err);
+    rc = rc ? rc : write_pem(folder, "ca.key", key, NULL, err);
+    if (rc == 0) {
+        (void)folder->ops.sync_folder(folder, above); /* not every folder above may be read; then this one must do */
+    }
+    return rc;
+}
+
+static int init_locked(struct folder *folder, const char *address, int64_t now, struct err *err)
+{
+    uint8_t *old = NULL;
+    size_t old_len;
+    EVP_PKEY *key = NULL;
+    X509 *ca = NULL;
+    int rc = folder_load(folder, "ca.key", &old, &old_len, NULL);
+    folder_wipe(old, old_len);
+    if (rc != ERR_NOTFOUND) {
+        return err_set(
+            err, ERR_CANTCREATE,
+            "%.200s: has a ca.key; a new authority there would shut out every site that the old one let in, so "
+            "choose another folder, or move this one away",
+            folder->path);
+    }
+    rc = key_new(&key, err);
+    rc = rc ? rc : certificate_root(key, now, &ca, err);
+    rc = rc ? rc : write_authority(folder, address, key, ca, err);
+    EVP_PKEY_free(key);
+    X509_free(ca);
+    return rc;
+}
+
+int authority_init(const char *dir, const char *address, int64_t now, struct err *err)
+{
+    char host[TRUST_HOST_MAX];
+    struct folder folder;
+    if (strlen(address) >= TRUST_ADDRESS_MAX) {
+        return err_set(err, ERR_USAGE, "%.80s...: the address is too long", address);
+    }
+    int rc = trust_host(address, host, err);
+    rc = rc ? rc : disk_make_folder(&disk_posix, dir, err);
+    rc = rc ? rc : folder_open(&folder, dir, err);
+    rc = rc ? rc : folder_lock(&folder, err);
+    if (rc == 0) {
+        rc = init_locked(&folder, address, now, err);
+        folder_unlock(&folder);
+    }
+    return rc;
+}
+
+/* `name` is a file of one PEM block, a key or a certificate. */
+static int read_pem(struct folder *folder, const char *name, EVP_PKEY **key, X509 **certificate, struct err *err)
+{
+    uint8_t *data;
+    size_t len;
+    int rc = folder_load(folder, name, &data, &len, err);
+    if (rc) {
+        return rc;
+    }
+    rc = pem_read(data, len, key, certificate, NULL, NULL);
+    folder_wipe(data, len);
+    return rc ? err_set(err, rc, "%.200s/%s: damaged; restore the folder from its backup", folder->path, name) : 0;
+}
+
+static int read_authority(struct authority *authority, struct err *err)
+{
+    struct folder *folder = &authority->folder;
+    char path[DISK_PATH_MAX];
+    int rc = folder_file(folder, "ca.key", path, err);
+    rc = rc ? rc : trust_private(path, err);
+    rc = rc ? rc : read_pem(folder, "ca.key", &authority->key, NULL, err);
+    rc = rc ? rc : read_pem(folder, "ca.pem", NULL, &authority->ca, err);
+    if (rc == 0 &&
+        (certificate_check_root(authority->ca, NULL) || X509_check_private_key(authority->ca, authority->key) != 1)) {
+        ERR_clear_error();
+        rc = err_set(err, ERR_DATA,
+                     "%.200s: ca.pem is no authority's certificate for ca.key; restore both from one backup",
+                     folder->path);
+    }
+    if (rc == 0) {
+        int len = i2d_X509(authority->ca, &authority->der);
+        authority->der_len = len > 0 ? (size_t)len : 0;
+        rc = len > 0 ? 0 : trust_fail(err, ERR_FAILED, "ca.pem");
+    }
+    return rc;
+}
+
+int authority_open(const char *dir, struct authority **out, struct err *err)
+{
+    uint64_t generation;
+    struct authority *authority = mem_new(1, sizeof *authority);
+    *out = NULL;
+    if (!authority) {
+        return err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
+    }
+    int rc = folder_open(&authority->folder, dir, err);
+    rc = rc ? rc : read_authority(authority, err);
+    rc = rc ? rc : folder_address(&authority->folder, authority->address, err);
+    rc = rc ? rc : trust_host(authority->address, authority->host, err);
+    rc = rc ? rc : folder_generation(&authority->folder, &generation, err);
+    rc = rc ? rc : authority_reload(authority, NULL, err);
+    if (rc) {
+        authority_close(authority);
+        return rc;
+    }
+    *out = authority;
+    return 0;
+}
+
+void authority_close(struct authority *authority)
+{
+    if (authority) {
+        EVP_PKEY_free(authority->key);
+        X509_free(authority->ca);
+        OPENSSL_free(authority->der);
+        mem_free(authority->revoked);
+        mem_free(authority);
+    }
+}
+
+const char *authority_address(const struct authority *authority)
+{
+    return authority->address;
+}
+
+const uint8_t *authority_ca_der(const struct authority *authority, size_t *len)
+{
+    *len = authority->der_len;
+    return authority->der;
+}
+
+static int check_ask(const char *name, uint64_t valid_s, int64_t now, struct err *err)
+{
+    if (!name_is_valid(name)) {
+        return err_set(err, ERR_USAGE, "\"%.80s\" is no name: 1 to 64 of A-Z a-z 0-9 . _ -", name);
+    }
+    if (valid_s == 0 || valid_s > VALID_MAX_S || now <= 0 || now > INT64_MAX / 2) {
+        return err_set(err, ERR_USAGE, "%s: valid for no time, or for longer than the authority", name);
+    }
+    return 0;
+}
+
+static int sign(struct authority *authority, const struct trust_subject *subject, EVP_PKEY *key, uint64_t valid_s,
+                int64_t now, X509 **out, struct err *err)
+{
+    struct trust_subject dated = *subject;
+    dated.not_before = now - TRUST_CLOCKS_DIFFER_S;
+    dated.not_after = now + (int64_t)valid_s;
+    return certificate_new(authority->key, authority->ca, &dated,
+                           subject->role == TRUST_SERVER ? authority->host : NULL, key, out, err);
+}
+
+int authority_credential(struct authority *authority, const char *name, uint32_t role, uint64_t valid_s, int64_t now,
+                         struct credential **out, struct err *err)
+{
+    struct trust_subject subject = {.role = role};
+    *out = NULL;
+    int rc = check_ask(name, valid_s, now, err);
+    rc = rc ? rc : folder_generation(&authority->folder, &subject.generation, err);
+    if (rc) {
+        return rc;
+    }
+    struct credential *made = mem_new(1, sizeof *made);
+    if (!made) {
+        return err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
+    }
+    (void)snprintf(subject.name, sizeof subject.name, "%s", name);
+    rc = key_new(&made->key, err);
+    rc = rc ? rc : sign(authority, &subject, made->key, valid_s, now, &made->certificate, err);
+    rc = rc ? rc : subject_of(made->certificate, &made->subject, err);
+    if (rc) {
+        credential_free(made);
+        return rc;
+    }
+    X509_up_ref(authority->ca);
+    made->ca = authority->ca;
+    *out = made;
+    return 0;
+}
+
+static int secret_id(const uint8_t secret[32], char id[FOLDER_ID], struct err *err)
+{
+    uint8_t digest[32];
+    if (!EVP_Digest(secret, 32, digest, NULL, EVP_sha256(), NULL)) {
+        return trust_fail(err, ERR_FAILED, "digest");
+    }
+    for (size_t i = 0; i < sizeof digest; i++) {
+        (void)snprintf(id + 2 * i, 3, "%02x", digest[i]);
+    }
+    return 0;
+}
+
+/* Removes the tokens that expired before `now`, and those of `name` (NULL: none). Under the lock. */
+static int sweep(struct authority *authority, int64_t now, const char *name, struct err *err)
+{
+    struct folder_token *tokens;
+    size_t count;
+    int rc = folder_tokens(&authority->folder, &tokens, &count, err);
+    for (size_t i = 0; i < count && rc == 0; i++) {
+        if (tokens[i].expires < now || (name && strcmp(tokens[i].name, name) == 0)) {
+            rc = folder_token_remove(&authority->folder, tokens[i].id, err);
+        }
+    }
+    mem_free(tokens);
+    return rc;
+}
+
+static int token_locked(struct authority *authority, const struct token *token, int64_t now, struct err *err)
+{
+    struct folder_token record = {.role = token->role, .expires = token->expires};
+    (void)snprintf(record.name, sizeof record.name, "%s", token->name);
+    int rc = sweep(authority, now, NULL, err);
+    rc = rc ? rc : secret_id(token->secret, record.id, err);
+    rc = rc ? rc : folder_next_generation(&authority->folder, &record.generation, err);
+    return rc ? rc : folder_token_save(&authority->folder, &record, err);
+}
+
+int authority_token(struct authority *authority, const char *name, uint32_t role, uint64_t valid_s, int64_t now,
+                    char out[TOKEN_TEXT_MAX], struct err *err)
+{
+    struct token token = {.role = role};
+    out[0] = '\0';
+    int rc = check_ask(name, valid_s, now, err);
+    if (rc) {
+        return rc;
+    }
+    token.expires = now + (int64_t)valid_s;
+    (void)snprintf(token.name, sizeof token.name, "%s", name);
+    memcpy(token.address, authority->address, sizeof token.address);
+    rc = certificate_pin(authority->ca, token.pin, err);
+    if (rc == 0 && RAND_bytes(token.secret, sizeof token.secret) != 1) {
+        rc = trust_fail(err, ERR_FAILED, "random bytes");
+    }
+    rc = rc ? rc : token_write(&token, out, err);
+    if (rc == 0 && (rc = folder_lock(&authority->folder, err)) == 0) {
+        rc = token_locked(authority, &token, now, err);
+        folder_unlock(&authority->folder);
+    }
+    if (rc) {
+        OPENSSL_cleanse(out, TOKEN_TEXT_MAX);
+    }
+    OPENSSL_cleanse(&token, sizeof token);
+    return rc;
+}
+
+static const struct folder_revoked *find_revoked(const struct authority *authority, const char *name)
+{
+    for (size_t i = 0; i < authority->revoked_count; i++) {
+        if (strcmp(authority->revoked[i].name, name) == 0) {
+            return &authority->revoked[i];
+        }
+    }
+    return NULL;
+}
+
+bool authority_is_revoked(const struct authority *authority, const struct trust_subject *subject)
+{
+    const struct folder_revoked *revoked = find_revoked(authority, subject->name);
+    return revoked && subject->generation <= revoked->generation;
+}
+
+/* Spends the token, whatever else is wrong with it. */
+static int redeem_locked(struct authority *authority, struct folder_token *token, int64_t now,
+                         struct trust_subject *out, struct err *err)
+{
+    int rc = folder_token_load(&authority->folder, token, err);
+    if (rc == ERR_NOTFOUND) {
+        return err_set(err, ERR_ACCESS,
+                       "the token was used already, or withdrawn, or is none of this server's; ask for a new one");
+    }
+    rc = rc ? rc : authority_reload(authority, NULL, err);
+    rc = rc ? rc : folder_token_remove(&authority->folder, token->id, err);
+    if (rc) {
+        return rc;
+    }
+    if (token->expires < now) {
+        return err_set(err, ERR_ACCESS, "the token has expired; ask for a new one");
+    }
+    *out = (struct trust_subject){.role = token->role, .generation = token->generation};
+    memcpy(out->name, token->name, sizeof out->name);
+    /* A revocation that was cut off may have left the name's tokens. */
+    return authority_is_revoked(authority, out) ? err_set(err, ERR_ACCESS, "the token was withdrawn; ask for a new one")
+                                                : 0;
+}
+
+int authority_redeem(struct authority *authority, const uint8_t secret[32], int64_t now, struct trust_subject *out,
+                     struct err *err)
+{
+    struct folder_token token = {0};
+    *out = (struct trust_subject){0};
+    int rc = secret_id(secret, token.id, err);
+    rc = rc ? rc : folder_lock(&authority->folder, err);
+    if (rc == 0) {
+        rc = redeem_locked(authority, &token, now, out, err);
+        folder_unlock(&authority->folder);
+    }
+    if (rc) {
+        *out = (struct trust_subject){0};
+    }
+    return rc;
+}
+
+int authority_sign(struct authority *authority, const struct trust_subject *subject, const uint8_t *csr, size_t csr_len,
+                   uint64_t valid_s, int64_t now, struct buf *certificate, struct err *err)
+{
+    EVP_PKEY *key = NULL;
+    X509 *made = NULL;
+    uint8_t *der = NULL;
+    int rc = check_ask(subject->name, valid_s, now, err);
+    if (rc == 0 && (subject->role < TRUST_TRAINER || subject->role > TRUST_OPERATOR)) {
+        rc = err_set(err, ERR_USAGE, "%s: a certificate for a %s is made by the server alone", subject->name,
+                     trust_role_name(subject->role));
+    }
+    if (rc == 0 && authority_is_revoked(authority, subject)) {
+        rc = err_set(err, ERR_ACCESS, "%s is revoked; it needs a new token", subject->name);
+    }
+    rc = rc ? rc : csr_key(csr, csr_len, &key, err);
+    rc = rc ? rc : sign(authority, subject, key, valid_s, now, &made, err);
+    if (rc == 0) {
+        int len = i2d_X509(made, &der);
+        rc = len > 0 ? buf_append(certificate, der, (size_t)len) : trust_fail(err, ERR_FAILED, "certificate");
+        rc = len > 0 && rc ? err_set(err, rc, "certificate: %s", err_meaning(rc)) : rc;
+    }
+    OPENSSL_free(der);
+    X509_free(made);
+    EVP_PKEY_free(key);
+    return rc;
+}
+
+int authority_reload(struct authority *authority, bool *changed, struct err *err)
+{
+    struct folder_revoked *list;
+    size_t count;
+    int rc = folder_revoked_load(&authority->folder, &list, &count, err);
+    if (rc) {
+        return rc;
+    }
+    bool same = count == authority->revoked_count;
+    for (size_t i = 0; i < count && same; i++) {
+        same = list[i].generation == authority->revoked[i].generation &&
+               strcmp(list[i].name, authority->revoked[i].name) == 0;
+    }
+    mem_free(authority->revoked);
+    authority->revoked = list;
+    authority->revoked_count = count;
+    if (changed) {
+        *changed = !same;
+    }
+    return 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct folder_revoked *)a)->name, ((const struct folder_revoked *)b)->name);
+}
+
+/* The list on the disk, with the name revoked up to this generation. */
+static int write_revocation(struct authority *authority, const char *name, uint64_t generation, struct err *err)
+{
+    int rc = authority_reload(authority, NULL, err);
+    if (rc) {
+        return rc;
+    }
+    size_t count = authority->revoked_count;
+    struct folder_revoked *list = mem_new(count + 1, sizeof *list), *found = NULL;
+    if (!list) {
+        return err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
+    }
+    for (size_t i = 0; i < count; i++) {
+        list[i] = authority->revoked[i];
+        found = strcmp(list[i].name, name) == 0 ? &list[i] : found;
+    }
+    found = found ? found : &list[count++];
+    (void)snprintf(found->name, sizeof found->name, "%s", name);
+    found->generation = generation;
+    qsort(list, count, sizeof *list, by_name);
+    rc = folder_revoked_save(&authority->folder, list, count, err);
+    mem_free(list);
+    return rc ? rc : authority_reload(authority, NULL, err);
+}
+
+/* The generation moves on too, so that a credential that is made here later (authority_credential) is not void from
+ * the start. First the revocation is on the disk, then the tokens go: cut off between the two, they are void already.
+ */
+static int revoke_locked(struct authority *authority, const char *name, struct err *err)
+{
+    uint64_t next;
+    int rc = folder_next_generation(&authority->folder, &next, err);
+    rc = rc ? rc : write_revocation(authority, name, next - 1, err);
+    return rc ? rc : sweep(authority, 0, name, err);
+}
+
+int authority_revoke(struct authority *authority, const char *name, struct err *err)
+{
+    int rc = check_ask(name, 1, 1, err);
+    rc = rc ? rc : folder_lock(&authority->folder, err);
+    if (rc == 0) {
+        rc = revoke_locked(authority, name, err);
+        folder_unlock(&authority->folder);
+    }
+    return rc;
+}
+
+static int by_entry(const void *a, const void *b)
+{
+    const struct authority_entry *x = a, *y = b;
+    int order = strcmp(x->name, y->name);
+    return order ? order : (x->generation > y->generation) - (x->generation < y->generation);
+}
+
+int authority_tokens(struct authority *authority, int64_t now, struct authority_entry **out, size_t *count,
+                     struct err *err)
+{
+    struct folder_token *tokens = NULL;
+    size_t all = 0;
+    *out = NULL;
+    *count = 0;
+    int rc = folder_lock(&authority->folder, err);
+    if (rc == 0) {
+        rc = folder_tokens(&authority->folder, &tokens, &all, err);
+        folder_unlock(&authority->folder);
+    }
+    if (rc) {
+        return rc;
+    }
+    struct authority_entry *list = mem_new(all, sizeof *list);
+    for (size_t i = 0; list && i < all; i++) {
+        if (tokens[i].expires >= now) {
+            struct authority_entry *entry = &list[(*count)++];
+            *entry = (struct authority_entry){
+                .role = tokens[i].role, .generation = tokens[i].generation, .expires = tokens[i].expires};
+            memcpy(entry->name, tokens[i].name, sizeof entry->name);
+        }
+    }
+    mem_free(tokens);
+    if (!list) {
+        return err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
+    }
+    qsort(list, *count, sizeof *list, by_entry);
+    *out = list;
+    return 0;
+}
+
+int authority_revoked(struct authority *authority, struct authority_entry **out, size_t *count, struct err *err)
+{
+    struct authority_entry *list = mem_new(authority->revoked_count, sizeof *list);
+    *out = list;
+    *count = list ? authority->revoked_count : 0;
+    for (size_t i = 0; i < *count; i++) {
+        list[i].generation = authority->revoked[i].generation;
+        memcpy(list[i].name, authority->revoked[i].name, sizeof list[i].name);
+    }
+    return list ? 0 : err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
+}

@@ -1,0 +1,43 @@
+/* Who somebody is, and with what he proves it.
+ *
+ * A federation has one certificate authority, a folder on the server's machine (authority.h). A site gets a token
+ * (token.h), one line of text that is good once; with it the site's client checks that it talks to the right server and
+ * gets a certificate for a key that never leaves the site (identity.h). From then on the certificate says who it is.
+ *
+ * OpenSSL is seen in this room alone. */
+#ifndef STARLING_TRUST_TRUST_H
+#define STARLING_TRUST_TRUST_H
+
+#include "common/base/err.h"
+#include "common/base/name.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The roles of the wire (ROLE_ of common/wire/msg.h), and the server's beside them. */
+#define TRUST_TRAINER  1u
+#define TRUST_OBSERVER 2u
+#define TRUST_OPERATOR 3u
+#define TRUST_SERVER   4u
+
+#define TRUST_ADDRESS_MAX 300  /* "host:port" and the zero */
+#define TRUST_DER_MAX     4096 /* a certificate or a request for one: ours have fewer than 700 bytes */
+
+/* What a certificate says. It holds from not_before to not_after, unix seconds. The generation is the number of the
+ * token that it goes back to; whoever is revoked is revoked up to a generation, so that no clock decides. */
+struct trust_subject {
+    char name[NAME_MAX_BYTES];
+    uint32_t role;
+    uint64_t generation;
+    int64_t not_before, not_after;
+};
+
+const char *trust_role_name(uint32_t role);             /* "trainer"; "unknown" */
+bool trust_role_parse(const char *text, uint32_t *out); /* of the four words */
+
+/* A private key, its certificate and the authority's. */
+struct credential;
+void credential_free(struct credential *credential); /* NULL is allowed */
+const struct trust_subject *credential_subject(const struct credential *credential);
+
+#endif

@@ -1,0 +1,228 @@
+/* Who may come in. With `trust` the server speaks TLS, and of everybody who comes the certificate says the name and the
+ * role; the coordinator hears of nobody else. Somebody without a certificate may say one thing, ENROL with the secret
+ * of a token, and is closed behind the answer.
+ *
+ * The server's own key and certificate live in memory: they are made at the start, and anew before they expire. Once a
+ * second the revocations are read from the folder, where `starling ca revoke` writes them, and whoever is revoked, or
+ * has let his certificate expire, is closed. */
+#include "server/shell/internal.h"
+
+#include "common/trust/authority.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define OWN_VALID_S (INT64_C(30) * 24 * 3600)
+#define TICK_MS     1000
+#define RENEW_GAP_S 1 /* a renewal costs two signatures; a client needs one in days */
+
+static bool is_up(const struct daemon *daemon)
+{
+    return daemon->guard.authority != NULL;
+}
+
+static int make_setup(struct daemon *daemon, struct err *err)
+{
+    struct guard *guard = &daemon->guard;
+    struct credential *credential;
+    struct tls_setup *setup;
+    int64_t now = machine_unix_s();
+    int rc = authority_credential(guard->authority, "server", TRUST_SERVER, OWN_VALID_S, now, &credential, err);
+    if (rc) {
+        return rc;
+    }
+    rc = tls_setup_server(credential, &setup, err);
+    credential_free(credential);
+    if (rc == 0) {
+        tls_setup_free(guard->setup);
+        guard->setup = setup;
+        guard->setup_until = now + OWN_VALID_S / 2;
+    }
+    return rc;
+}
+
+/* ---- Closing ---- */
+
+static void turn_away(struct peer *peer, bool reject, const char *text)
+{
+    struct msg msg = {.type = MSG_BYE, .bye.code = (uint32_t)-ERR_ACCESS};
+    char *said = msg.bye.text;
+    if (reject) {
+        msg = (struct msg){
+            .type = MSG_REJECT,
+            .reject = {.code = REJECT_ACCESS, .minor_least = PROTOCOL_MINOR_LEAST, .minor_most = PROTOCOL_MINOR_MOST}};
+        said = msg.reject.text;
+    }
+    (void)snprintf(said, MSG_TEXT_MAX, "%s", text);
+    const struct trust_subject *subject = conn_subject(peer->conn);
+    log_event(peer->daemon->log, LOG_LEVEL_WARN, "access_refused", "name=%s address=%s reason=\"%s\"",
+              subject ? subject->name : "", conn_peer(peer->conn), text);
+    (void)conn_send(peer->conn, &msg, NULL);
+    peer->closing = true;
+    conn_close(peer->conn, conn_linger_ms(peer->daemon->options->idle_timeout_ms));
+}
+
+static void judge_all(struct daemon *daemon, int64_t now)
+{
+    for (uint32_t i = 0; i < daemon->peers.room; i++) {
+        struct peer *peer = &daemon->peers.items[i];
+        if (!peer->conn || !peer->known || peer->closing) {
+            continue;
+        }
+        if (authority_is_revoked(daemon->guard.authority, conn_subject(peer->conn))) {
+            turn_away(peer, false, "this certificate has been revoked; a new token makes the site welcome again");
+        } else if (peer->expires <= now) {
+            turn_away(peer, false, "this certificate has expired and was not renewed; ask for a new token");
+        }
+    }
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct daemon *daemon = timer->data;
+    struct err err;
+    int64_t now = machine_unix_s();
+    if (daemon->leaving) {
+        return;
+    }
+    if (authority_reload(daemon->guard.authority, NULL, &err)) {
+        log_event(daemon->log, LOG_LEVEL_WARN, "trust_unreadable", "reason=\"%s\"", err.text);
+    }
+    if (now >= daemon->guard.setup_until && make_setup(daemon, &err)) {
+        log_event(daemon->log, LOG_LEVEL_WARN, "trust_unreadable", "reason=\"%s\"", err.text);
+    }
+    judge_all(daemon, now);
+}
+
+/* ---- Coming in ---- */
+
+bool guard_admit(struct peer *peer)
+{
+    struct daemon *daemon = peer->daemon;
+    if (!is_up(daemon)) {
+        return true;
+    }
+    const struct trust_subject *subject = conn_subject(peer->conn);
+    if (!subject) {
+        conn_limit(peer->conn, &msg_limits_server_stranger);
+        conn_idle_timeout(peer->conn, daemon->options->idle_timeout_ms / 6);
+        return false;
+    }
+    peer->expires = subject->not_after;
+    if (authority_is_revoked(daemon->guard.authority, subject)) {
+        turn_away(peer, true, "this certificate has been revoked; a new token makes the site welcome again");
+        return false;
+    }
+    return true;
+}
+
+static int sign(struct peer *peer, const struct msg_enrol *enrol, struct trust_subject *subject, struct buf *out,
+                struct err *err)
+{
+    struct authority *authority = peer->daemon->guard.authority;
+    int64_t now = machine_unix_s();
+    if (enrol->secret) {
+        int rc = authority_redeem(authority, enrol->secret, now, subject, err);
+        if (rc) {
+            return rc;
+        }
+    } else {
+        *subject = *conn_subject(peer->conn);
+    }
+    uint64_t valid_s = peer->daemon->options->certificate_valid_ms / 1000;
+    int rc = authority_sign(authority, subject, enrol->request, enrol->request_len, valid_s, now, out, err);
+    if (rc == 0) {
+        peer->expires = now + (int64_t)valid_s;
+        peer->renewed = now;
+    }
+    return rc;
+}
+
+static int answer(struct peer *peer, const struct buf *certificate, struct err *err)
+{
+    size_t len;
+    const uint8_t *ca = authority_ca_der(peer->daemon->guard.authority, &len);
+    const struct msg msg = {.type = MSG_CERTIFICATE,
+                            .certificate = {.certificate = certificate->data,
+                                            .certificate_len = (uint32_t)certificate->len,
+                                            .authority = (uint8_t *)(uintptr_t)ca,
+                                            .authority_len = (uint32_t)len}};
+    struct msg sent = msg; /* which owns nothing of it */
+    return conn_send(peer->conn, &sent, err);
+}
+
+/* A token is for who has no certificate; a renewal, for who has one and is at work. */
+static int check_enrol(const struct peer *peer, const struct msg_enrol *enrol, struct err *err)
+{
+    const struct trust_subject *subject = conn_subject(peer->conn);
+    if (!subject != !!enrol->secret) {
+        return err_set(err, ERR_ACCESS, "%s",
+                       subject ? "a token is for who has no certificate yet" : "no token was given");
+    }
+    if (subject && machine_unix_s() - peer->renewed < RENEW_GAP_S) {
+        return err_set(err, ERR_ACCESS, "the certificate was renewed just now");
+    }
+    return 0;
+}
+
+void guard_enrol(struct peer *peer, const struct msg_enrol *enrol)
+{
+    struct trust_subject subject = {0};
+    struct buf certificate;
+    struct err err = {0};
+    char text[MSG_TEXT_MAX];
+    buf_init(&certificate, MSG_CERTIFICATE_MAX);
+    int rc = check_enrol(peer, enrol, &err);
+    rc = rc ? rc : sign(peer, enrol, &subject, &certificate, &err);
+    rc = rc ? rc : answer(peer, &certificate, &err);
+    buf_fini(&certificate);
+    if (rc) {
+        turn_away(peer, true, log_quotable(err.text, text, sizeof text));
+        return;
+    }
+    log_event(peer->daemon->log, LOG_LEVEL_INFO, enrol->secret ? "certificate_issued" : "certificate_renewed",
+              "name=%s role=%s address=%s valid_s=%lld", subject.name, role_name(subject.role), conn_peer(peer->conn),
+              (long long)(peer->expires - peer->renewed));
+    if (!peer->known) {
+        peer->closing = true;
+        conn_close(peer->conn, conn_linger_ms(peer->daemon->options->idle_timeout_ms));
+    }
+}
+
+/* ---- Start and end ---- */
+
+int guard_start(struct daemon *daemon, struct err *err)
+{
+    struct guard *guard = &daemon->guard;
+    if (!daemon->options->trust[0]) {
+        if (daemon->options->plain_beyond_loopback) {
+            log_event(daemon->log, LOG_LEVEL_WARN, "plain_listening",
+                      "address=%s reason=\"without TLS anybody on the way can read and change everything\"",
+                      daemon->bound);
+        }
+        return 0;
+    }
+    int rc = authority_open(daemon->options->trust, &guard->authority, err);
+    rc = rc ? rc : make_setup(daemon, err);
+    if (rc == 0) {
+        (void)uv_timer_init(&daemon->loop, &guard->timer);
+        guard->timer.data = daemon;
+        (void)uv_timer_start(&guard->timer, on_tick, TICK_MS, TICK_MS);
+        uv_unref((uv_handle_t *)&guard->timer);
+    }
+    return rc;
+}
+
+void guard_stop(struct daemon *daemon)
+{
+    if (daemon->guard.timer.data) {
+        uv_close((uv_handle_t *)&daemon->guard.timer, NULL);
+    }
+}
+
+void guard_fini(struct daemon *daemon)
+{
+    tls_setup_free(daemon->guard.setup);
+    authority_close(daemon->guard.authority);
+    daemon->guard = (struct guard){0};
+}

@@ -1,0 +1,134 @@
+"""TLS from a bare start: CA, tokens, joining, renewal, revocation; who is refused, and how it is told."""
+import os
+import unittest
+
+import harness
+
+DENIED = 77
+
+
+class Trust(harness.Federation):
+    def setUp(self):
+        super().setUp()
+        self.ca = self.path("trust")
+        self.starling_ca("init", self.ca, "--address", "127.0.0.1:7640")
+
+    def starling_ca(self, *args):
+        done = self.run_to_end("starling", "ca", *args)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.strip()
+
+    def token(self, name, *flags):
+        return self.starling_ca("token", "--trust", self.ca, "--name", name, *flags)
+
+    def server(self, **how):
+        return super().server(trust=self.ca, **how)
+
+    def joining(self, name, server, **how):
+        """By itself it is in the token's name; the flag is the harness's."""
+        return self.client(name, server.address, flags=["--join", self.token(name)], **how)
+
+    def status(self, server):
+        done = self.run_to_end("starling", "status", "--server", server.address, "--trust", self.ca, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return harness.json.loads(done.stdout.splitlines()[-1])
+
+    def test_two_sites_join_and_learn(self):
+        server = self.server(plan={"min_clients": 2})
+        clients = [self.joining(name, server) for name in ("a", "b")]
+        for client in clients:
+            client.wait_for("joined")
+        self.check_finished(server, clients, rounds=4, images=24)
+        self.assertEqual(server.count("certificate_issued"), 2)
+        identity = os.path.join(self.path("client-a"), "identity", "identity.pem")
+        self.assertEqual(os.stat(identity).st_mode & 0o777, 0o600)
+
+    def test_started_again_with_the_same_command(self):
+        """The token is spent; the identity does."""
+        server = self.server(plan={"min_clients": 2})
+        token = self.token("a")
+        client = self.client("a", server.address, flags=["--join", token])
+        client.wait_for("welcomed")
+        client.kill9()
+        client = self.client("a", server.address, flags=["--join", token])
+        client.wait_for("joined_before")
+        client.wait_for("welcomed")
+        self.assertEqual(server.count("certificate_issued"), 1)
+
+    def test_renewal_during_a_round(self):
+        server = self.server(plan={"min_clients": 2}, certificate_valid="3s")
+        clients = [self.joining("a", server)]  # alone: the round stays ahead while it renews
+        clients[0].wait_for("welcomed")
+        at = 0
+        for _ in range(2):
+            at = clients[0].wait_for("certificate_renewed", at)
+        clients.append(self.joining("b", server))
+        self.check_finished(server, clients, rounds=4, images=24)
+        self.assertGreaterEqual(server.count("certificate_renewed"), 2)
+        self.assertEqual(clients[0].count("connection_lost"), 0)
+
+    def test_revocation_ends_a_live_connection(self):
+        server = self.server(plan={"min_clients": 2})
+        bad = self.joining("bad", server)
+        server.wait_for("client_joined", name="bad")
+        self.starling_ca("revoke", "bad", "--trust", self.ca)
+        server.wait_for("access_refused", name="bad")
+        self.assertEqual(bad.exit_code(), DENIED)
+        again = self.client("bad", server.address)
+        self.assertEqual(again.exit_code(), DENIED)
+        clients = [self.joining("bad", server), self.joining("a", server)]  # a new token makes it welcome
+        self.check_finished(server, clients, rounds=4, images=24)
+
+    def test_who_is_refused(self):
+        server = self.server(plan={"min_clients": 2})
+        token = self.token("a")
+        first = self.client("a", server.address, flags=["--join", token])
+        first.wait_for("welcomed")
+        spent = self.client("a", server.address, state="other", flags=["--join", token])
+        self.assertEqual(spent.exit_code(), DENIED)
+        self.starling_ca("init", self.path("another"), "--address", server.address)
+        done = self.run_to_end("starling", "ca", "token", "--trust", self.path("another"), "--name", "a")
+        stranger = self.client("a", server.address, state="stranger", flags=["--join", done.stdout.strip()])
+        self.assertEqual(stranger.exit_code(), DENIED)
+        plain = self.client("c", server.address)
+        self.assertEqual(plain.exit_code(), 76)
+        self.assertTrue(any("token" in line for line in plain.lines))
+        other_name = self.client("b", server.address, state="client-a2", flags=["--join", self.token("d")])
+        self.assertEqual(other_name.exit_code(), 78)
+        done = self.run_to_end("starling", "status", "--server", server.address)
+        self.assertEqual(done.returncode, 76, done.stderr)
+        self.assertEqual(self.status(server)["round"], 0)
+
+    def test_roles(self):
+        """A certificate is for one role: what another may say is refused."""
+        server = self.server(plan={"min_clients": 2})
+        folder = self.path("ops")
+        done = self.run_to_end("starling", "join", self.token("ops", "--role", "operator"), "--out", folder)
+        self.assertEqual(done.returncode, 69, done.stderr)  # at the CA's address nobody listens; the token is unspent
+        operator = self.client("ops", server.address, flags=["--join", self.token("ops", "--role", "operator")])
+        self.assertEqual(operator.exit_code(), 78)
+        identity = os.path.join(self.path("client-ops"), "identity")
+        done = self.run_to_end("starling", "status", "--server", server.address, "--identity", identity, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        trainer = self.joining("a", server)
+        trainer.wait_for("welcomed")
+        trainer.kill9()
+        done = self.run_to_end(
+            "starling", "status", "--server", server.address, "--identity", os.path.join(self.path("client-a"), "identity")
+        )
+        self.assertEqual(done.returncode, DENIED, done.stderr)
+
+    def test_plain_beyond_loopback_needs_a_word(self):
+        done = self.run_to_end("starling-server", "--listen", "0.0.0.0:0", "--state", self.path("s"))
+        self.assertEqual(done.returncode, 78)
+        self.assertIn("starling ca init", done.stderr)
+        server = super().server(listen="0.0.0.0:0", plain_beyond_loopback="true")
+        server.wait_for("plain_listening")
+        os.chmod(os.path.join(self.ca, "ca.key"), 0o644)
+        done = self.run_to_end("starling-server", "--trust", self.ca, "--listen", "127.0.0.1:0", "--state", self.path("t"))
+        self.assertEqual(done.returncode, 78, done.stderr)
+        self.assertIn("chmod", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

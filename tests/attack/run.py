@@ -12,14 +12,12 @@ of it works; its figures mean nothing.
 import argparse
 import array
 import concurrent.futures
-import ctypes
 import json
 import math
 import os
 import random
 import re
 import shutil
-import signal
 import sqlite3
 import struct
 import subprocess
@@ -31,22 +29,22 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 RESULTS = os.path.join(HERE, "results")
-LIBC = ctypes.CDLL(None)
 
 # ---- The cells ----
 
 SMALL = {"local_steps": 1, "batch": 32, "bn_groups": 1, "queue": 1024, "model.blocks": "1,1,1,1", "model.width": 16}
 ALONE = {"fusion.enabled": "false", "matching.enabled": "false"}
 SHARED = {"fusion.remote": 1024, "fusion.share": 0.8}
-TINY = {"local_steps": 1, "batch": 8, "bn_groups": 1, "queue": 64, "model.blocks": "1,1", "model.width": 8,
+TINY = {"local_steps": 1, "batch": 32, "bn_groups": 1, "queue": 64, "model.blocks": "1,1", "model.width": 8,
         "model.input": 16, "model.features": 16}  # fmt: skip
-TINY_SHARED = {"fusion.remote": 32, "fusion.share": 0.5, "fusion.upload": 16, "matching.neighbours": 3}
+TINY_SHARED = {"fusion.remote": 64, "fusion.share": 0.5, "matching.neighbours": 3}
 
 # `limit_s`: after that an attacked run that still has not ended is given up. `images`: of each class.
 FULL = {"plan": SMALL, "shared": SHARED, "images": 1000, "images_seen": 60000, "limit_s": 600, "pool": 4000, "views": 8,
         "snapshots": 3, "known": 500}  # fmt: skip
-QUICK = {"plan": TINY, "shared": TINY_SHARED, "images": 40, "images_seen": 5 * 8 * 6, "limit_s": 60, "pool": 40,
+QUICK = {"plan": TINY, "shared": TINY_SHARED, "images": 40, "images_seen": 5 * 32 * 40, "limit_s": 60, "pool": 40,
          "views": 2, "snapshots": 2, "known": 40}  # fmt: skip
+QUICK_PRIVACY = {**QUICK, "images_seen": 5 * 32 * 300}  # an encoder that knows nothing betrays nothing
 
 NO_LIMIT = {"aggregation.norm_limit": 0}
 RULES = {
@@ -126,7 +124,7 @@ def privacy_cells(size, quick):
     return {
         what: {"what": what, "clients": 5, "split": "iid", "lies": lies, "told": 5, "spies": True,
                "set": {**size["plan"], **size["shared"], "matching.enabled": "false", **keys}}
-        for what, keys in PRIVACY.items()
+        for what, keys in PRIVACY.items() if not quick or what in ("f32", "int8")
     }  # fmt: skip
 
 
@@ -138,14 +136,10 @@ def rounds_of(size, clients):
 # ---- One federation ----
 
 
-def die_with_parent():
-    LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
 def call(command, limit_s=None, **how):
     """Exit status (None: it took too long) and both streams."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True, preexec_fn=die_with_parent, **how)  # fmt: skip
+    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)  # fmt: skip
     try:
         out, err = process.communicate(timeout=limit_s)
         return process.returncode, out, err
@@ -218,7 +212,9 @@ class Lab:
         begin = time.monotonic()
         lies = {"STARLING_LIE": "; ".join(cell["lies"]), "STARLING_LIE_OUT": out}
         code, text, err = call(command, self.size["limit_s"], env={**os.environ, **lies})
-        result = {"seconds": round(time.monotonic() - begin, 1), "rounds": rounds, **self.history(work, rounds)}
+        if not os.path.exists(os.path.join(work, "server", "history.db")):
+            sys.exit(f"{name}: no round closed; starling demo ended with {code}:\n{text[-2000:]}\n{err}")
+        result = {"seconds": round(time.monotonic() - begin, 1), "rounds": rounds, **self.history(work)}
         if code == 0:
             last = json.loads(text.splitlines()[-1])
             result.update({key: last[key] for key in ("knn_top1", "linear_top1", "knn_top1_untrained",
@@ -231,11 +227,11 @@ class Lab:
         result["length"] = self.length(work)
         self.check_told(name, cell, out, result)
         if cell.get("spies"):
-            result.update(self.figures(work), snapshots=snapshots(self, folder, out), known=known_views(self, work, out))
+            result.update(self.figures(work), **self.guesses(folder))
         shutil.rmtree(folder)
         return result
 
-    def history(self, work, rounds):
+    def history(self, work):
         base = sqlite3.connect(f"file:{work}/server/history.db?mode=ro", uri=True)
         try:
             closed, accepted, declined = base.execute("SELECT count(*), sum(accepted), sum(declined) FROM round").fetchone()
@@ -281,6 +277,15 @@ class Lab:
             sys.exit(f"{name}: lies were told by {len(told)} of {cell['told']} sites, in at most {most} rounds")
         result["told"] = sum(len(rounds) for rounds in told.values())
 
+    def guesses(self, folder):
+        """In a process of its own: numpy's threads and this one's do not go together with fork."""
+        size = {**self.size, "batch": self.size["plan"]["batch"]}
+        code, out, err = call([os.path.join(HERE, "guess.py"), folder, self.images, os.path.join(self.build, "tests"),
+                               json.dumps(size)])  # fmt: skip
+        if code != 0:
+            sys.exit(f"guess.py: {err}")
+        return json.loads(out)
+
     def figures(self, work):
         """What the spied-upon sites were told that their features had cost them: the last line of a client's log."""
         found = {}
@@ -290,130 +295,6 @@ class Lab:
                 if got:
                     found = {"epsilon": float(got[1]), "delta": float(got[2])}
         return found
-
-
-# ---- What a spy guesses ----
-
-
-SITES = [f"client-{i}" for i in range(1, 5)]  # who is spied upon
-
-
-def snapshots(lab, folder, out):
-    """For each round of which the spy kept what it received: how well it names the images that the features show."""
-    import numpy as np
-
-    found = []
-    for number, remote in received(np, out):
-        shown = truth(np, out, number, remote)
-        pool = os.path.join(folder, f"pool-{number}")
-        make_pool(lab, pool, shown, lab.size["pool"])
-        rows, paths = project(lab, np, key_of(out, number), pool, ["--views", str(lab.size["views"])])
-        found.append({"round": number, **guess(np, remote @ rows.T, shown, paths)})
-    return found
-
-
-def received(np, out):
-    spy = os.path.join(out, "client-5")
-    for file in sorted(f for f in os.listdir(spy) if f.startswith("remote-")):
-        yield int(file[len("remote-") : -len(".npy")]), np.load(os.path.join(spy, file))
-
-
-def key_of(out, number):
-    return os.path.join(out, "client-5", f"key-{number:06}.starling")
-
-
-def read_own(np, out, site, number):
-    """A witness's features of a round, and the images that they show."""
-    path = os.path.join(out, site, f"own-{number:06}")
-    with open(path + ".txt", encoding="utf-8") as text:
-        return np.load(path + ".npy"), text.read().split()
-
-
-def truth(np, out, number, remote):
-    """Which image each row shows, by the witnesses: rows travel as they were, but for rounding (f16, int8)."""
-    rows, paths = [], []
-    for site in SITES:
-        for file in sorted(os.listdir(os.path.join(out, site))):
-            if file.endswith(".npy") and int(file[len("own-") : -len(".npy")]) < number:
-                own, shown = read_own(np, out, site, int(file[len("own-") : -len(".npy")]))
-                rows.append(own)
-                paths += shown
-    near = remote @ np.concatenate(rows).T
-    best = near.argmax(axis=1)
-    if near[np.arange(len(best)), best].min() < 0.999:
-        sys.exit(f"round {number}: the spy received a feature that no witness sent")
-    return [paths[i] for i in best]
-
-
-def make_pool(lab, pool, shown, each):
-    """Candidates: in/ images that sites hold, those that are shown among them, and out/ as many that no site holds. Which
-    is which only the scoring knows."""
-    draw = random.Random(2)
-    held, foreign = (
-        sorted(os.path.join(name, file) for name in os.listdir(folder) for file in os.listdir(os.path.join(folder, name)))
-        for folder in (os.path.join(lab.images, "train"), os.path.join(lab.images, "others"))
-    )
-    inside = sorted(set(shown))
-    rest = sorted(set(held) - set(inside))
-    inside += draw.sample(rest, max(0, min(len(rest), each - len(inside))))
-    for part, source, chosen in (("in", "train", inside), ("out", "others", draw.sample(foreign, len(inside)))):
-        for path in chosen:
-            place = os.path.join(pool, part, path)
-            os.makedirs(os.path.dirname(place), exist_ok=True)
-            os.symlink(os.path.realpath(os.path.join(lab.images, source, path)), place)
-
-
-def project(lab, np, key, pool, how):
-    command = [os.path.join(lab.build, "tests", "attack_project"), "--model", key, "--images", pool, *how]
-    code, _, err = call([*command, "--out", pool + ".npy", "--paths", pool + ".txt"])
-    if code != 0:
-        sys.exit(f"attack_project: {err}")
-    with open(pool + ".txt", encoding="utf-8") as file:
-        return np.load(pool + ".npy"), file.read().split()
-
-
-def guess(np, near, shown, paths):
-    """near: cosines [features, candidates]. A feature shows the candidate that it is nearest to; a candidate is a member
-    if it is nearer to some feature than this feature is, on average, to its ten nearest candidates."""
-    truth_at = {path[len("in/") :]: i for i, path in enumerate(paths) if path.startswith("in/")}
-    right = np.array([truth_at[path] for path in shown])
-    rank = (near > near[np.arange(len(right)), right][:, None]).sum(axis=1)
-    score = (near - np.sort(near, axis=1)[:, -10:].mean(axis=1)[:, None]).max(axis=0)
-    member = np.zeros(len(paths), bool)
-    member[right] = True
-    outside = np.array([path.startswith("out/") for path in paths])
-    yes, no = score[member], np.sort(score[outside])
-    below = np.searchsorted(no, yes, "left") + np.searchsorted(no, yes, "right")
-    return {
-        "features": len(near), "images": int(member.sum()), "candidates": len(paths), "others": int(outside.sum()),
-        "top1": float((rank == 0).mean()), "top10": float((rank < 10).mean()), "chance": 1 / len(paths),
-        "auc": float(below.mean() / 2 / len(no)),
-        "tpr_at_1": float((yes > no[math.ceil(0.99 * len(no)) - 1]).mean()),
-    }  # fmt: skip
-
-
-def known_views(lab, work, out):
-    """The same by a spy that makes each candidate's views as the others made theirs, for the features of the newest round
-    before the last snapshot. `mixed`: it does not know which view a feature is of, and tries all; `sorted`: it does."""
-    import numpy as np
-
-    number, _ = list(received(np, out))[-1]
-    batch, rows, shown, views = lab.size["plan"]["batch"], [], [], []
-    for site in SITES:
-        own, images = read_own(np, out, site, number - 1)
-        rows.append(own)
-        shown += images
-    pool = os.path.join(out, "known")
-    make_pool(lab, pool, shown, lab.size["known"])
-    for site in SITES:
-        count = sum(len(files) for _, _, files in os.walk(os.path.join(work, "sites", site)))
-        how = ["--site", site, "--count", str(count), "--seed", "1", "--round", str(number - 1), "--batch", str(batch)]
-        made, paths = project(lab, np, key_of(out, number), pool, how)
-        views.append(made.reshape(batch, len(paths), -1)[::-1])  # features are the newest first
-    rows, views = np.concatenate(rows), np.concatenate(views)
-    sure = np.einsum("fd,fcd->fc", rows, views)
-    mixed = np.max([rows @ view.T for view in views], axis=0)
-    return {"mixed": guess(np, mixed, shown, paths), "sorted": guess(np, sure, shown, paths)}
 
 
 # ---- Tables ----
@@ -563,7 +444,7 @@ def main():
         parser.error("--images and --test: name CIFAR-10's folders (starling import-cifar makes them), or take --quick")
     if options.quick and os.path.abspath(options.out) == RESULTS:
         parser.error("--quick needs --out, so that it replaces no results")
-    size = QUICK if options.quick else FULL
+    size = FULL if not options.quick else QUICK_PRIVACY if options.what == "privacy" else QUICK
     lab = Lab(options, size)
     try:
         measure(lab, ATTACKS[options.what][0](size, options.quick))

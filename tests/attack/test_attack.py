@@ -27,7 +27,8 @@ class Attack(unittest.TestCase):
         shutil.rmtree(self.path("build"), ignore_errors=True)
         os.makedirs(self.path("build", "tests"))
         os.symlink(BIN, self.path("build", "bin"))
-        os.symlink(os.path.join(PROGRAMS, "attack_project"), self.path("build", "tests", "attack_project"))
+        for program in ("attack_project", "attack_credulous"):
+            os.symlink(os.path.join(PROGRAMS, program), self.path("build", "tests", program))
         os.symlink(liar, self.path("build", "tests", "attack_liar"))
 
     def run_quick(self, what, out="out"):
@@ -56,8 +57,8 @@ class Liars(Attack):
         length = {name: result["length"] for name, result in self.results("poison").items()}
         mean, median = (length[f"one-of-five-scale-100-{rule}"] / length[f"one-of-five-none-{rule}"]
                         for rule in ("mean", "median"))  # fmt: skip
-        self.assertGreater(mean, 1.2)
-        self.assertLess(abs(median - 1), 0.02)
+        self.assertGreater(mean, 2)
+        self.assertLess(abs(median - 1), 0.2)
         self.assertIn("| median |", self.table("poison"))
 
         again = self.run_quick("poison")
@@ -79,12 +80,29 @@ class Measurements(Attack):
     def test_privacy(self):
         done = self.run_quick("privacy")
         self.assertEqual(done.returncode, 0, done.stderr)
-        results = self.results("privacy")
-        clear, drowned = (results[name]["snapshots"][-1] for name in ("f32", "noise-1"))
-        self.assertGreater(clear["top1"], 10 * clear["chance"])  # features of known images are known
-        self.assertGreater(clear["auc"], 0.6)
-        self.assertLess(drowned["top1"], clear["top1"] / 2)
-        self.assertLess(abs(drowned["auc"] - 0.5), 0.2)
+        for name, result in self.results("privacy").items():
+            last, known = result["snapshots"][-1], result["known"]["sorted"]
+            self.assertGreater(last["top1"], 3 * last["chance"], name)
+            self.assertGreater(known["top1"], 10 * known["chance"], name)
+
+    def test_what_scores_nothing_and_all(self):
+        """A spy that guesses scores chance, one that knows scores all."""
+        paths = [f"in/{i}" for i in range(100)] + [f"out/{i}" for i in range(100)]
+        script = (
+            "import json, sys, numpy as np; sys.path.insert(0, sys.argv[1]); import guess\n"
+            "draw = np.random.default_rng(1); near = draw.standard_normal((50, 200)) / 12\n"
+            "shown, paths = [str(i) for i in range(50)], json.loads(sys.argv[2])\n"
+            "blind = guess.guess(near, shown, paths)\n"
+            "near[np.arange(50), np.arange(50)] = 0.9\n"
+            "print(json.dumps([blind, guess.guess(near, shown, paths)]))\n"
+        )
+        done = subprocess.run(["/usr/bin/python3", "-B", "-c", script, HERE, json.dumps(paths)], capture_output=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        blind, sees = json.loads(done.stdout)
+        self.assertLess(blind["top1"], 0.1)
+        self.assertLess(abs(blind["auc"] - 0.5), 0.15)
+        self.assertEqual([sees[key] for key in ("top1", "auc", "tpr_at_1")], [1, 1, 1])
+        self.assertEqual(sees["images"], 50)
 
 
 if __name__ == "__main__":

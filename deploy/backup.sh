@@ -14,7 +14,8 @@ Examples:
 Usage: deploy/backup.sh STATE-FOLDER NEW-FOLDER
 
 The copy is a state folder: a server that is started with it, and with the same plan, goes on after its last round. The
-history of earlier rounds comes along where the program sqlite3 is installed.
+history of earlier rounds comes along where the program sqlite3 is installed. The authority (trust/) never does: whoever
+has its key can be anybody in the federation, so its copies belong where fewer people read (OPERATING.md, "Trust").
 EOT
 }
 
@@ -64,5 +65,6 @@ if command -v sqlite3 >/dev/null; then
             note="; without the history of rounds, which could not be copied"
     fi
 fi
+[ ! -e "$state/trust" ] || note="$note; not trust/, which is backed up apart"
 sync
 echo "$new: the state after round $((1$round - 1000000)), $(du -sh "$new" | cut -f1)$note"

@@ -13,7 +13,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 
-#define OPENING_MAX        128 /* connections at a time that are not welcomed yet; a listener's backlog is finite */
+#define OPENING_MAX        16 /* connections at a time that are not welcomed yet: half of strangers_per_address */
 #define CONNECT_TIMEOUT_MS 30000
 #define QUEUE_MAX_BYTES    ((size_t)8 << 20) /* a chunk or two, and small messages */
 #define TICK_MS            100

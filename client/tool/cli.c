@@ -70,13 +70,14 @@ static bool usage_error(const struct cli_verb *verb, const char *name, const str
     return false;
 }
 
-bool cli_flags_word(const struct cli_verb *verb, const struct flag *flags, size_t count, int argc, char **argv,
-                    const char *what, const char **word, int *exit_code)
+/* With up to one word, which is required when `what` says what it is. */
+static bool parse(const struct cli_verb *verb, const struct flag *flags, size_t count, int argc, char **argv,
+                  const char *what, const char **word, int *exit_code)
 {
     bool help;
     size_t words = 0;
     struct err err;
-    int code = flags_parse(flags, count, argc, argv, word, what ? 1 : 0, &words, &help, &err);
+    int code = flags_parse(flags, count, argc, argv, word, word ? 1 : 0, &words, &help, &err);
     if (code == 0 && !help && what && words == 0) {
         code = err_set(&err, ERR_USAGE, "%s is missing", what);
     }
@@ -90,10 +91,22 @@ bool cli_flags_word(const struct cli_verb *verb, const struct flag *flags, size_
     return true;
 }
 
+bool cli_flags_word(const struct cli_verb *verb, const struct flag *flags, size_t count, int argc, char **argv,
+                    const char *what, const char **word, int *exit_code)
+{
+    return parse(verb, flags, count, argc, argv, what, word, exit_code);
+}
+
+bool cli_flags_optional_word(const struct cli_verb *verb, const struct flag *flags, size_t count, int argc, char **argv,
+                             const char **word, int *exit_code)
+{
+    return parse(verb, flags, count, argc, argv, NULL, word, exit_code);
+}
+
 bool cli_flags(const struct cli_verb *verb, const struct flag *flags, size_t count, int argc, char **argv,
                int *exit_code)
 {
-    return cli_flags_word(verb, flags, count, argc, argv, NULL, NULL, exit_code);
+    return parse(verb, flags, count, argc, argv, NULL, NULL, exit_code);
 }
 
 uint32_t cli_processors(void)

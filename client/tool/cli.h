@@ -14,13 +14,16 @@ struct cli_verb {
     const char *examples;
 };
 
-/* Parses flags, without positional words. Returns true to go on; false when the verb is over (--help printed, or a usage
- * error reported), with *exit_code set. */
+/* Parses flags, without positional words. Returns true to go on; false when the verb is over (--help printed, or a
+ * usage error reported), with *exit_code set. */
 bool cli_flags(const struct cli_verb *verb, const struct flag *flags, size_t count, int argc, char **argv,
                int *exit_code);
 /* The same with one positional word, which is required; `what` names it ("FILE.yaml"). */
 bool cli_flags_word(const struct cli_verb *verb, const struct flag *flags, size_t count, int argc, char **argv,
                     const char *what, const char **word, int *exit_code);
+/* The same with one word that may be left out; then *word stays as it is. */
+bool cli_flags_optional_word(const struct cli_verb *verb, const struct flag *flags, size_t count, int argc, char **argv,
+                             const char **word, int *exit_code);
 /* "starling: sentence" to stderr; returns err_exit_code(err->code). */
 int cli_fail(const struct err *err);
 /* The bytes to stdout, flushed. Returns 0 or an exit code, after the reason went to stderr. */

@@ -14,6 +14,7 @@ static const struct {
 } verbs[] = {
     {"demo", verb_demo, "runs a whole federation on this machine and scores the encoder it learned"},
     {"status", verb_status, "asks a running server: round, state, what it waits for, each client"},
+    {"ca", verb_ca, "decides who belongs to a federation: its authority, tokens for sites, revocations"},
     {"join", verb_join, "turns a token into a certificate, to ask a server with"},
     {"eval", verb_eval, "scores a model on labelled images: nearest neighbours and a linear probe"},
     {"embed", verb_embed, "turns a folder of images into feature vectors (NumPy file)"},

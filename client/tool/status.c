@@ -48,6 +48,18 @@ json_t *status_round_json(const struct status_round *round)
                      round->has_knn ? cli_number(round->knn_top1) : json_null());
 }
 
+static json_t *strangers_json(const struct status_strangers *s)
+{
+    return s->told ? json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "waiting",
+                               (json_int_t)s->waiting, "refused", (json_int_t)s->refused, "refused_address",
+                               (json_int_t)s->refused_address, "made_way", (json_int_t)s->made_way, "silent",
+                               (json_int_t)s->silent, "rejected", (json_int_t)s->rejected, "broken",
+                               (json_int_t)s->broken, "faults", (json_int_t)s->faults, "slowed", (json_int_t)s->slowed,
+                               "over_quota", (json_int_t)s->over_quota, "forgotten", (json_int_t)s->forgotten,
+                               "lines_suppressed", (json_int_t)s->lines_suppressed)
+                   : json_null();
+}
+
 json_t *status_json(const struct msg_status_reply *reply)
 {
     char run[HASH_HEX], plan[HASH_HEX];
@@ -58,14 +70,44 @@ json_t *status_json(const struct msg_status_reply *reply)
     for (uint32_t i = 0; history && i < reply->history_count; i++) {
         (void)json_array_append_new(history, status_round_json(&reply->history[i]));
     }
-    return json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:o, s:{s:I, s:I, s:I}, s:I, s:o, s:o}", "run",
+    return json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:o, s:{s:I, s:I, s:I}, s:I, s:o, s:o, s:o}", "run",
                      hash_hex(&reply->run, run), "plan_hash", hash_hex(&reply->plan_hash, plan), "round",
                      (json_int_t)reply->round, "rounds", (json_int_t)reply->rounds, "state", reply->state, "waits_for",
                      reply->waits_for, "remaining_ms", (json_int_t)reply->remaining_ms, "waited_ms",
                      (json_int_t)reply->waited_ms, "clients", clients, "bank", "rows", (json_int_t)reply->bank_rows,
                      "capacity", (json_int_t)reply->bank_capacity, "contributors", (json_int_t)reply->bank_contributors,
                      "peak_rss_bytes", (json_int_t)reply->peak_rss_bytes, "history", history, "alarm",
-                     *reply->alarm ? json_string(reply->alarm) : json_null());
+                     *reply->alarm ? json_string(reply->alarm) : json_null(), "strangers",
+                     strangers_json(&reply->strangers));
+}
+
+/* What went wrong with whom, in one line; nothing while nothing has. */
+static int text_strangers(const struct status_strangers *s, struct buf *out)
+{
+    const struct {
+        const char *what;
+        uint64_t count;
+    } parts[] = {
+        {"connections refused", s->refused},
+        {"made way", s->made_way},
+        {"said no HELLO", s->silent},
+        {"rejected", s->rejected},
+        {"broken frames", s->broken},
+        {"faults", s->faults},
+        {"slowed", s->slowed},
+        {"over quota", s->over_quota},
+        {"names forgotten", s->forgotten},
+        {"log lines left out", s->lines_suppressed},
+    };
+    const char *before = "strangers  ";
+    int code = 0;
+    for (size_t i = 0; !code && i < sizeof parts / sizeof parts[0]; i++) {
+        if (parts[i].count > 0) {
+            code = buf_printf(out, "%s%llu %s", before, (unsigned long long)parts[i].count, parts[i].what);
+            before = ", ";
+        }
+    }
+    return code || before[0] != ',' ? code : buf_printf(out, "\n");
 }
 
 static int text_head(const struct msg_status_reply *reply, struct buf *out)
@@ -96,6 +138,7 @@ static int text_head(const struct msg_status_reply *reply, struct buf *out)
     code = code ? code
                 : buf_printf(out, "server     %s, up %s, peak memory %s\n", reply->software,
                              human_ms(reply->uptime_ms, up), human_bytes(reply->peak_rss_bytes, rss));
+    code = code ? code : text_strangers(&reply->strangers, out);
     code = code ? code : buf_printf(out, "run        %s\n", hash_hex(&reply->run, hex));
     return code ? code : buf_printf(out, "plan       %s\n", hash_hex(&reply->plan_hash, hex));
 }

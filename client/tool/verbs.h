@@ -14,6 +14,7 @@ int verb_eval(int argc, char **argv);
 int verb_embed(int argc, char **argv);
 int verb_inspect(int argc, char **argv);
 int verb_swarm(int argc, char **argv);
+int verb_ca(int argc, char **argv);
 int verb_bench(int argc, char **argv);
 
 #endif

@@ -1,6 +1,8 @@
 #include "common/base/log.h"
 
 #include "common/base/err.h"
+#include "common/base/hash.h"
+#include "common/base/rng.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -39,6 +41,52 @@ void log_event(const struct log *log, enum log_level level, const char *event, c
         }
     }
     log->emit(log->ctx, level, event, fields);
+}
+
+#define LOG_LIMIT_TELL_MS 60000u
+
+static const struct rate_limit limit_each = {.each_ms = 1000, .burst_ms = LOG_LIMIT_EACH * 1000u};
+static const struct rate_limit limit_all = {.each_ms = 60, .burst_ms = LOG_LIMIT_ALL * 60u};
+
+void log_limit_init(struct log_limit *limit, const struct log *log, uint64_t seed)
+{
+    *limit = (struct log_limit){.log = log, .seed = seed};
+}
+
+const struct log *log_limit_take(struct log_limit *limit, const char *event, const char *by, uint64_t key,
+                                 uint64_t now_ms)
+{
+    if (key == 0) {
+        struct hash128 hash = hash_of(by, strlen(by));
+        memcpy(&key, &hash, sizeof key);
+    }
+    struct rate *each = &limit->each[rng_mix(key ^ limit->seed) % LOG_LIMIT_ROWS];
+    if (rate_has(each, &limit_each, now_ms) && rate_has(&limit->all, &limit_all, now_ms)) {
+        (void)rate_take(each, &limit_each, 1, now_ms);
+        (void)rate_take(&limit->all, &limit_all, 1, now_ms);
+        return limit->log;
+    }
+    if (limit->untold++ == 0) {
+        limit->tell_ms = now_ms + LOG_LIMIT_TELL_MS;
+    }
+    limit->suppressed++;
+    (void)snprintf(limit->event, sizeof limit->event, "%s", event);
+    (void)snprintf(limit->by, sizeof limit->by, "%s", by);
+    return NULL;
+}
+
+void log_limit_tick(struct log_limit *limit, uint64_t now_ms)
+{
+    if (limit->untold > 0 && now_ms >= limit->tell_ms) {
+        log_event(limit->log, LOG_LEVEL_WARN, "log_suppressed", "count=%llu latest=%s by=\"%s\"",
+                  (unsigned long long)limit->untold, limit->event, limit->by);
+        limit->untold = 0;
+    }
+}
+
+uint64_t log_limit_next_ms(const struct log_limit *limit)
+{
+    return limit->untold > 0 ? limit->tell_ms : UINT64_MAX;
 }
 
 static int format_time(struct buf *out, int64_t unix_ms)

@@ -3,6 +3,7 @@
 #include "common/config/flags.h"
 
 #include "common/config/nearest.h"
+#include "common/config/number.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -88,6 +89,25 @@ static int set_number(const struct flag *flag, const char *text, struct err *err
     return 0;
 }
 
+static int set_duration(const struct flag *flag, const char *text, struct err *err)
+{
+    uint64_t most = flag->most ? flag->most : UINT64_MAX, ms;
+    if (duration_parse(text, &ms) && ms >= flag->least && ms <= most) {
+        *(uint64_t *)flag->value = ms;
+        return 0;
+    }
+    struct buf bounds;
+    buf_init(&bounds, 128);
+    int rc = duration_print(flag->least, &bounds);
+    rc = rc ? rc : buf_append(&bounds, " to ", 4);
+    rc = rc ? rc : duration_print(most, &bounds);
+    rc = rc ? rc : buf_append(&bounds, "", 1);
+    rc = err_set(err, ERR_USAGE, "--%s: \"%.64s\" is no duration from %s", flag->name, text,
+                 rc ? "the shortest to the longest" : (const char *)bounds.data);
+    buf_fini(&bounds);
+    return rc;
+}
+
 static int set_value(const struct flag *flag, const char *text, struct err *err)
 {
     switch (flag->type) {
@@ -103,6 +123,8 @@ static int set_value(const struct flag *flag, const char *text, struct err *err)
     case FLAG_U32:
     case FLAG_U64:
         return set_number(flag, text, err);
+    case FLAG_DURATION:
+        return set_duration(flag, text, err);
     case FLAG_LIST: {
         const char **list = flag->value;
         size_t n = 0;

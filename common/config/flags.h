@@ -13,11 +13,12 @@
 #include <stdint.h>
 
 enum flag_type {
-    FLAG_SWITCH, /* bool */
-    FLAG_TEXT,   /* const char *, points into argv */
-    FLAG_U32,    /* uint32_t, within least..most */
-    FLAG_U64,    /* uint64_t */
-    FLAG_LIST,   /* const char *[FLAG_LIST_MAX], repeatable; NULL-terminated */
+    FLAG_SWITCH,   /* bool */
+    FLAG_TEXT,     /* const char *, points into argv */
+    FLAG_U32,      /* uint32_t, within least..most */
+    FLAG_U64,      /* uint64_t */
+    FLAG_DURATION, /* uint64_t, milliseconds: "30m", "7d" */
+    FLAG_LIST,     /* const char *[FLAG_LIST_MAX], repeatable; NULL-terminated */
 };
 #define FLAG_LIST_MAX 64
 
@@ -27,7 +28,7 @@ struct flag {
     void *value;
     const char *operand; /* "HOST:PORT", for help; NULL for switches */
     const char *help;
-    uint64_t least, most; /* numbers; most 0: no bound */
+    uint64_t least, most; /* numbers and durations; most 0: no bound */
     bool required;
 };
 

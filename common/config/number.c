@@ -90,7 +90,8 @@ bool whole_parse(const char *text, size_t len, uint64_t *out)
 static const struct {
     const char *name;
     uint64_t ms;
-} units[] = {{"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}}; /* largest first */
+} units[] = {{"d", 86400000}, {"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}}; /* largest first */
+#define PRINT_FROM 1 /* plans that exist say 48h, and their canonical bytes must stay */
 
 bool duration_parse(const char *text, uint64_t *out)
 {
@@ -106,10 +107,10 @@ bool duration_parse(const char *text, uint64_t *out)
 
 int duration_print(uint64_t ms, struct buf *out)
 {
-    size_t i = 0;
+    size_t i = PRINT_FROM;
     while (ms % units[i].ms != 0) {
         i++;
     }
-    i = ms == 0 ? 2 : i; /* "0s" */
+    i = ms == 0 ? 3 : i; /* "0s" */
     return buf_printf(out, "%llu%s", (unsigned long long)(ms / units[i].ms), units[i].name);
 }

@@ -12,6 +12,9 @@
 #include <string.h>
 
 #define KEEPALIVE_S 60
+/* What a peer may still send while it is shown out: as much as may be under way in both sides' buffers. Who goes on
+ * hears no last word. */
+#define DROPPED_MAX_BYTES ((size_t)8 << 20)
 
 /* ---- Reading ---- */
 
@@ -51,6 +54,9 @@ void conn_take_bytes(struct conn *conn, const void *data, size_t len)
     if (rc < 0 && conn->state == CONN_OPEN) {
         conn_refuse(conn, &err);
     }
+    if (conn->state != CONN_OPEN) {
+        frame_decoder_fini(&conn->decoder); /* whoever lingers holds no memory of what it sent */
+    }
 }
 
 /* The stream has ended, in order (UV_EOF) or not. */
@@ -88,6 +94,8 @@ static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buf)
             conn_tls_input(conn, (const uint8_t *)buf->base, (size_t)got);
         } else if (conn->state == CONN_OPEN) {
             conn_take_bytes(conn, buf->base, (size_t)got);
+        } else if (conn->state == CONN_LINGERING && (conn->dropped_bytes += (size_t)got) > DROPPED_MAX_BYTES) {
+            conn_finish(conn);
         }
     } else if (got < 0 && conn->state == CONN_SHAKING) {
         conn_fail(conn, ERR_UNAVAILABLE, "broken off in TLS's handshake");
@@ -135,10 +143,43 @@ static void on_idle_timeout(uv_timer_t *timer)
 void conn_idle_timeout(struct conn *conn, uint64_t idle_timeout_ms)
 {
     conn->options.idle_timeout_ms = idle_timeout_ms;
+    if (conn->paused) {
+        return; /* conn_resume sets the timer */
+    }
     if (conn->state == CONN_OPEN && idle_timeout_ms > 0) {
         (void)uv_timer_start(&conn->timer, on_idle_timeout, idle_timeout_ms, 0);
     } else if (conn->state == CONN_OPEN) {
         (void)uv_timer_stop(&conn->timer);
+    }
+}
+
+/* ---- Pauses ---- */
+
+void conn_resume(struct conn *conn)
+{
+    if (!conn->paused) {
+        return;
+    }
+    conn->paused = false;
+    conn->last_read_ms = conn->frame_ms = uv_now(conn->loop); /* it was this side that did not read */
+    conn_idle_timeout(conn, conn->options.idle_timeout_ms);
+    int rc = uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read);
+    if (rc < 0) {
+        conn_fail(conn, ERR_IO, uv_strerror(rc));
+    }
+}
+
+static void on_pause_over(uv_timer_t *timer)
+{
+    conn_resume(timer->data);
+}
+
+void conn_pause(struct conn *conn, uint64_t pause_ms)
+{
+    if (conn->state == CONN_OPEN && pause_ms > 0) {
+        conn->paused = true;
+        (void)uv_read_stop((uv_stream_t *)&conn->tcp);
+        (void)uv_timer_start(&conn->timer, on_pause_over, pause_ms, 0);
     }
 }
 

@@ -60,6 +60,9 @@ int conn_send(struct conn *conn, struct msg *msg, struct err *err);
 size_t conn_queued_bytes(const struct conn *conn);
 void conn_limit(struct conn *conn, const struct frame_limits *limits);
 void conn_idle_timeout(struct conn *conn, uint64_t idle_timeout_ms); /* another one from now on; of an open one */
+/* Reads nothing for so long: who sends too much is slowed by its own full buffers, which costs this side nothing. What
+ * has been read already still comes in. No time-out is judged meanwhile, and the peer's end is seen afterwards. */
+void conn_pause(struct conn *conn, uint64_t pause_ms);
 void conn_close(struct conn *conn, uint64_t linger_ms);
 bool conn_is_open(const struct conn *conn);
 /* Who the peer's certificate says it is; NULL: plain, or it showed none. */

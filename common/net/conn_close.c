@@ -3,7 +3,7 @@
  *
  * Lingering goes: write what is queued, shut our side, read and drop until the peer shuts its side. (Closing a socket
  * with unread bytes makes the kernel send a reset, which can destroy our last message at the peer: a REJECT would
- * arrive as "connection reset".) The linger time-out bounds all of it. */
+ * arrive as "connection reset".) The linger time-out bounds all of it, and what is dropped is bounded too. */
 #include "common/net/conn_state.h"
 
 #include "common/base/mem.h"
@@ -36,6 +36,9 @@ void conn_handle_closed(uv_handle_t *handle)
 
 void conn_finish(struct conn *conn)
 {
+    if (conn->tls && conn->state == CONN_OPEN) {
+        conn_tls_farewell(conn);
+    }
     conn->state = CONN_CLOSED;
     conn_forget_lookup(conn);
     if (!uv_is_closing((uv_handle_t *)&conn->timer)) {
@@ -81,6 +84,7 @@ void conn_close(struct conn *conn, uint64_t linger_ms)
     if (conn->reason.code == 0) {
         (void)err_set(&conn->reason, 0, "%s: closed by this side", conn->peer);
     }
+    conn_resume(conn);
     bool can_linger = conn->state == CONN_OPEN || conn->state == CONN_LINGERING;
     if (!can_linger || linger_ms == 0) {
         conn_finish(conn);

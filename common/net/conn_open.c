@@ -174,9 +174,10 @@ int conn_connect(uv_loop_t *loop, const char *address, const struct conn_options
 int conn_accept(uv_stream_t *listener, const struct conn_options *options, struct conn **out, struct err *err)
 {
     *out = NULL;
-    struct conn *conn = conn_new(listener->loop, options, err);
+    struct err why;
+    struct conn *conn = conn_new(listener->loop, options, &why);
     if (!conn) {
-        return ERR_NOMEM;
+        return err_set(err, why.code, "%s", why.text);
     }
     int rc = uv_accept(listener, (uv_stream_t *)&conn->tcp);
     if (rc < 0) {

@@ -11,8 +11,8 @@ enum conn_state {
     CONN_CONNECTING, /* waits for the peer to take the connection */
     CONN_SHAKING,    /* waits for TLS's handshake */
     CONN_OPEN,       /* waits for frames */
-    CONN_LINGERING,  /* waits for the queue to be written and the peer to close; reads and drops what still comes */
-    CONN_CLOSED,     /* waits for libuv to let go of the handles */
+    CONN_LINGERING, /* waits for the queue to be written and the peer to close; drops what still comes, within bounds */
+    CONN_CLOSED,    /* waits for libuv to let go of the handles */
 };
 
 /* Outlives the connection when that is closed while the resolver works. */
@@ -53,8 +53,10 @@ struct conn {
     uint64_t last_read_ms;
     uint64_t frame_ms; /* when the frame that is not whole yet began */
     uint64_t bytes_in;
+    size_t dropped_bytes; /* while lingering */
     size_t queued_bytes;
     int handles;       /* not closed yet */
+    bool paused;       /* conn_pause: nothing is read until the timer ends it */
     bool silent;       /* nobody has seen it: no on_close */
     bool shut, at_end; /* lingering: our side is shut; the peer's is */
 };
@@ -69,6 +71,8 @@ void conn_take_bytes(struct conn *conn, const void *data, size_t len); /* plaint
 void conn_take_end(struct conn *conn, int status);                     /* UV_EOF: in order */
 /* conn.c: a write has ended; `bytes` of the queue are done with. */
 void conn_written(struct conn *conn, size_t bytes, int status);
+/* conn.c: reads on, if it was paused. */
+void conn_resume(struct conn *conn);
 /* conn.c: queues bytes that are no message of ours; `data` must outlive the program. */
 void conn_send_static(struct conn *conn, const void *data, size_t len);
 
@@ -79,6 +83,9 @@ void conn_tls_start(struct conn *conn);                                  /* the 
 void conn_tls_input(struct conn *conn, const uint8_t *data, size_t len); /* from the socket */
 int conn_tls_submit(struct conn *conn, struct write *write);             /* takes `write` over, whatever comes */
 void conn_tls_shut(struct conn *conn);                                   /* when all is written: our side is done */
+/* The connection is about to be closed: TLS's last word, if that is true and can be said at once. Without it the peer
+ * must take the end for an attack. */
+void conn_tls_farewell(struct conn *conn);
 bool conn_tls_has_ended(const struct conn *conn);
 
 /* conn_close.c */

@@ -1,5 +1,5 @@
 /* What an authority decides: who gets a token, which secret is good, what is signed, who is revoked. Its files are
- * folder.c's, its certificates certificate.c's.
+ * vault.c's, its certificates certificate.c's.
  *
  * Generations stand in for clocks. Each token takes the next number and gives it to its certificate, which hands it on
  * when it is renewed. A revocation writes down the highest number so far: the name's certificates up to it are void,
@@ -7,8 +7,8 @@
 #include "common/trust/authority.h"
 
 #include "common/base/mem.h"
-#include "common/trust/folder.h"
 #include "common/trust/internal.h"
+#include "common/trust/vault.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,17 +17,17 @@
 #define VALID_MAX_S (UINT64_C(20) * 31557600) /* as long as the authority itself */
 
 struct authority {
-    struct folder folder;
+    struct vault vault;
     EVP_PKEY *key;
     X509 *ca;
     uint8_t *der;
     size_t der_len;
     char address[TRUST_ADDRESS_MAX], host[TRUST_HOST_MAX];
-    struct folder_revoked *revoked; /* by name */
+    struct vault_revoked *revoked; /* by name */
     size_t revoked_count;
 };
 
-static int write_pem(struct folder *folder, const char *name, EVP_PKEY *key, X509 *certificate, struct err *err)
+static int write_pem(struct vault *vault, const char *name, EVP_PKEY *key, X509 *certificate, struct err *err)
 {
     BIO *pem = pem_write(key, certificate, NULL);
     char *data = NULL;
@@ -35,47 +35,47 @@ static int write_pem(struct folder *folder, const char *name, EVP_PKEY *key, X50
         return trust_fail(err, ERR_FAILED, "PEM");
     }
     long len = BIO_get_mem_data(pem, &data);
-    int rc = folder_save(folder, name, data, (size_t)len, err);
+    int rc = vault_save(vault, name, data, (size_t)len, err);
     BIO_free(pem);
     return rc;
 }
 
 /* The key comes last: a folder without it is no authority yet. */
-static int write_authority(struct folder *folder, const char *address, EVP_PKEY *key, X509 *ca, struct err *err)
+static int write_authority(struct vault *vault, const char *address, EVP_PKEY *key, X509 *ca, struct err *err)
 {
     char line[TRUST_ADDRESS_MAX + 1], above[DISK_PATH_MAX];
     int len = snprintf(line, sizeof line, "%s\n", address);
-    int rc = folder_file(folder, "..", above, err);
-    rc = rc ? rc : folder_make_tokens(folder, err);
-    rc = rc ? rc : folder_save(folder, "address", line, (size_t)len, err);
-    rc = rc ? rc : folder_save(folder, "generation", "0\n", 2, err);
-    rc = rc ? rc : folder_revoked_save(folder, NULL, 0, err);
-    rc = rc ? rc : write_pem(folder, "ca.pem", NULL, ca, err);
-    rc = rc ? rc : write_pem(folder, "ca.key", key, NULL, err);
+    int rc = vault_path(vault, "..", above, err);
+    rc = rc ? rc : vault_make_tokens(vault, err);
+    rc = rc ? rc : vault_save(vault, "address", line, (size_t)len, err);
+    rc = rc ? rc : vault_save(vault, "generation", "0\n", 2, err);
+    rc = rc ? rc : vault_revoked_save(vault, NULL, 0, err);
+    rc = rc ? rc : write_pem(vault, "ca.pem", NULL, ca, err);
+    rc = rc ? rc : write_pem(vault, "ca.key", key, NULL, err);
     if (rc == 0) {
-        (void)folder->ops.sync_folder(folder, above); /* not every folder above may be read; then this one must do */
+        (void)vault->ops.sync_folder(vault, above); /* not every folder above may be read; then this one must do */
     }
     return rc;
 }
 
-static int init_locked(struct folder *folder, const char *address, int64_t now, struct err *err)
+static int init_locked(struct vault *vault, const char *address, int64_t now, struct err *err)
 {
     uint8_t *old = NULL;
     size_t old_len;
     EVP_PKEY *key = NULL;
     X509 *ca = NULL;
-    int rc = folder_load(folder, "ca.key", &old, &old_len, NULL);
-    folder_wipe(old, old_len);
+    int rc = vault_load(vault, "ca.key", &old, &old_len, NULL);
+    vault_wipe(old, old_len);
     if (rc != ERR_NOTFOUND) {
         return err_set(
             err, ERR_CANTCREATE,
             "%.200s: has a ca.key; a new authority there would shut out every site that the old one let in, so "
             "choose another folder, or move this one away",
-            folder->path);
+            vault->path);
     }
     rc = key_new(&key, err);
     rc = rc ? rc : certificate_root(key, now, &ca, err);
-    rc = rc ? rc : write_authority(folder, address, key, ca, err);
+    rc = rc ? rc : write_authority(vault, address, key, ca, err);
     EVP_PKEY_free(key);
     X509_free(ca);
     return rc;
@@ -84,49 +84,57 @@ static int init_locked(struct folder *folder, const char *address, int64_t now, 
 int authority_init(const char *dir, const char *address, int64_t now, struct err *err)
 {
     char host[TRUST_HOST_MAX];
-    struct folder folder;
+    struct vault vault;
     if (strlen(address) >= TRUST_ADDRESS_MAX) {
         return err_set(err, ERR_USAGE, "%.80s...: the address is too long", address);
     }
     int rc = trust_host(address, host, err);
-    rc = rc ? rc : disk_make_folder(&disk_posix, dir, err);
-    rc = rc ? rc : folder_open(&folder, dir, err);
-    rc = rc ? rc : folder_lock(&folder, err);
+    rc = rc ? rc : vault_make(dir, err);
+    rc = rc ? rc : vault_open(&vault, dir, err);
+    rc = rc ? rc : vault_lock(&vault, err);
     if (rc == 0) {
-        rc = init_locked(&folder, address, now, err);
-        folder_unlock(&folder);
+        rc = init_locked(&vault, address, now, err);
+        vault_unlock(&vault);
     }
     return rc;
 }
 
 /* `name` is a file of one PEM block, a key or a certificate. */
-static int read_pem(struct folder *folder, const char *name, EVP_PKEY **key, X509 **certificate, struct err *err)
+static int read_pem(struct vault *vault, const char *name, EVP_PKEY **key, X509 **certificate, struct err *err)
 {
     uint8_t *data;
     size_t len;
-    int rc = folder_load(folder, name, &data, &len, err);
+    int rc = vault_load(vault, name, &data, &len, err);
     if (rc) {
         return rc;
     }
     rc = pem_read(data, len, key, certificate, NULL, NULL);
-    folder_wipe(data, len);
-    return rc ? err_set(err, rc, "%.200s/%s: damaged; restore the folder from its backup", folder->path, name) : 0;
+    vault_wipe(data, len);
+    return rc ? err_set(err, rc, "%.200s/%s: damaged; restore the folder from its backup", vault->path, name) : 0;
+}
+
+/* There is one, and it is nobody else's. */
+static int find_authority(struct vault *vault, const char *dir, struct err *err)
+{
+    char path[DISK_PATH_MAX];
+    int rc = vault_open(vault, dir, err);
+    rc = rc ? rc : vault_path(vault, "ca.key", path, err);
+    rc = rc ? rc : trust_private(path, err);
+    return rc == ERR_NOTFOUND ? err_set(err, rc, "%.300s: no authority is there; `starling ca init` makes one", dir)
+                              : rc;
 }
 
 static int read_authority(struct authority *authority, struct err *err)
 {
-    struct folder *folder = &authority->folder;
-    char path[DISK_PATH_MAX];
-    int rc = folder_file(folder, "ca.key", path, err);
-    rc = rc ? rc : trust_private(path, err);
-    rc = rc ? rc : read_pem(folder, "ca.key", &authority->key, NULL, err);
-    rc = rc ? rc : read_pem(folder, "ca.pem", NULL, &authority->ca, err);
+    struct vault *vault = &authority->vault;
+    int rc = read_pem(vault, "ca.key", &authority->key, NULL, err);
+    rc = rc ? rc : read_pem(vault, "ca.pem", NULL, &authority->ca, err);
     if (rc == 0 &&
         (certificate_check_root(authority->ca, NULL) || X509_check_private_key(authority->ca, authority->key) != 1)) {
         ERR_clear_error();
         rc = err_set(err, ERR_DATA,
                      "%.200s: ca.pem is no authority's certificate for ca.key; restore both from one backup",
-                     folder->path);
+                     vault->path);
     }
     if (rc == 0) {
         int len = i2d_X509(authority->ca, &authority->der);
@@ -144,11 +152,11 @@ int authority_open(const char *dir, struct authority **out, struct err *err)
     if (!authority) {
         return err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
     }
-    int rc = folder_open(&authority->folder, dir, err);
+    int rc = find_authority(&authority->vault, dir, err);
     rc = rc ? rc : read_authority(authority, err);
-    rc = rc ? rc : folder_address(&authority->folder, authority->address, err);
+    rc = rc ? rc : vault_address(&authority->vault, authority->address, err);
     rc = rc ? rc : trust_host(authority->address, authority->host, err);
-    rc = rc ? rc : folder_generation(&authority->folder, &generation, err);
+    rc = rc ? rc : vault_generation(&authority->vault, &generation, err);
     rc = rc ? rc : authority_reload(authority, NULL, err);
     if (rc) {
         authority_close(authority);
@@ -207,7 +215,7 @@ int authority_credential(struct authority *authority, const char *name, uint32_t
     struct trust_subject subject = {.role = role};
     *out = NULL;
     int rc = check_ask(name, valid_s, now, err);
-    rc = rc ? rc : folder_generation(&authority->folder, &subject.generation, err);
+    rc = rc ? rc : vault_generation(&authority->vault, &subject.generation, err);
     if (rc) {
         return rc;
     }
@@ -229,7 +237,7 @@ int authority_credential(struct authority *authority, const char *name, uint32_t
     return 0;
 }
 
-static int secret_id(const uint8_t secret[32], char id[FOLDER_ID], struct err *err)
+static int secret_id(const uint8_t secret[32], char id[VAULT_ID], struct err *err)
 {
     uint8_t digest[32];
     if (!EVP_Digest(secret, 32, digest, NULL, EVP_sha256(), NULL)) {
@@ -244,12 +252,12 @@ static int secret_id(const uint8_t secret[32], char id[FOLDER_ID], struct err *e
 /* Removes the tokens that expired before `now`, and those of `name` (NULL: none). Under the lock. */
 static int sweep(struct authority *authority, int64_t now, const char *name, struct err *err)
 {
-    struct folder_token *tokens;
+    struct vault_token *tokens;
     size_t count;
-    int rc = folder_tokens(&authority->folder, &tokens, &count, err);
+    int rc = vault_tokens(&authority->vault, &tokens, &count, err);
     for (size_t i = 0; i < count && rc == 0; i++) {
         if (tokens[i].expires < now || (name && strcmp(tokens[i].name, name) == 0)) {
-            rc = folder_token_remove(&authority->folder, tokens[i].id, err);
+            rc = vault_token_remove(&authority->vault, tokens[i].id, err);
         }
     }
     mem_free(tokens);
@@ -258,12 +266,12 @@ static int sweep(struct authority *authority, int64_t now, const char *name, str
 
 static int token_locked(struct authority *authority, const struct token *token, int64_t now, struct err *err)
 {
-    struct folder_token record = {.role = token->role, .expires = token->expires};
+    struct vault_token record = {.role = token->role, .expires = token->expires};
     (void)snprintf(record.name, sizeof record.name, "%s", token->name);
     int rc = sweep(authority, now, NULL, err);
     rc = rc ? rc : secret_id(token->secret, record.id, err);
-    rc = rc ? rc : folder_next_generation(&authority->folder, &record.generation, err);
-    return rc ? rc : folder_token_save(&authority->folder, &record, err);
+    rc = rc ? rc : vault_next_generation(&authority->vault, &record.generation, err);
+    return rc ? rc : vault_token_save(&authority->vault, &record, err);
 }
 
 int authority_token(struct authority *authority, const char *name, uint32_t role, uint64_t valid_s, int64_t now,
@@ -283,9 +291,9 @@ int authority_token(struct authority *authority, const char *name, uint32_t role
         rc = trust_fail(err, ERR_FAILED, "random bytes");
     }
     rc = rc ? rc : token_write(&token, out, err);
-    if (rc == 0 && (rc = folder_lock(&authority->folder, err)) == 0) {
+    if (rc == 0 && (rc = vault_lock(&authority->vault, err)) == 0) {
         rc = token_locked(authority, &token, now, err);
-        folder_unlock(&authority->folder);
+        vault_unlock(&authority->vault);
     }
     if (rc) {
         OPENSSL_cleanse(out, TOKEN_TEXT_MAX);
@@ -294,7 +302,7 @@ int authority_token(struct authority *authority, const char *name, uint32_t role
     return rc;
 }
 
-static const struct folder_revoked *find_revoked(const struct authority *authority, const char *name)
+static const struct vault_revoked *find_revoked(const struct authority *authority, const char *name)
 {
     for (size_t i = 0; i < authority->revoked_count; i++) {
         if (strcmp(authority->revoked[i].name, name) == 0) {
@@ -306,21 +314,21 @@ static const struct folder_revoked *find_revoked(const struct authority *authori
 
 bool authority_is_revoked(const struct authority *authority, const struct trust_subject *subject)
 {
-    const struct folder_revoked *revoked = find_revoked(authority, subject->name);
+    const struct vault_revoked *revoked = find_revoked(authority, subject->name);
     return revoked && subject->generation <= revoked->generation;
 }
 
 /* Spends the token, whatever else is wrong with it. */
-static int redeem_locked(struct authority *authority, struct folder_token *token, int64_t now,
-                         struct trust_subject *out, struct err *err)
+static int redeem_locked(struct authority *authority, struct vault_token *token, int64_t now, struct trust_subject *out,
+                         struct err *err)
 {
-    int rc = folder_token_load(&authority->folder, token, err);
+    int rc = vault_token_load(&authority->vault, token, err);
     if (rc == ERR_NOTFOUND) {
         return err_set(err, ERR_ACCESS,
                        "the token was used already, or withdrawn, or is none of this server's; ask for a new one");
     }
     rc = rc ? rc : authority_reload(authority, NULL, err);
-    rc = rc ? rc : folder_token_remove(&authority->folder, token->id, err);
+    rc = rc ? rc : vault_token_remove(&authority->vault, token->id, err);
     if (rc) {
         return rc;
     }
@@ -337,13 +345,13 @@ static int redeem_locked(struct authority *authority, struct folder_token *token
 int authority_redeem(struct authority *authority, const uint8_t secret[32], int64_t now, struct trust_subject *out,
                      struct err *err)
 {
-    struct folder_token token = {0};
+    struct vault_token token = {0};
     *out = (struct trust_subject){0};
     int rc = secret_id(secret, token.id, err);
-    rc = rc ? rc : folder_lock(&authority->folder, err);
+    rc = rc ? rc : vault_lock(&authority->vault, err);
     if (rc == 0) {
         rc = redeem_locked(authority, &token, now, out, err);
-        folder_unlock(&authority->folder);
+        vault_unlock(&authority->vault);
     }
     if (rc) {
         *out = (struct trust_subject){0};
@@ -380,9 +388,9 @@ int authority_sign(struct authority *authority, const struct trust_subject *subj
 
 int authority_reload(struct authority *authority, bool *changed, struct err *err)
 {
-    struct folder_revoked *list;
+    struct vault_revoked *list;
     size_t count;
-    int rc = folder_revoked_load(&authority->folder, &list, &count, err);
+    int rc = vault_revoked_load(&authority->vault, &list, &count, err);
     if (rc) {
         return rc;
     }
@@ -402,7 +410,7 @@ int authority_reload(struct authority *authority, bool *changed, struct err *err
 
 static int by_name(const void *a, const void *b)
 {
-    return strcmp(((const struct folder_revoked *)a)->name, ((const struct folder_revoked *)b)->name);
+    return strcmp(((const struct vault_revoked *)a)->name, ((const struct vault_revoked *)b)->name);
 }
 
 /* The list on the disk, with the name revoked up to this generation. */
@@ -413,7 +421,7 @@ static int write_revocation(struct authority *authority, const char *name, uint6
         return rc;
     }
     size_t count = authority->revoked_count;
-    struct folder_revoked *list = mem_new(count + 1, sizeof *list), *found = NULL;
+    struct vault_revoked *list = mem_new(count + 1, sizeof *list), *found = NULL;
     if (!list) {
         return err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
     }
@@ -425,7 +433,7 @@ static int write_revocation(struct authority *authority, const char *name, uint6
     (void)snprintf(found->name, sizeof found->name, "%s", name);
     found->generation = generation;
     qsort(list, count, sizeof *list, by_name);
-    rc = folder_revoked_save(&authority->folder, list, count, err);
+    rc = vault_revoked_save(&authority->vault, list, count, err);
     mem_free(list);
     return rc ? rc : authority_reload(authority, NULL, err);
 }
@@ -436,7 +444,7 @@ static int write_revocation(struct authority *authority, const char *name, uint6
 static int revoke_locked(struct authority *authority, const char *name, struct err *err)
 {
     uint64_t next;
-    int rc = folder_next_generation(&authority->folder, &next, err);
+    int rc = vault_next_generation(&authority->vault, &next, err);
     rc = rc ? rc : write_revocation(authority, name, next - 1, err);
     return rc ? rc : sweep(authority, 0, name, err);
 }
@@ -444,10 +452,10 @@ static int revoke_locked(struct authority *authority, const char *name, struct e
 int authority_revoke(struct authority *authority, const char *name, struct err *err)
 {
     int rc = check_ask(name, 1, 1, err);
-    rc = rc ? rc : folder_lock(&authority->folder, err);
+    rc = rc ? rc : vault_lock(&authority->vault, err);
     if (rc == 0) {
         rc = revoke_locked(authority, name, err);
-        folder_unlock(&authority->folder);
+        vault_unlock(&authority->vault);
     }
     return rc;
 }
@@ -462,14 +470,14 @@ static int by_entry(const void *a, const void *b)
 int authority_tokens(struct authority *authority, int64_t now, struct authority_entry **out, size_t *count,
                      struct err *err)
 {
-    struct folder_token *tokens = NULL;
+    struct vault_token *tokens = NULL;
     size_t all = 0;
     *out = NULL;
     *count = 0;
-    int rc = folder_lock(&authority->folder, err);
+    int rc = vault_lock(&authority->vault, err);
     if (rc == 0) {
-        rc = folder_tokens(&authority->folder, &tokens, &all, err);
-        folder_unlock(&authority->folder);
+        rc = vault_tokens(&authority->vault, &tokens, &all, err);
+        vault_unlock(&authority->vault);
     }
     if (rc) {
         return rc;

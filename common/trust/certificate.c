@@ -91,7 +91,7 @@ int certificate_root(EVP_PKEY *key, int64_t now, X509 **out, struct err *err)
 {
     X509 *ca = X509_new();
     uint8_t pin[32];
-    char name[32];
+    char name[32] = "";
     bool ok =
         ca && X509_set_version(ca, X509_VERSION_3) && X509_set_pubkey(ca, key) && certificate_pin(ca, pin, err) == 0;
     if (ok) {
@@ -111,12 +111,14 @@ int certificate_root(EVP_PKEY *key, int64_t now, X509 **out, struct err *err)
     return 0;
 }
 
-/* trust_host has seen to it that a host has no comma. */
+/* The host, and this machine, each once. trust_host has seen to it that a host has no comma. */
 static bool add_hosts(X509 *certificate, X509 *ca, const char *host)
 {
-    char names[TRUST_HOST_MAX + 64];
+    char names[TRUST_HOST_MAX + 64] = "DNS:localhost,IP:127.0.0.1,IP:::1";
     ASN1_OCTET_STRING *number = a2i_IPADDRESS(host);
-    (void)snprintf(names, sizeof names, "%s:%s,DNS:localhost,IP:127.0.0.1,IP:::1", number ? "IP" : "DNS", host);
+    if (strcmp(host, "localhost") != 0 && strcmp(host, "127.0.0.1") != 0 && strcmp(host, "::1") != 0) {
+        (void)snprintf(names, sizeof names, "%s:%s,DNS:localhost,IP:127.0.0.1,IP:::1", number ? "IP" : "DNS", host);
+    }
     ASN1_OCTET_STRING_free(number);
     ERR_clear_error();
     return add_extension(certificate, ca, NID_subject_alt_name, names);

@@ -423,7 +423,8 @@ int channel_write(struct channel *channel, const void *data, size_t len, struct 
 
 void channel_end(struct channel *channel)
 {
-    if (channel->open && !channel->failed) {
+    /* Said once: OpenSSL would take a second time for the wish to read the peer's. */
+    if (channel->open && !channel->failed && !(SSL_get_shutdown(channel->ssl) & SSL_SENT_SHUTDOWN)) {
         ERR_clear_error();
         (void)SSL_shutdown(channel->ssl);
         ERR_clear_error();

@@ -25,7 +25,7 @@
 #define PREFIX    "starling1:"
 #define VERSION   1
 #define FIXED     81 /* bytes beside name and address */
-#define BYTES_MAX (FIXED + NAME_MAX_BYTES - 1 + TRUST_ADDRESS_MAX - 1)
+#define BYTES_MAX ((size_t)FIXED + NAME_MAX_BYTES - 1 + TRUST_ADDRESS_MAX - 1)
 #define TEXT_MAX  (sizeof PREFIX - 1 + (BYTES_MAX + 2) / 3 * 4) /* with padding, before it is cut off */
 _Static_assert(TEXT_MAX < TOKEN_TEXT_MAX, "a token fits");
 

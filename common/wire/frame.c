@@ -18,7 +18,7 @@
 
 static size_t buffer_max(const struct frame_decoder *decoder)
 {
-    uint32_t most = FRAME_SKIP_MAX;
+    uint32_t most = decoder->started ? FRAME_SKIP_MAX : 0;
     for (int type = 1; type < FRAME_TYPES; type++) {
         most = decoder->limits->most[type] > most ? decoder->limits->most[type] : most;
     }
@@ -114,7 +114,7 @@ static int judge_header(const struct frame_decoder *decoder, const uint8_t *head
                        FRAME_VERSION);
     }
     uint32_t most = type < FRAME_TYPES ? decoder->limits->most[type] : 0;
-    *skip = most == 0 && !type_is_known(type) && (flags & FRAME_SKIPPABLE);
+    *skip = most == 0 && decoder->started && !type_is_known(type) && (flags & FRAME_SKIPPABLE);
     if (*skip) {
         most = FRAME_SKIP_MAX;
     } else if (most == 0) {

@@ -51,9 +51,9 @@ struct frame_decoder {
     struct buf in;
     size_t taken; /* bytes of `in` that the frames since the last feed used */
     const struct frame_limits *limits;
-    uint64_t skipped;     /* frames of unknown, skippable types */
-    bool streaming;       /* the last frame was a full chunk: the next is likely one too */
-    bool started;         /* a whole frame has come: what follows is no longer judged as a first byte */
+    uint64_t skipped; /* frames of unknown, skippable types */
+    bool streaming;   /* the last frame was a full chunk: the next is likely one too */
+    bool started;     /* a whole frame has come: what follows is no longer judged as a first byte, and may be skipped */
     enum frame_peer peer; /* set with the failure */
     int failed;           /* sticky: after an error the stream has no meaning */
 };

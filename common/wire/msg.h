@@ -283,6 +283,12 @@ struct msg_certificate {  /* DER; both owned by the msg */
 struct msg_status {
     uint32_t history; /* most recent rounds wanted, at most 4096 */
 };
+struct status_strangers { /* counts since the server began, beside `waiting` */
+    bool told;            /* servers of earlier builds do not */
+    uint32_t waiting;
+    uint64_t refused, refused_address, made_way, silent, rejected, broken, faults, slowed, over_quota, forgotten;
+    uint64_t lines_suppressed;
+};
 struct msg_status_reply {
     struct hash128 run, plan_hash;
     char software[32];
@@ -296,6 +302,7 @@ struct msg_status_reply {
     uint32_t bank_contributors;
     uint64_t peak_rss_bytes;
     char alarm[MSG_TEXT_MAX]; /* empty: none */
+    struct status_strangers strangers;
     uint32_t clients_count, history_count;
     struct status_client *clients; /* owned by the msg */
     struct status_round *history;  /* oldest first; owned by the msg */

@@ -373,6 +373,22 @@ static const struct field status_round_fields[] = {
 };
 SCHEMA(status_round, status_round, status_round, NULL);
 
+static const struct field status_strangers_fields[] = {
+    U32(1, status_strangers, waiting),
+    U64(2, status_strangers, refused),
+    U64(3, status_strangers, refused_address),
+    U64(4, status_strangers, made_way),
+    U64(5, status_strangers, silent),
+    U64(6, status_strangers, rejected),
+    U64(7, status_strangers, broken),
+    U64(8, status_strangers, faults),
+    U64(9, status_strangers, slowed),
+    U64(10, status_strangers, over_quota),
+    U64(11, status_strangers, forgotten),
+    U64(12, status_strangers, lines_suppressed),
+};
+SCHEMA(status_strangers, status_strangers, status_strangers, NULL);
+
 static const struct field status_reply_fields[] = {
     HASH(1, msg_status_reply, run),
     HASH(2, msg_status_reply, plan_hash),
@@ -391,6 +407,7 @@ static const struct field status_reply_fields[] = {
     MESSAGES(15, msg_status_reply, history, history_count, MSG_HISTORY_MAX, status_round),
     TEXT(16, msg_status_reply, alarm),
     MS(17, msg_status_reply, waited_ms),
+    MESSAGE_IF(24, msg_status_reply, strangers, strangers.told, status_strangers),
 };
 SCHEMA(status_reply, msg_status_reply, status_reply, NULL);
 

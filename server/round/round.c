@@ -83,6 +83,15 @@ int round_member_add(struct round *round, uint32_t place)
     return 0;
 }
 
+void round_member_reuse(struct round *round, uint32_t from, uint32_t to)
+{
+    uint32_t member = round->order[from];
+    memmove(round->order + from, round->order + from + 1, (round->count - 1 - from) * sizeof *round->order);
+    memmove(round->order + to + 1, round->order + to, (round->count - 1 - to) * sizeof *round->order);
+    round->order[to] = member;
+    memset(&round->members[member], 0, sizeof *round->members);
+}
+
 bool round_owes(const struct round *round, uint32_t member)
 {
     const struct round_member *m = &round->members[member];

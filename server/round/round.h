@@ -1,6 +1,7 @@
 /* The round: who takes part, when it opens and when it closes. A pure state machine; time comes in as a number.
  *
- * Members are small indices that the caller gives out (round_member_add); they are never removed. The caller keeps
+ * Members are small indices that the caller gives out (round_member_add), and may give to another when it has forgotten
+ * the first (round_member_reuse). The caller keeps
  * names, connections and contributions; the round keeps, for each member, whether it is ready and what it owes. The
  * memory grows with the members alone, in round_member_add, so that round_step cannot fail.
  *
@@ -170,6 +171,9 @@ void round_fini(struct round *round);
 /* A new member, not ready, which comes at `place` in the order of names. Its index is round->count - 1 afterwards.
  * ERR_NOMEM. */
 int round_member_add(struct round *round, uint32_t place);
+/* The member at `from` in the order of names is gone for good; a new one has its index, not ready, and comes at `to` of
+ * the others. Only for a member that is neither ready nor a participant. */
+void round_member_reuse(struct round *round, uint32_t from, uint32_t to);
 /* Takes one event and returns the actions as bits. */
 uint32_t round_step(struct round *round, const struct round_event *event, uint64_t now_ms);
 /* When TICK is due; UINT64_MAX: never. */

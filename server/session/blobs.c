@@ -115,6 +115,11 @@ static bool judge(struct coordinator *c, struct peer *peer)
         download->active = false;
         peer_fault(c, peer, "FETCH of %s %u from byte %llu; it has %llu", blob_kind_name(download->kind),
                    round_current(c), (unsigned long long)download->offset, (unsigned long long)download->bytes);
+    } else if (quota_of(c, &c->members[peer->member])->down >=
+               TRANSFERS_PER_ROUND * (download->bytes + c->model_blob.bytes)) {
+        download->active = false;
+        c->strangers.told.over_quota++;
+        peer_bye(c, peer, ERR_TEMPFAIL, "it has downloaded this round's quota, the bytes of 16 models and samples");
     }
     return download->active;
 }
@@ -150,6 +155,7 @@ void download_continue(struct coordinator *c, struct peer *peer)
     peer->sending = true;
     struct member *member = &c->members[peer->member];
     member->bytes_down += len;
+    quota_of(c, member)->down += len;
     member->bytes_by_kind[download->kind] += len;
     c->bytes_down += len;
     peer_send(c, peer, &msg);

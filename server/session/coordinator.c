@@ -139,6 +139,9 @@ int coordinator_new(const struct coordinator_options *options, const struct chec
     c->plan = options->plan;
     c->layout = options->layout;
     c->log = options->log;
+    uint64_t seed;
+    memcpy(&seed, &options->boot, sizeof seed);
+    log_limit_init(&c->peers_log, c->log, seed);
     c->started_ms = c->now_ms = now_ms;
     int rc = take_state(c, from, err);
     rc = rc ? rc : take_history(c, history, history_count);
@@ -183,6 +186,7 @@ void coordinator_free(struct coordinator *c)
     mem_free(c->jobs);
     mem_free(c->members);
     mem_free(c->queue);
+    mem_free(c->lengths);
     mem_free(c->history);
     mem_free(c->sample);
     mem_free(c->packed_row);
@@ -216,12 +220,13 @@ static void send_heartbeats(struct coordinator *c)
 
 static void tick(struct coordinator *c)
 {
-    peers_tick(c);
+    strangers_tick(c);
     slots_tick(c);
     if (c->now_ms >= round_next_ms(&c->round)) {
         round_apply(c, ROUND_TICK, 0);
     }
     remind_tick(c);
+    log_limit_tick(&c->peers_log, c->now_ms);
     send_heartbeats(c);
 }
 
@@ -234,7 +239,12 @@ int coordinator_step(struct coordinator *c, const struct event *event, uint64_t 
     c->nomem = false;
     switch (event->kind) {
     case EVENT_PEER_OPENED:
-        peer_opened(c, event->peer, event->address, event->identity);
+        peer_opened(c, event->peer, event->address);
+        break;
+    case EVENT_PEER_IDENTIFIED:
+        if (peer) {
+            peer_identified(peer, event->identity);
+        }
         break;
     case EVENT_PEER_MESSAGE:
         if (peer) {
@@ -281,10 +291,16 @@ uint64_t coordinator_next_ms(const struct coordinator *c)
     if (c->jobs_count > 0 || c->closes_due > 0 || c->exit_due) {
         return c->now_ms + 100; /* There was no memory to hand it out; the next step tries again. */
     }
-    uint64_t next = earlier(round_next_ms(&c->round), peers_next_ms(c));
+    uint64_t next = earlier(round_next_ms(&c->round), strangers_next_ms(c));
     next = earlier(next, earlier(slots_next_ms(c), pace_next_ms(&c->pace)));
-    next = earlier(next, c->reminder.due_ms);
+    next = earlier(next, earlier(c->reminder.due_ms, log_limit_next_ms(&c->peers_log)));
     return c->welcomed > 0 ? earlier(next, c->alive_ms) : next;
+}
+
+const struct log *coordinator_log(struct coordinator *c, uint32_t peer, const char *event)
+{
+    const struct peer *known = peer_at(c, peer);
+    return known ? log_of_peer(c, known, event) : c->log;
 }
 
 const struct frame_limits *coordinator_limits(const struct coordinator *c, uint32_t peer)

@@ -10,7 +10,8 @@
  * memory does not grow with the number of clients beyond a session record each: (upload_slots + 4) models, the one
  * before while somebody still reads it (whoever reads on after a further round is closed), the state of
  * aggregation.optimizer (a model for momentum, two for adam) and, while a round is saved, the next one; and the bank.
- * (Where updates travel as f16 or int8 a slot holds half or a quarter of a model, and one model more is there while one
+ * (A rule that looks at all updates reads them from the spool, by columns of 32 MiB at most: server/agg/rule.h. Where
+ * updates travel as f16 or int8 a slot holds half or a quarter of a model, and one model more is there while one
  * of them is absorbed.) */
 #ifndef STARLING_SESSION_COORDINATOR_H
 #define STARLING_SESSION_COORDINATOR_H
@@ -32,9 +33,11 @@ struct coordinator_options {
     const uint8_t *plan_bytes; /* canonical */
     uint32_t plan_len;
     const struct layout *layout;
-    uint32_t upload_slots;  /* at most */
-    uint32_t bank_capacity; /* rows */
-    uint32_t sessions_max;  /* peers at a time; further ones are rejected with REJECT_FULL */
+    uint32_t upload_slots;          /* at most */
+    uint32_t bank_capacity;         /* rows */
+    uint32_t sessions_max;          /* welcomed peers at a time; further ones are rejected with REJECT_FULL */
+    uint32_t strangers_max;         /* connections that are not welcomed yet, for coordinator_admit: all together, */
+    uint32_t strangers_per_address; /* and of one address */
     uint64_t idle_timeout_ms;
     uint32_t upload_rate;      /* bytes a second that keep an upload slot while others wait; 0: any */
     struct hash128 boot;       /* random per start */
@@ -68,11 +71,12 @@ struct peer_identity {
 };
 
 enum event_kind {
-    EVENT_PEER_OPENED,  /* peer: a small number of the shell's, free for reuse after PEER_CLOSED; address, identity */
-    EVENT_PEER_MESSAGE, /* peer, message */
-    EVENT_PEER_DRAINED, /* peer: its write queue is empty */
-    EVENT_PEER_CLOSED,  /* peer, reason */
-    EVENT_JOB_DONE,     /* job, result (SAVE: store_save's), reason */
+    EVENT_PEER_OPENED,     /* peer: a small number of the shell's, free for reuse after PEER_CLOSED; address */
+    EVENT_PEER_IDENTIFIED, /* peer, identity: with TLS, before its first message. Without, a peer is who it says */
+    EVENT_PEER_MESSAGE,    /* peer, message */
+    EVENT_PEER_DRAINED,    /* peer: its write queue is empty */
+    EVENT_PEER_CLOSED,     /* peer, reason */
+    EVENT_JOB_DONE,        /* job, result (SAVE: store_save's), reason */
     EVENT_TICK,
     EVENT_STOP, /* a round that is being closed is saved first; then goodbye */
 };
@@ -80,7 +84,7 @@ struct event {
     enum event_kind kind;
     uint32_t peer;
     const char *address;
-    const struct peer_identity *identity; /* NULL: it speaks plain, and is who it says */
+    const struct peer_identity *identity;
     const struct msg *message;
     struct job *job;
     int result;
@@ -91,6 +95,7 @@ struct event {
 enum action_kind {
     ACTION_SEND,  /* peer, message (owned by the action; the shell may take its payload) */
     ACTION_CLOSE, /* peer: after what is queued has been written */
+    ACTION_PAUSE, /* peer: nothing is read from it for pause_ms; what has been read may still come */
     ACTION_JOB,   /* job */
     ACTION_EXIT,  /* result: all is said, and all is saved if it is 0 */
 };
@@ -99,6 +104,7 @@ struct action {
     uint32_t peer;
     struct msg message;
     struct job *job;
+    uint64_t pause_ms;
     int result; /* 0, or the ERR_ code of what kept the last round from being saved */
 };
 struct actions {
@@ -113,6 +119,11 @@ void actions_fini(struct actions *actions);
 int coordinator_step(struct coordinator *coordinator, const struct event *event, uint64_t now_ms, struct actions *out);
 /* When the next EVENT_TICK is due at the latest; UINT64_MAX: never. */
 uint64_t coordinator_next_ms(const struct coordinator *coordinator);
+/* Asked by the shell before EVENT_PEER_OPENED. NULL: it may come in, and *instead, if that is a peer's number and not
+ * UINT32_MAX, is to be closed at once for it. Else why not. */
+const char *coordinator_admit(struct coordinator *coordinator, const char *address, uint64_t now_ms, uint32_t *instead);
+/* The log for a line that this peer causes; NULL: it has caused too many. */
+const struct log *coordinator_log(struct coordinator *coordinator, uint32_t peer, const char *event);
 /* What this peer may send now. */
 const struct frame_limits *coordinator_limits(const struct coordinator *coordinator, uint32_t peer);
 /* Told by the shell before a STATUS is handled. */

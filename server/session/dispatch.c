@@ -1,6 +1,19 @@
 /* The table of contents of the conversation: one message, one handler. Every handler checks in the same order: state,
- * fields as they lie on the wire, limits; only then it acts. */
+ * fields as they lie on the wire, limits; only then it acts.
+ *
+ * And how many messages: MESSAGES_EACH_MS and MESSAGES_BURST bound those that nobody asked for, above all heartbeats.
+ * What a ROUND or an AGGREGATE asks for is paid for when that is sent, and chunks that bring an upload on cost nothing,
+ * so the rate bounds no legitimate client however short its rounds are. Whoever is above it is not heard for
+ * as long as its debt lasts: its own buffers fill, and it costs nothing until then. */
 #include "server/session/state.h"
+
+#include <stdio.h>
+
+#define MESSAGES_EACH_MS 10u   /* 100 a second, */
+#define MESSAGES_BURST   1000u /* and so many at once */
+#define CHUNK_UNIT                                                                                                     \
+    65536u /* a chunk that is not wanted costs one for each of these; a wanted one of so many, nothing                 \
+            */
 
 /* Which messages a peer may send in its state. A trainer's CHUNKs may be on the way when the server declines, so they
  * are never out of place after READY. */
@@ -29,6 +42,39 @@ static bool may_send(enum peer_state state, uint8_t type)
     }
 }
 
+static const struct rate_limit messages_limit = {.each_ms = MESSAGES_EACH_MS,
+                                                 .burst_ms = MESSAGES_EACH_MS * MESSAGES_BURST};
+
+void messages_pay(struct peer *peer, uint64_t count)
+{
+    rate_pay(&peer->messages, &messages_limit, count);
+}
+
+void messages_take(struct coordinator *c, struct peer *peer, uint64_t count)
+{
+    uint64_t debt_ms = rate_take(&peer->messages, &messages_limit, count, c->now_ms);
+    uint64_t most_ms = c->options.idle_timeout_ms / 4;
+    if (debt_ms == 0 || c->now_ms < peer->paused_until_ms) {
+        return;
+    }
+    debt_ms = debt_ms < most_ms ? debt_ms : most_ms;
+    peer->paused_until_ms = c->now_ms + debt_ms;
+    c->strangers.told.slowed++;
+    char name[NAME_MAX_BYTES] = "";
+    (void)snprintf(name, sizeof name, "%s", peer->member == NONE ? "" : c->members[peer->member].name);
+    log_event(log_of_peer(c, peer, "client_slowed"), LOG_LEVEL_WARN, "client_slowed",
+              "name=%s address=%s pause_ms=%llu reason=\"more than %u messages a second that nobody asked for\"", name,
+              peer->address, (unsigned long long)debt_ms, 1000 / MESSAGES_EACH_MS);
+    peer_pause(c, peer, debt_ms);
+}
+
+static uint64_t price(const struct peer *peer, const struct msg *msg)
+{
+    uint64_t units = msg->raw_len / CHUNK_UNIT;
+    bool wanted = peer->state == PEER_UPLOADING && units > 0;
+    return msg->type == MSG_CHUNK && wanted ? 0 : 1 + units;
+}
+
 void dispatch(struct coordinator *c, struct peer *peer, const struct msg *msg)
 {
     if (peer->state == PEER_CLOSING) {
@@ -37,6 +83,7 @@ void dispatch(struct coordinator *c, struct peer *peer, const struct msg *msg)
     if (peer->member != NONE) {
         c->members[peer->member].last_seen_ms = c->now_ms;
     }
+    messages_take(c, peer, price(peer, msg));
     if (!may_send(peer->state, msg->type)) {
         peer_fault(c, peer, "%s is not expected in state %s", msg_type_name(msg->type), peer_state_name(peer->state));
         return;

@@ -13,12 +13,15 @@ void handle_chunk(struct coordinator *c, struct peer *peer, const struct msg *ch
     if (transfer_chunk(transfer, chunk, &err) != 0) {
         if (!peer->regranted) {
             peer_fault(c, peer, "%.250s", err.text);
+        } else {
+            messages_take(c, peer, 16); /* so that nobody sends such for ever */
         }
         return;
     }
     slot->chunk_ms = c->now_ms;
     slot->window_bytes += chunk->raw_len;
     pace_chunk(&c->pace, chunk->raw_len);
+    quota_of(c, member)->up += chunk->raw_len;
     member->bytes_up += chunk->raw_len;
     member->bytes_by_kind[transfer->blob.kind] += chunk->raw_len;
     c->bytes_up += chunk->raw_len;

@@ -39,8 +39,8 @@ static bool is_of_our_run(struct coordinator *c, struct peer *peer, const struct
         return false;
     }
     if (hello->saved_round > c->round.durable) {
-        log_event(c->log, LOG_LEVEL_WARN, "client_ahead", "name=%s client_round=%u round=%u", hello->name,
-                  hello->saved_round, c->round.durable);
+        log_event(log_of_peer(c, peer, "client_ahead"), LOG_LEVEL_WARN, "client_ahead",
+                  "name=%s client_round=%u round=%u", hello->name, hello->saved_round, c->round.durable);
     }
     return true;
 }
@@ -109,7 +109,7 @@ static uint32_t claim_name(struct coordinator *c, struct peer *peer, const struc
 {
     uint32_t index = member_find(c, hello->name);
     if (index == NONE) {
-        int rc = member_add(c, hello->name, &index);
+        int rc = member_recycle(c, hello->name, &index) ? 0 : member_add(c, hello->name, &index);
         if (rc == ERR_LIMIT) {
             peer_reject(c, peer, REJECT_FULL, 0, "the server knows %u names, which is its limit", MEMBERS_MAX);
             return NONE;
@@ -147,6 +147,26 @@ static bool is_who_it_says(struct coordinator *c, struct peer *peer, const struc
     return false;
 }
 
+/* Strangers have places of their own; whoever comes anew takes its old connection's. */
+static bool has_room(struct coordinator *c, struct peer *peer, const struct msg_hello *hello)
+{
+    uint32_t index = hello->role == ROLE_OPERATOR ? NONE : member_find(c, hello->name);
+    bool anew = index != NONE && member_peer(c, index) && hash_equal(&c->members[index].instance, &hello->instance);
+    if (c->sessions - anew < c->options.sessions_max) {
+        return true;
+    }
+    peer_reject(c, peer, REJECT_FULL, c->options.idle_timeout_ms / 6,
+                "the server holds %u connections, which is its limit", c->options.sessions_max);
+    return false;
+}
+
+static void be_welcome(struct coordinator *c, struct peer *peer, enum peer_state state)
+{
+    peer->state = state;
+    stranger_remove(c, peer);
+    c->sessions++;
+}
+
 void handle_hello(struct coordinator *c, struct peer *peer, const struct msg_hello *hello)
 {
     if (!speaks_our_version(c, peer, hello) || !is_who_it_says(c, peer, hello)) {
@@ -157,27 +177,27 @@ void handle_hello(struct coordinator *c, struct peer *peer, const struct msg_hel
         return;
     }
     if (hello->role == ROLE_OPERATOR) {
-        peer->state = PEER_OPERATOR;
-        peer->limits = &msg_limits_server_operator;
-        c->peers_new--;
-        welcome(c, peer, hello);
+        if (has_room(c, peer, hello)) {
+            be_welcome(c, peer, PEER_OPERATOR);
+            peer->limits = &msg_limits_server_operator;
+            welcome(c, peer, hello);
+        }
         return;
     }
     if (!name_is_valid(hello->name)) {
         peer_fault(c, peer, "a client's name is [A-Za-z0-9._-]{1,64}");
         return;
     }
-    if (!is_of_our_run(c, peer, hello) || !can_do_our_plan(c, peer, hello)) {
+    if (!is_of_our_run(c, peer, hello) || !can_do_our_plan(c, peer, hello) || !has_room(c, peer, hello)) {
         return;
     }
     uint32_t index = claim_name(c, peer, hello);
     if (index == NONE) {
         return;
     }
-    peer->state = PEER_GREETED;
+    be_welcome(c, peer, PEER_GREETED);
     peer->limits = hello->role == ROLE_OBSERVER ? &msg_limits_server_observer : &msg_limits_server_trainer;
     peer->member = index;
-    c->peers_new--;
     c->members[index].peer = peer->number;
     c->members[index].role = hello->role;
     c->members[index].last_seen_ms = c->now_ms;

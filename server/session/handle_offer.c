@@ -134,6 +134,14 @@ static bool is_same(const struct msg_offer *a, const struct msg_offer *b)
            (!a->has_features || hash_equal(&a->features.hash, &b->features.hash));
 }
 
+/* How often an honest client uploads in a round: once; again where it was damaged, where a slot was lost to others, and
+ * where the connection broke and nothing was kept of it. */
+static bool is_over_quota(const struct coordinator *c, struct member *member, const struct msg_offer *offer)
+{
+    uint64_t bytes = offer->update.bytes + (offer->has_features ? offer->features.bytes : 0);
+    return quota_of(c, member)->up >= TRANSFERS_PER_ROUND * bytes;
+}
+
 void handle_offer(struct coordinator *c, struct peer *peer, const struct msg_offer *offer)
 {
     uint32_t index = peer->member;
@@ -180,6 +188,12 @@ void handle_offer(struct coordinator *c, struct peer *peer, const struct msg_off
             decline(c, peer, offer, DECLINE_NOT_SELECTED, "the client is not in this round");
             return;
         }
+    }
+    if (is_over_quota(c, member, offer)) {
+        c->strangers.told.over_quota++;
+        decline(c, peer, offer, DECLINE_NOT_SELECTED,
+                "it has uploaded this round's quota, 16 contributions' bytes; it may again when the round is extended");
+        return;
     }
     member->offer = *offer;
     slots_enqueue(c, index);

@@ -7,8 +7,8 @@ static void observe(struct coordinator *c, struct peer *peer)
 {
     const struct member *member = &c->members[peer->member];
     peer->state = PEER_OBSERVING;
-    log_event(c->log, LOG_LEVEL_INFO, "observer_joined", "name=%s address=%s images=%llu", member->name, peer->address,
-              (unsigned long long)member->images);
+    log_event(log_of_peer(c, peer, "observer_joined"), LOG_LEVEL_INFO, "observer_joined",
+              "name=%s address=%s images=%llu", member->name, peer->address, (unsigned long long)member->images);
     if (c->round.durable > 0) {
         send_aggregate(c, peer);
     }
@@ -36,8 +36,8 @@ void handle_ready(struct coordinator *c, struct peer *peer, const struct msg_rea
     const struct round_member *in_round = &c->round.members[index];
     bool open = c->round.phase == ROUND_OPEN;
     peer->state = open && in_round->participant && in_round->delivered ? PEER_DELIVERED : PEER_READY;
-    log_event(c->log, LOG_LEVEL_INFO, "client_joined", "name=%s address=%s images=%llu", member->name, peer->address,
-              (unsigned long long)ready->images);
+    log_event(log_of_peer(c, peer, "client_joined"), LOG_LEVEL_INFO, "client_joined", "name=%s address=%s images=%llu",
+              member->name, peer->address, (unsigned long long)ready->images);
     if (c->round.phase == ROUND_DONE) {
         send_round_end(c, peer, c->round.durable);
     }

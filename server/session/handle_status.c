@@ -79,6 +79,10 @@ static void reply_to(struct coordinator *c, struct peer *peer, uint32_t wanted)
     reply->bank_contributors = c->bank->owners_count;
     reply->peak_rss_bytes = c->peak_rss_bytes;
     alarm_text(c, reply->alarm);
+    reply->strangers = c->strangers.told;
+    reply->strangers.told = true;
+    reply->strangers.waiting = c->strangers.count;
+    reply->strangers.lines_suppressed = c->peers_log.suppressed;
     for (uint32_t i = 0; i < clients; i++) {
         describe_client(c, &c->members[c->round.order[i]], &reply->clients[i]);
     }

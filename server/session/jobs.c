@@ -213,8 +213,9 @@ static bool upload_again(struct coordinator *c, struct slot *slot, bool answers)
         return false;
     }
     slot->damaged++;
-    log_event(c->log, LOG_LEVEL_WARN, "upload_damaged", "name=%s round=%u uploads=%u reason=\"%s\"",
-              c->members[index].name, round_current(c), slot->damaged, slot->absorb.err.text);
+    log_event(log_of_member(c, slot->member, "upload_damaged"), LOG_LEVEL_WARN, "upload_damaged",
+              "name=%s round=%u uploads=%u reason=\"%s\"", c->members[index].name, round_current(c), slot->damaged,
+              slot->absorb.err.text);
     if (answers) {
         slot_again(c, slot);
     } else {
@@ -414,10 +415,9 @@ static void summarise(struct coordinator *c)
 /* Everything that the save needs, and the memory that the moment after it needs. ERR_NOMEM. */
 static int prepare_save(struct coordinator *c)
 {
-    double median;
     mem_free(c->counted);
     c->counted = mem_new(c->round.count, sizeof *c->counted);
-    if (!c->counted || cohort_median(c, &median) != 0) {
+    if (!c->counted) {
         return ERR_NOMEM;
     }
     summarise(c);
@@ -447,7 +447,7 @@ static int prepare_save(struct coordinator *c)
         .summary = c->summary,
     };
     memcpy(c->save_job.checkpoint.norms, c->norms, sizeof c->norms);
-    norm_push(c->save_job.checkpoint.norms, median);
+    norm_push(c->save_job.checkpoint.norms, cohort_median(c));
     return 0;
 }
 

@@ -6,7 +6,6 @@
  * come again, and offers again what it has, as after a restart of the server; from then on that median is the usual
  * length. So the first round costs its uploads twice where somebody lies or clipping is wanted, and else nothing: no
  * update needs to be kept for the case that it must be taken back. */
-#include "common/base/mem.h"
 #include "server/session/state.h"
 
 #include <stdio.h>
@@ -22,21 +21,15 @@ static bool has_delivered(const struct coordinator *c, uint32_t member)
     return c->round.members[member].participant && c->round.members[member].delivered;
 }
 
-int cohort_median(const struct coordinator *c, double *median)
+double cohort_median(const struct coordinator *c)
 {
-    double *norms = mem_new(c->round.count, sizeof *norms);
     uint32_t count = 0;
-    if (!norms) {
-        return ERR_NOMEM;
-    }
     for (uint32_t i = 0; i < c->round.count; i++) {
         if (has_delivered(c, i)) {
-            norms[count++] = c->members[i].norm;
+            c->lengths[count++] = c->members[i].norm;
         }
     }
-    *median = norm_median(norms, count);
-    mem_free(norms);
-    return 0;
+    return norm_median(c->lengths, count);
 }
 
 /* The member with the longest update of those that delivered. */
@@ -64,9 +57,9 @@ static void send_back(struct coordinator *c)
 
 bool cohort_recall(struct coordinator *c)
 {
-    double limit = c->plan->aggregation.norm_limit, clip = c->plan->aggregation.clip, median;
-    double least = clip > 0 ? clip : limit;
-    if (least == 0 || usual_norm(c) > 0 || cohort_median(c, &median) != 0 || median == 0) {
+    double limit = c->plan->aggregation.norm_limit, clip = c->plan->aggregation.clip;
+    double least = clip > 0 ? clip : limit, median = cohort_median(c);
+    if (least == 0 || usual_norm(c) > 0 || median == 0) {
         return false;
     }
     const struct member *member = &c->members[longest(c)];

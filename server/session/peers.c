@@ -31,7 +31,7 @@ static struct peer *peer_add(struct coordinator *c, uint32_t number)
     return c->peers[number] = mem_new(1, sizeof(struct peer));
 }
 
-void peer_opened(struct coordinator *c, uint32_t number, const char *address, const struct peer_identity *identity)
+void peer_opened(struct coordinator *c, uint32_t number, const char *address)
 {
     if (peer_at(c, number) || number >= UINT32_MAX / 2) {
         return;
@@ -43,22 +43,20 @@ void peer_opened(struct coordinator *c, uint32_t number, const char *address, co
     }
     *peer = (struct peer){.number = number, .member = NONE, .opened_ms = c->now_ms, .limits = &msg_limits_server_new};
     (void)snprintf(peer->address, sizeof peer->address, "%s", address ? address : "");
-    if (identity) {
-        peer->proven = true;
-        peer->role = identity->role;
-        (void)snprintf(peer->name, sizeof peer->name, "%s", identity->name);
-    }
+    peer->group = address_group(peer->address);
     c->peers_open++;
-    c->peers_live++;
-    c->peers_new++;
+    stranger_add(c, peer);
     log_event(c->log, LOG_LEVEL_DEBUG, "peer_opened", "address=%s", peer->address);
-    uint64_t later = c->options.idle_timeout_ms / 6;
     if (c->round.phase == ROUND_DRAINING) {
-        peer_reject(c, peer, REJECT_STOPPING, later, "the server is stopping");
-    } else if (c->peers_live > c->options.sessions_max) {
-        peer_reject(c, peer, REJECT_FULL, later, "the server holds %u connections, which is its limit",
-                    c->options.sessions_max);
+        peer_reject(c, peer, REJECT_STOPPING, c->options.idle_timeout_ms / 6, "the server is stopping");
     }
+}
+
+void peer_identified(struct peer *peer, const struct peer_identity *identity)
+{
+    peer->proven = true;
+    peer->role = identity->role;
+    (void)snprintf(peer->name, sizeof peer->name, "%s", identity->name);
 }
 
 void peer_detach(struct coordinator *c, struct peer *peer, const char *reason)
@@ -74,8 +72,8 @@ void peer_detach(struct coordinator *c, struct peer *peer, const char *reason)
     member->step = member->steps = 0;
     c->welcomed--;
     char text[MSG_TEXT_MAX];
-    log_event(c->log, LOG_LEVEL_INFO, "client_left", "name=%s address=%s reason=\"%s\"", member->name, peer->address,
-              log_quotable(reason, text, sizeof text));
+    log_event(log_of_member(c, index, "client_left"), LOG_LEVEL_INFO, "client_left", "name=%s address=%s reason=\"%s\"",
+              member->name, peer->address, log_quotable(reason, text, sizeof text));
     if (member->role != ROLE_OBSERVER) {
         slots_leave(c, index);
         round_apply(c, ROUND_LOST, index);
@@ -86,41 +84,16 @@ void peer_closed(struct coordinator *c, struct peer *peer, const struct err *rea
 {
     c->doomed -= peer->doomed;
     c->closes_due -= peer->close_due;
-    c->peers_live -= peer->state != PEER_CLOSING;
-    c->peers_new -= peer->state == PEER_NEW;
+    c->sessions -= peer->state != PEER_CLOSING && peer->state != PEER_NEW;
+    stranger_remove(c, peer);
     peer->doomed = peer->close_due = false;
+    bool invalid = reason && (reason->code == ERR_PROTOCOL || reason->code == ERR_LIMIT || reason->code == ERR_STATE ||
+                              reason->code == ERR_VERSION);
+    c->strangers.told.broken += invalid;
     peer_detach(c, peer, reason && reason->code ? reason->text : "closed by the client");
     c->peers[peer->number] = NULL;
     c->peers_open--;
     mem_free(peer);
-}
-
-static uint64_t greeting_ms(const struct coordinator *c)
-{
-    return c->options.idle_timeout_ms / 6;
-}
-
-void peers_tick(struct coordinator *c)
-{
-    for (uint32_t i = 0; i < c->peers_room && c->peers_new > 0; i++) {
-        struct peer *peer = c->peers[i];
-        if (peer && peer->state == PEER_NEW && c->now_ms - peer->opened_ms >= greeting_ms(c)) {
-            log_event(c->log, LOG_LEVEL_DEBUG, "peer_silent", "address=%s", peer->address);
-            peer_bye(c, peer, ERR_TEMPFAIL, "no HELLO came");
-        }
-    }
-}
-
-uint64_t peers_next_ms(const struct coordinator *c)
-{
-    uint64_t next = UINT64_MAX;
-    for (uint32_t i = 0; i < c->peers_room && c->peers_new > 0; i++) {
-        const struct peer *peer = c->peers[i];
-        if (peer && peer->state == PEER_NEW && peer->opened_ms + greeting_ms(c) < next) {
-            next = peer->opened_ms + greeting_ms(c);
-        }
-    }
-    return next;
 }
 
 /* ---- Members ---- */
@@ -163,8 +136,43 @@ static int reserve(struct coordinator *c)
         return ERR_NOMEM;
     }
     c->queue = queue;
+    double *lengths = mem_resize(c->lengths, room, sizeof *lengths);
+    if (!lengths) {
+        return ERR_NOMEM;
+    }
+    c->lengths = lengths;
     c->members_room = room;
     return 0;
+}
+
+/* The name, by its place in the order, that is worth least: away, never counted, no part of anything, and unseen for
+ * longest. NONE: none is. */
+static uint32_t find_forgettable(const struct coordinator *c)
+{
+    uint32_t found = NONE;
+    uint64_t seen_ms = UINT64_MAX;
+    for (uint32_t i = 0; i < c->round.count; i++) {
+        uint32_t index = c->round.order[i];
+        const struct member *member = &c->members[index];
+        const struct round_member *in_round = &c->round.members[index];
+        bool idle = member->peer == NONE && member->slot == NONE && !member->queued && !member->has_counted &&
+                    !in_round->ready && !in_round->participant;
+        if (idle && member->last_seen_ms < seen_ms) {
+            found = i;
+            seen_ms = member->last_seen_ms;
+        }
+    }
+    return found;
+}
+
+static void name_member(struct coordinator *c, uint32_t index, const char *name)
+{
+    struct member *fresh = &c->members[index];
+    memset(fresh, 0, sizeof *fresh);
+    (void)snprintf(fresh->name, sizeof fresh->name, "%s", name);
+    fresh->role = ROLE_TRAINER;
+    fresh->peer = fresh->slot = NONE;
+    fresh->last_seen_ms = c->now_ms;
 }
 
 int member_add(struct coordinator *c, const char *name, uint32_t *member)
@@ -178,12 +186,31 @@ int member_add(struct coordinator *c, const char *name, uint32_t *member)
     if ((index == c->members_room && reserve(c) != 0) || round_member_add(&c->round, place) != 0) {
         return ERR_NOMEM;
     }
-    struct member *fresh = &c->members[index];
-    memset(fresh, 0, sizeof *fresh);
-    (void)snprintf(fresh->name, sizeof fresh->name, "%s", name);
-    fresh->role = ROLE_TRAINER;
-    fresh->peer = fresh->slot = NONE;
-    fresh->last_seen_ms = c->now_ms;
+    name_member(c, index, name);
     *member = index;
     return 0;
+}
+
+bool member_recycle(struct coordinator *c, const char *name, uint32_t *member)
+{
+    uint32_t old = c->round.count >= c->options.sessions_max ? find_forgettable(c) : NONE;
+    if (old == NONE) {
+        return false;
+    }
+    bool found;
+    uint32_t place = place_of(c, name, &found);
+    *member = c->round.order[old];
+    round_member_reuse(&c->round, old, place > old ? place - 1 : place);
+    name_member(c, *member, name);
+    c->strangers.told.forgotten++;
+    return true;
+}
+
+struct quota *quota_of(const struct coordinator *c, struct member *member)
+{
+    struct quota *quota = &member->quota;
+    if (quota->round != round_current(c) || quota->extensions != c->round.extensions) {
+        *quota = (struct quota){.round = round_current(c), .extensions = c->round.extensions};
+    }
+    return quota;
 }

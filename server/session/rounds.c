@@ -14,11 +14,11 @@ uint64_t member_weight(const struct coordinator *c, uint32_t member)
     return images < c->round.weight_bound ? images : c->round.weight_bound;
 }
 
-static void log_waiting(const struct coordinator *c)
+static void log_waiting(const struct coordinator *c, const struct log *log)
 {
     char text[MSG_TEXT_MAX];
     waits_for(c, text);
-    log_event(c->log, LOG_LEVEL_INFO, "waiting", "round=%u for=\"%s\"", round_current(c), text);
+    log_event(log, LOG_LEVEL_INFO, "waiting", "round=%u for=\"%s\"", round_current(c), text);
 }
 
 /* A chunk by reference keeps its whole model in memory. One model's readers may be late by a round; if each of many
@@ -211,8 +211,10 @@ void round_apply(struct coordinator *c, enum round_event_kind kind, uint32_t mem
     if (todo & ROUND_DO_EXIT) {
         c->exit_due = true;
     }
-    if ((todo & ROUND_DO_WAIT) || (c->round.phase == ROUND_WAITING && kind <= ROUND_LOST)) {
-        log_waiting(c);
+    if (todo & ROUND_DO_WAIT) {
+        log_waiting(c, c->log);
+    } else if (c->round.phase == ROUND_WAITING && kind <= ROUND_LOST) {
+        log_waiting(c, log_of_member(c, member, "waiting"));
     }
 }
 

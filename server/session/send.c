@@ -52,6 +52,13 @@ void peer_doom(struct coordinator *c, struct peer *peer)
     }
 }
 
+/* How many messages an honest client sends for one of ours: two FETCHes, the same again for damaged downloads, OFFER,
+ * and the chunks at the ends of its blobs. A GRANT pays for nothing, or OFFERs would pay for themselves. */
+static uint64_t asked_for(uint8_t type)
+{
+    return type == MSG_ROUND || type == MSG_AGGREGATE ? 16 : 0;
+}
+
 void peer_send(struct coordinator *c, struct peer *peer, struct msg *msg)
 {
     struct action *action = peer->doomed || peer->state == PEER_CLOSING ? NULL : emit(c, ACTION_SEND, peer->number);
@@ -60,13 +67,37 @@ void peer_send(struct coordinator *c, struct peer *peer, struct msg *msg)
         peer_doom(c, peer);
         return;
     }
+    messages_pay(peer, asked_for(msg->type));
     action->message = *msg;
     memset(msg, 0, sizeof *msg);
+}
+
+void peer_pause(struct coordinator *c, const struct peer *peer, uint64_t pause_ms)
+{
+    struct action *action = emit(c, ACTION_PAUSE, peer->number);
+    if (action) { /* else it is not slowed, this once */
+        action->pause_ms = pause_ms;
+    }
 }
 
 static const char *name_of(const struct coordinator *c, const struct peer *peer)
 {
     return peer->member == NONE ? "" : c->members[peer->member].name;
+}
+
+const struct log *log_of_address(struct coordinator *c, const char *address, const char *event)
+{
+    return log_limit_take(&c->peers_log, event, address, address_group(address), c->now_ms);
+}
+
+const struct log *log_of_member(struct coordinator *c, uint32_t member, const char *event)
+{
+    return log_limit_take(&c->peers_log, event, c->members[member].name, 0, c->now_ms);
+}
+
+const struct log *log_of_peer(struct coordinator *c, const struct peer *peer, const char *event)
+{
+    return peer->member == NONE ? log_of_address(c, peer->address, event) : log_of_member(c, peer->member, event);
 }
 
 void peer_reject(struct coordinator *c, struct peer *peer, enum reject_code code, uint64_t retry_after_ms,
@@ -83,8 +114,10 @@ void peer_reject(struct coordinator *c, struct peer *peer, enum reject_code code
     (void)vsnprintf(msg.reject.text, sizeof msg.reject.text, format, args);
     va_end(args);
     char text[MSG_TEXT_MAX];
-    log_event(c->log, LOG_LEVEL_WARN, "client_rejected", "name=%s address=%s code=%u reason=\"%s\"", name_of(c, peer),
-              peer->address, code, log_quotable(msg.reject.text, text, sizeof text));
+    c->strangers.told.rejected++;
+    log_event(log_of_peer(c, peer, "client_rejected"), LOG_LEVEL_WARN, "client_rejected",
+              "name=%s address=%s code=%u reason=\"%s\"", name_of(c, peer), peer->address, code,
+              log_quotable(msg.reject.text, text, sizeof text));
     peer_send(c, peer, &msg);
     peer_doom(c, peer);
 }
@@ -100,8 +133,10 @@ void peer_fault(struct coordinator *c, struct peer *peer, const char *format, ..
         peer_reject(c, peer, REJECT_PROTOCOL, 0, "%s", text);
         return;
     }
-    log_event(c->log, LOG_LEVEL_WARN, "protocol_error", "name=%s address=%s reason=\"%s\"", name_of(c, peer),
-              peer->address, log_quotable(text, quoted, sizeof quoted));
+    c->strangers.told.faults++;
+    log_event(log_of_peer(c, peer, "protocol_error"), LOG_LEVEL_WARN, "protocol_error",
+              "name=%s address=%s reason=\"%s\"", name_of(c, peer), peer->address,
+              log_quotable(text, quoted, sizeof quoted));
     peer_bye(c, peer, ERR_PROTOCOL, text);
 }
 
@@ -132,8 +167,9 @@ void send_declined(struct coordinator *c, struct peer *peer, uint32_t round, uin
     (void)vsnprintf(msg.declined.text, sizeof msg.declined.text, format, args);
     va_end(args);
     char text[MSG_TEXT_MAX];
-    log_event(c->log, LOG_LEVEL_WARN, "contribution_declined", "name=%s round=%u reason=\"%s\" text=\"%s\"",
-              name_of(c, peer), round, decline_reason_name(reason), log_quotable(msg.declined.text, text, sizeof text));
+    log_event(log_of_peer(c, peer, "contribution_declined"), LOG_LEVEL_WARN, "contribution_declined",
+              "name=%s round=%u reason=\"%s\" text=\"%s\"", name_of(c, peer), round, decline_reason_name(reason),
+              log_quotable(msg.declined.text, text, sizeof text));
     peer_send(c, peer, &msg);
     c->declined += round == round_current(c);
     if (decline_repeats(reason)) {
@@ -196,12 +232,11 @@ static void detach_doomed(struct coordinator *c)
             if (peer && peer->doomed) {
                 peer->doomed = false;
                 c->doomed--;
-                c->peers_new -= peer->state == PEER_NEW;
+                c->sessions -= peer->state != PEER_NEW;
                 peer_detach(c, peer, "closed by the server");
                 peer->state = PEER_CLOSING;
                 peer->close_due = true;
                 c->closes_due++;
-                c->peers_live--;
             }
         }
     }

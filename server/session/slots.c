@@ -244,7 +244,7 @@ static struct limit limit_of(const struct coordinator *c, const struct slot *slo
 static void take_away(struct coordinator *c, struct slot *slot, enum queued_reason reason)
 {
     uint32_t member = slot->member;
-    log_event(c->log, LOG_LEVEL_WARN, "upload_too_slow",
+    log_event(log_of_member(c, member, "upload_too_slow"), LOG_LEVEL_WARN, "upload_too_slow",
               "name=%s received=%llu bytes=%llu seconds=%llu waiting=%u reason=\"%s\"", c->members[member].name,
               (unsigned long long)slot->update.received, (unsigned long long)slot->update.blob.bytes,
               (unsigned long long)(c->now_ms - slot->granted_ms) / 1000, c->queue_count, queued_reason_name(reason));

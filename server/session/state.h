@@ -1,13 +1,14 @@
 /* What the coordinator holds in memory, and the helpers its files share. Internal to server/session.
  *
  *   peer    a connection, for as long as the shell holds it
- *   member  a named trainer or observer, for as long as the process lives; its index is the round's
+ *   member  a named trainer or observer, for as long as the process lives or until its name is forgotten; its index is
+ *           the round's
  *   slot    room for one contribution that is being uploaded or absorbed
  *
  * Files: coordinator.c (events), dispatch.c (messages), handle_*.c (one message each), peers.c (connections and
- * members), slots.c (uploads), pace.c (how many at a time), rounds.c (what the round wants done), lengths.c (what is
- * too long an update), jobs.c (what runs outside the loop), blobs.c (what is downloaded), send.c (actions), words.c
- * (sentences for people).
+ * members), strangers.c (connections before WELCOME), slots.c (uploads), pace.c (how many at a time), rounds.c (what
+ * the round wants done), lengths.c (what is too long an update), jobs.c (what runs outside the loop), blobs.c (what is
+ * downloaded), send.c (actions), words.c (sentences for people).
  *
  * Whatever cannot be told to a peer for want of memory closes that peer, and nobody else: a peer is marked `doomed`,
  * and at the end of the step it is detached and closed. Jobs, closes and the exit that could not be put into the
@@ -63,6 +64,12 @@ struct peer {
     bool regranted;  /* chunks that it sent before the latest GRANT may still arrive, and mean nothing */
     uint64_t opened_ms;
     const struct frame_limits *limits;
+    struct rate messages;     /* that nobody asked for */
+    uint64_t paused_until_ms; /* the shell reads nothing from it */
+    uint64_t group;           /* of its address */
+    bool stranger;            /* in the list of those, between `older` and `newer` */
+    uint32_t rank;            /* how many of its address were in it before */
+    struct peer *older, *newer;
     struct download download;
     uint32_t holds;                /* the round whose model lies in its write queue, and so in memory; 0: none does */
     uint32_t asked, asked_history; /* STATUS messages that wait for an answer; the rounds that the latest wants */
@@ -71,6 +78,13 @@ struct peer {
     uint32_t role;
     char name[NAME_MAX_BYTES];
 };
+
+/* What has gone up and down for it in a round, anew whenever that is extended. */
+struct quota {
+    uint32_t round, extensions;
+    uint64_t up, down;
+};
+#define TRANSFERS_PER_ROUND 16u /* either way, in bytes of what is offered, or fetched */
 
 struct member {
     char name[NAME_MAX_BYTES];
@@ -83,6 +97,7 @@ struct member {
     uint32_t counted_round;
     struct msg_offer offer; /* the latest */
     uint64_t last_seen_ms;
+    struct quota quota;
     uint64_t replaced_ms; /* when a newer connection took its place last, */
     uint32_t replaced;    /* and how often that has followed within idle_timeout each time */
     uint64_t images;      /* as READY said */
@@ -92,6 +107,12 @@ struct member {
     struct watch aggregate, own; /* of the latest contribution that was accepted */
     double norm;                 /* of its update, as it was sent */
     uint64_t bytes_up, bytes_down, bytes_by_kind[BLOB_FEATURES + 1];
+};
+
+struct strangers {
+    struct peer *oldest, *newest; /* in order of arrival */
+    uint32_t count;
+    struct status_strangers told; /* what has become of them, and of others who sent too much */
 };
 
 enum slot_state {
@@ -114,7 +135,7 @@ struct slot {
         const struct layout *layout;
         char owner[NAME_MAX_BYTES];
         uint32_t round, rows, dimension;
-        uint32_t repeated; /* rows that were dropped */
+        uint32_t repeated;                   /* rows that were dropped */
         uint32_t update_form, features_form; /* enum quant */
         uint64_t weight;
         const struct spool *spool;      /* NULL: the rule is a sum */
@@ -151,6 +172,7 @@ struct coordinator {
     const struct plan *plan;
     const struct layout *layout;
     const struct log *log;
+    struct log_limit peers_log; /* for what peers can cause */
     uint8_t *plan_bytes;
     uint32_t plan_len;
     struct hash128 run, plan_hash, model_hash;
@@ -169,11 +191,15 @@ struct coordinator {
     uint8_t *packed_row;       /* scratch: a row of the sample as it travels */
 
     struct peer **peers; /* by number; NULL: none */
-    uint32_t peers_room, peers_open, peers_live, peers_new, welcomed, doomed, closes_due;
+    uint32_t peers_room, peers_open, doomed, closes_due;
+    uint32_t sessions; /* peers that were welcomed and are not on their way out */
+    uint32_t welcomed; /* those of them that are members' */
+    struct strangers strangers;
     struct member *members; /* by index; names in order: round.order */
     uint32_t members_room;
     uint32_t *queue; /* members that wait for a slot; room for all */
     uint32_t queue_count;
+    double *lengths; /* scratch; room for all members */
     struct slot *slots;
     struct pace pace; /* how many of the slots may be in use */
 
@@ -213,6 +239,11 @@ struct coordinator {
 /* Sends; what the message owns moves. */
 void peer_send(struct coordinator *c, struct peer *peer, struct msg *msg);
 void peer_doom(struct coordinator *c, struct peer *peer);
+void peer_pause(struct coordinator *c, const struct peer *peer, uint64_t pause_ms);
+/* The log for a line of `event` that this peer, or member, causes; NULL: it has caused too many. */
+const struct log *log_of_peer(struct coordinator *c, const struct peer *peer, const char *event);
+const struct log *log_of_member(struct coordinator *c, uint32_t member, const char *event);
+const struct log *log_of_address(struct coordinator *c, const char *address, const char *event);
 /* Says no with a sentence, logs it, and closes. retry_after_ms 0: never. */
 void peer_reject(struct coordinator *c, struct peer *peer, enum reject_code code, uint64_t retry_after_ms,
                  const char *format, ...) __attribute__((format(printf, 5, 6)));
@@ -235,16 +266,29 @@ void flush_due(struct coordinator *c);
 /* ---- peers.c ---- */
 
 struct peer *peer_at(const struct coordinator *c, uint32_t number); /* NULL: none */
-void peer_opened(struct coordinator *c, uint32_t number, const char *address, const struct peer_identity *identity);
+void peer_opened(struct coordinator *c, uint32_t number, const char *address);
+void peer_identified(struct peer *peer, const struct peer_identity *identity);
 void peer_closed(struct coordinator *c, struct peer *peer, const struct err *reason);
 /* The peer stops being its member's connection. */
 void peer_detach(struct coordinator *c, struct peer *peer, const char *reason);
-/* Closed after idle_timeout / 6 without HELLO. */
-void peers_tick(struct coordinator *c);
-uint64_t peers_next_ms(const struct coordinator *c);
 uint32_t member_find(const struct coordinator *c, const char *name); /* NONE */
 int member_add(struct coordinator *c, const char *name, uint32_t *member);
-struct peer *member_peer(const struct coordinator *c, uint32_t member); /* NULL: away */
+/* From sessions_max names on: a new one takes the place of one that never contributed and is away, if there is such a
+ * one, so that names that come and go cost no more memory than connections. */
+bool member_recycle(struct coordinator *c, const char *name, uint32_t *member);
+struct peer *member_peer(const struct coordinator *c, uint32_t member);     /* NULL: away */
+struct quota *quota_of(const struct coordinator *c, struct member *member); /* of the current round */
+
+/* ---- strangers.c ---- */
+
+/* What counts as one address, of "127.0.0.1:53122" or "[2001:db8::1]:53122": an IPv4 address, also one in an IPv6
+ * address, or the first 64 bits of an IPv6 address, which are one host's or one house's. 0: none. */
+uint64_t address_group(const char *address);
+void stranger_add(struct coordinator *c, struct peer *peer);
+void stranger_remove(struct coordinator *c, struct peer *peer); /* if it is one */
+/* Closed after idle_timeout / 6 without HELLO, whatever else came. */
+void strangers_tick(struct coordinator *c);
+uint64_t strangers_next_ms(const struct coordinator *c);
 
 /* ---- slots.c ---- */
 
@@ -275,8 +319,8 @@ uint64_t member_weight(const struct coordinator *c, uint32_t member); /* what it
 
 /* What the updates of the open round are compared with; 0: nothing yet. */
 double usual_norm(const struct coordinator *c);
-/* Of those that delivered. ERR_NOMEM. */
-int cohort_median(const struct coordinator *c, double *median);
+/* Of those that delivered. */
+double cohort_median(const struct coordinator *c);
 /* The round has closed, and nothing was known to compare its updates with. True: some are too long beside the others,
  * or to be clipped, and all are asked for again. */
 bool cohort_recall(struct coordinator *c);
@@ -313,6 +357,10 @@ void alarm_text(const struct coordinator *c, char out[MSG_TEXT_MAX]);
 
 /* ---- dispatch.c, handle_*.c ---- */
 
+/* `count` messages of this peer are to be expected: they have been asked for. */
+void messages_pay(struct peer *peer, uint64_t count);
+/* It has sent so many. */
+void messages_take(struct coordinator *c, struct peer *peer, uint64_t count);
 void dispatch(struct coordinator *c, struct peer *peer, const struct msg *msg);
 void handle_hello(struct coordinator *c, struct peer *peer, const struct msg_hello *hello);
 void handle_ready(struct coordinator *c, struct peer *peer, const struct msg_ready *ready);

@@ -11,8 +11,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SPARE_PEERS 64 /* connections beyond max_clients, so that these are told that the server is full */
-
 /* ---- Events and actions ---- */
 
 static void carry_out(struct daemon *daemon, struct action *action)
@@ -23,6 +21,9 @@ static void carry_out(struct daemon *daemon, struct action *action)
         break;
     case ACTION_CLOSE:
         peers_close(daemon, action->peer);
+        break;
+    case ACTION_PAUSE:
+        peers_pause(daemon, action->peer, action->pause_ms);
         break;
     case ACTION_JOB:
         if (jobs_push(daemon, action->job)) {
@@ -140,14 +141,15 @@ static int load_state(struct daemon *daemon, struct checkpoint *state, struct er
     return rc;
 }
 
-/* How many clients the limit on open files leaves room for; *room: connections, with those that are to be refused. */
+/* How many clients the limit on open files leaves room for; *room: connections, with those that are not welcomed yet.
+ */
 static uint32_t capacity(const struct daemon *daemon, uint32_t *room)
 {
-    uint32_t wanted = daemon->options->max_clients;
+    uint32_t wanted = daemon->options->max_clients, strangers = daemon->options->strangers_max;
     uint64_t most = machine_files_most(), used = machine_files_open() + FILES_RESERVE;
     uint64_t left = most > used ? most - used : 1;
-    *room = left < (uint64_t)wanted + SPARE_PEERS ? (uint32_t)left : wanted + SPARE_PEERS;
-    uint32_t spare = *room > 2 * SPARE_PEERS ? SPARE_PEERS : *room / 4;
+    *room = left < (uint64_t)wanted + strangers ? (uint32_t)left : wanted + strangers;
+    uint32_t spare = *room > 2 * strangers ? strangers : *room / 4;
     uint32_t clients = *room - spare < wanted ? *room - spare : wanted;
     log_event(daemon->log, clients < wanted ? LOG_LEVEL_WARN : LOG_LEVEL_INFO, "capacity",
               "clients=%u max_clients=%u connections=%u open_files_most=%llu", clients, wanted, *room,
@@ -155,7 +157,8 @@ static uint32_t capacity(const struct daemon *daemon, uint32_t *room)
     return clients;
 }
 
-static int make_coordinator(struct daemon *daemon, const struct checkpoint *state, uint32_t clients, struct err *err)
+static int make_coordinator(struct daemon *daemon, const struct checkpoint *state, uint32_t clients, uint32_t strangers,
+                            struct err *err)
 {
     const struct server_options *options = daemon->options;
     struct coordinator_options wanted = {
@@ -166,6 +169,8 @@ static int make_coordinator(struct daemon *daemon, const struct checkpoint *stat
         .upload_slots = options->upload_slots,
         .bank_capacity = options->bank.capacity,
         .sessions_max = clients,
+        .strangers_max = strangers,
+        .strangers_per_address = options->strangers_per_address,
         .idle_timeout_ms = options->idle_timeout_ms,
         .upload_rate = options->upload_rate,
         .spool = spool_is_wanted(daemon) ? &daemon->spool : NULL,
@@ -197,7 +202,7 @@ static int make_ready(struct daemon *daemon, struct err *err)
                        clients, least);
     }
     int rc = load_state(daemon, &state, err);
-    rc = rc ? rc : make_coordinator(daemon, &state, clients, err);
+    rc = rc ? rc : make_coordinator(daemon, &state, clients, connections > clients ? connections - clients : 1, err);
     checkpoint_fini(&state);
     if (rc == 0 && (rc = peers_init(daemon, connections)) != 0) {
         (void)err_set(err, rc, "out of memory for %u connections", connections);

@@ -15,8 +15,9 @@ struct server_options {
     bool plain_beyond_loopback;
     uint64_t idle_timeout_ms;
     uint32_t upload_slots;
-    uint32_t upload_rate;   /* bytes a second that keep a slot while others wait */
-    uint32_t max_clients;   /* connections at a time */
+    uint32_t upload_rate;                          /* bytes a second that keep a slot while others wait */
+    uint32_t max_clients;                          /* connections at a time */
+    uint32_t strangers_max, strangers_per_address; /* beside these: not welcomed yet */
     uint32_t socket_buffer; /* bytes of each kernel buffer of a connection; 0: as the kernel likes */
     uint32_t keep_every;    /* models of rounds that are multiples of it are kept; 0: only round 0, the last and its
                                predecessor */

@@ -1,6 +1,6 @@
 /* Who may come in. With `trust` the server speaks TLS, and of everybody who comes the certificate says the name and the
- * role; the coordinator hears of nobody else. Somebody without a certificate may say one thing, ENROL with the secret
- * of a token, and is closed behind the answer.
+ * role. Somebody without a certificate stays a stranger (server/session/strangers.c): he may say one thing, ENROL with
+ * the secret of a token, and is closed behind the answer.
  *
  * The server's own key and certificate live in memory: they are made at the start, and anew before they expire. Once a
  * second the revocations are read from the folder, where `starling ca revoke` writes them, and whoever is revoked, or
@@ -66,10 +66,11 @@ static void judge_all(struct daemon *daemon, int64_t now)
 {
     for (uint32_t i = 0; i < daemon->peers.room; i++) {
         struct peer *peer = &daemon->peers.items[i];
-        if (!peer->conn || !peer->known || peer->closing) {
+        const struct trust_subject *subject = peer->conn ? conn_subject(peer->conn) : NULL;
+        if (!subject || peer->closing) {
             continue;
         }
-        if (authority_is_revoked(daemon->guard.authority, conn_subject(peer->conn))) {
+        if (authority_is_revoked(daemon->guard.authority, subject)) {
             turn_away(peer, false, "this certificate has been revoked; a new token makes the site welcome again");
         } else if (peer->expires <= now) {
             turn_away(peer, false, "this certificate has expired and was not renewed; ask for a new token");
@@ -104,8 +105,7 @@ bool guard_admit(struct peer *peer)
     }
     const struct trust_subject *subject = conn_subject(peer->conn);
     if (!subject) {
-        conn_limit(peer->conn, &msg_limits_server_stranger);
-        conn_idle_timeout(peer->conn, daemon->options->idle_timeout_ms / 6);
+        conn_limit(peer->conn, &msg_limits_server_stranger); /* for as long as strangers have to say HELLO */
         return false;
     }
     peer->expires = subject->not_after;
@@ -183,7 +183,7 @@ void guard_enrol(struct peer *peer, const struct msg_enrol *enrol)
     log_event(peer->daemon->log, LOG_LEVEL_INFO, enrol->secret ? "certificate_issued" : "certificate_renewed",
               "name=%s role=%s address=%s valid_s=%lld", subject.name, role_name(subject.role), conn_peer(peer->conn),
               (long long)(peer->expires - peer->renewed));
-    if (!peer->known) {
+    if (!conn_subject(peer->conn)) {
         peer->closing = true;
         conn_close(peer->conn, conn_linger_ms(peer->daemon->options->idle_timeout_ms));
     }

@@ -33,7 +33,6 @@ void guard_fini(struct daemon *daemon);
 struct peer {
     struct daemon *daemon;
     struct conn *conn; /* NULL: the number is free */
-    bool known;        /* the coordinator has heard of it */
     bool closing;      /* nothing more is to be said to it */
     int64_t expires;   /* unix seconds: when its certificate does; 0: it has none */
     int64_t renewed;   /* when it last asked for another */
@@ -56,6 +55,7 @@ void peers_fini(struct daemon *daemon);
 void peers_accept(struct daemon *daemon);
 void peers_send(struct daemon *daemon, uint32_t number, struct msg *msg);
 void peers_close(struct daemon *daemon, uint32_t number);
+void peers_pause(struct daemon *daemon, uint32_t number, uint64_t pause_ms);
 void peers_close_all(struct daemon *daemon);
 
 /* ---- jobs.c ---- */

@@ -6,9 +6,9 @@
  * elsewhere; in the kernel two buffers of socket_buffer, which it doubles for its own keeping.
  *
  * There are as many numbers as open files allow, less FILES_RESERVE, so that the limit on open files is never met by
- * connections: whoever comes when all numbers are taken is accepted out of the reserve, told so, and closed; beyond
- * REFUSALS_MAX at a time, closed without a word. (Should files run out all the same, libuv gives up a descriptor of its
- * own to close who stands in the backlog, and the log says so.) */
+ * connections: whoever comes when all numbers are taken, or finds no place among the strangers, is accepted out of the
+ * reserve, told so, and closed; beyond REFUSALS_MAX at a time, closed without a word. (Should files run out all the
+ * same, libuv gives up a descriptor of its own to close who stands in the backlog, and the log says so.) */
 #include "server/shell/internal.h"
 
 #include "common/base/mem.h"
@@ -41,34 +41,60 @@ static void update_limits(struct peer *peer)
     }
 }
 
+static void refuse(struct daemon *daemon, struct conn *conn, enum reject_code code, uint64_t retry_after_ms,
+                   const char *why);
+
+/* Whether there is a place for it among those who are not welcomed yet. Else it is refused: it keeps the number as its
+ * context, but never becomes the number's connection, and others may. */
+static bool is_admitted(struct peer *peer, struct conn *conn)
+{
+    struct daemon *daemon = peer->daemon;
+    uint32_t instead;
+    const char *why = coordinator_admit(daemon->coordinator, conn_peer(conn), net_now_ms(), &instead);
+    if (why) {
+        refuse(daemon, conn, REJECT_FULL, daemon->options->idle_timeout_ms / 60, why);
+    } else if (instead != UINT32_MAX) {
+        daemon->peers.items[instead].closing = true;
+        conn_close(daemon->peers.items[instead].conn, 0);
+    }
+    return why == NULL;
+}
+
+/* A connection that has been accepted, TLS's handshake still to come. */
+static void arrive(struct peer *peer, struct conn *conn)
+{
+    if (is_admitted(peer, conn)) {
+        peer->conn = conn;
+        tell(peer, (struct event){.kind = EVENT_PEER_OPENED, .address = conn_peer(conn)});
+        update_limits(peer);
+    }
+}
+
 static void on_open(void *ctx, struct conn *conn)
 {
     struct peer *peer = ctx;
-    peer->conn = conn;
-    if (!guard_admit(peer)) {
-        return;
+    if (!peer->daemon->guard.authority) {
+        arrive(peer, conn);
+    } else if (guard_admit(peer)) {
+        const struct trust_subject *subject = conn_subject(conn);
+        const struct peer_identity identity = {subject->name, subject->role};
+        tell(peer, (struct event){.kind = EVENT_PEER_IDENTIFIED, .identity = &identity});
     }
-    const struct trust_subject *subject = conn_subject(conn);
-    const struct peer_identity identity = {subject ? subject->name : NULL, subject ? subject->role : 0};
-    peer->known = true;
-    tell(peer,
-         (struct event){.kind = EVENT_PEER_OPENED, .address = conn_peer(conn), .identity = subject ? &identity : NULL});
-    update_limits(peer);
 }
 
 static void on_message(void *ctx, struct conn *conn, const struct msg *msg)
 {
-    (void)conn;
     struct peer *peer = ctx;
-    if (peer->closing) {
+    if (peer->closing || peer->conn != conn) {
         return;
     }
-    if (msg->type == MSG_ENROL && peer->daemon->guard.authority) {
+    if (peer->daemon->guard.authority && msg->type == MSG_ENROL) {
         guard_enrol(peer, &msg->enrol);
         return;
     }
-    if (!peer->known) {
-        conn_close(peer->conn, 0); /* a BYE */
+    if (peer->daemon->guard.authority && !conn_subject(conn)) { /* a BYE: nothing else may come */
+        peer->closing = true;
+        conn_close(conn, 0);
         return;
     }
     /* To ask the kernel is dearer than all the rest; a STATUS that comes before the last answer is written waits. */
@@ -81,47 +107,54 @@ static void on_message(void *ctx, struct conn *conn, const struct msg *msg)
 
 static void on_drained(void *ctx, struct conn *conn)
 {
-    (void)conn;
     struct peer *peer = ctx;
-    if (!peer->closing && peer->known) {
+    if (!peer->closing && peer->conn == conn) {
         tell(peer, (struct event){.kind = EVENT_PEER_DRAINED});
     }
 }
 
 static void on_close(void *ctx, struct conn *conn, const struct err *reason)
 {
-    (void)conn;
     struct peer *peer = ctx;
-    peer->closing = true;
-    if (peer->known) {
-        tell(peer, (struct event){.kind = EVENT_PEER_CLOSED, .reason = reason});
-    } else if (reason->code && !peer->daemon->leaving) {
-        char text[MSG_TEXT_MAX];
-        log_event(peer->daemon->log, LOG_LEVEL_WARN, "stranger_left", "reason=\"%s\"",
-                  log_quotable(reason->text, text, sizeof text));
+    if (peer->conn != conn) {
+        peer->daemon->peers.refusing--;
+        return;
     }
+    peer->closing = true;
+    if (peer->daemon->guard.authority && reason->code && !conn_subject(conn)) {
+        char text[MSG_TEXT_MAX];
+        log_event(coordinator_log(peer->daemon->coordinator, number_of(peer), "stranger_left"), LOG_LEVEL_WARN,
+                  "stranger_left", "reason=\"%s\"", log_quotable(reason->text, text, sizeof text));
+    }
+    tell(peer, (struct event){.kind = EVENT_PEER_CLOSED, .reason = reason});
     *peer = (struct peer){.daemon = peer->daemon};
     peer->daemon->peers.full = false;
 }
 
 static const struct conn_events events = {on_open, on_message, on_drained, on_close};
 
-/* A connection for which there is no number: taken, so that it does not stand in the backlog, told why, and closed. */
+/* Says why, and closes; beyond REFUSALS_MAX at a time it only closes. */
+static void refuse(struct daemon *daemon, struct conn *conn, enum reject_code code, uint64_t retry_after_ms,
+                   const char *why)
+{
+    struct msg msg = {.type = MSG_REJECT};
+    msg.reject = (struct msg_reject){.code = code,
+                                     .retry = true,
+                                     .retry_after_ms = retry_after_ms,
+                                     .minor_least = PROTOCOL_MINOR_LEAST,
+                                     .minor_most = PROTOCOL_MINOR_MOST};
+    (void)snprintf(msg.reject.text, sizeof msg.reject.text, "%s", why);
+    bool told = daemon->peers.refusing++ < REFUSALS_MAX && conn_send(conn, &msg, NULL) == 0;
+    msg_fini(&msg);
+    conn_close(conn, told ? conn_linger_ms(daemon->options->idle_timeout_ms) : 0);
+}
+
+/* A connection for which there is no number: taken, so that it does not stand in the backlog. */
 static void refuse_open(void *ctx, struct conn *conn)
 {
     struct daemon *daemon = ctx;
-    uint64_t idle_ms = daemon->options->idle_timeout_ms;
-    struct msg msg = {.type = MSG_REJECT};
-    msg.reject = (struct msg_reject){.code = daemon->leaving ? REJECT_STOPPING : REJECT_FULL,
-                                     .retry = true,
-                                     .retry_after_ms = idle_ms / 6,
-                                     .minor_least = PROTOCOL_MINOR_LEAST,
-                                     .minor_most = PROTOCOL_MINOR_MOST};
-    (void)snprintf(msg.reject.text, sizeof msg.reject.text, "%s",
-                   daemon->leaving ? "the server is stopping" : "the server has no room for another connection");
-    bool told = daemon->peers.refusing <= REFUSALS_MAX && conn_send(conn, &msg, NULL) == 0;
-    msg_fini(&msg);
-    conn_close(conn, told ? conn_linger_ms(idle_ms) : 0);
+    refuse(daemon, conn, daemon->leaving ? REJECT_STOPPING : REJECT_FULL, daemon->options->idle_timeout_ms / 6,
+           daemon->leaving ? "the server is stopping" : "the server has no room for another connection");
 }
 
 static void refuse_message(void *ctx, struct conn *conn, const struct msg *msg)
@@ -193,14 +226,12 @@ void peers_accept(struct daemon *daemon)
     };
     struct conn *conn;
     struct err err;
-    peers->refusing += !peer;
     if (conn_accept((uv_stream_t *)&daemon->listener.tcp, &options, &conn, &err)) {
         log_event(daemon->log, LOG_LEVEL_WARN, "accept_failed", "reason=\"%s\"", err.text);
-        peers->refusing -= !peer;
-    } else if (peer) {
-        peer->conn = conn; /* TLS's handshake comes before on_open */
-    } else if (peers->refusing > REFUSALS_MAX) {
-        conn_close(conn, 0);
+    } else if (options.tls && peer) {
+        arrive(peer, conn);
+    } else if (options.tls) {
+        refuse_open(daemon, conn);
     }
 }
 
@@ -208,7 +239,7 @@ void peers_send(struct daemon *daemon, uint32_t number, struct msg *msg)
 {
     struct peer *peer = number < daemon->peers.room ? &daemon->peers.items[number] : NULL;
     struct err err;
-    if (!peer || !peer->conn || peer->closing || !peer->known) {
+    if (!peer || !peer->conn || peer->closing) {
         return;
     }
     size_t unread = conn_queued_bytes(peer->conn);
@@ -216,7 +247,8 @@ void peers_send(struct daemon *daemon, uint32_t number, struct msg *msg)
                  ? err_set(&err, ERR_LIMIT, "%s: leaves %zu bytes unread", conn_peer(peer->conn), unread)
                  : conn_send(peer->conn, msg, &err);
     if (rc && rc != ERR_STATE) { /* ERR_STATE: the connection is on its way out, on_close will tell */
-        log_event(daemon->log, LOG_LEVEL_WARN, "send_failed", "reason=\"%s\"", err.text);
+        log_event(coordinator_log(daemon->coordinator, number, "send_failed"), LOG_LEVEL_WARN, "send_failed",
+                  "reason=\"%s\"", err.text);
         peer->closing = true;
         conn_close(peer->conn, 0);
     }
@@ -228,6 +260,14 @@ void peers_close(struct daemon *daemon, uint32_t number)
     if (peer && peer->conn && !peer->closing) {
         peer->closing = true;
         conn_close(peer->conn, conn_linger_ms(daemon->options->idle_timeout_ms));
+    }
+}
+
+void peers_pause(struct daemon *daemon, uint32_t number, uint64_t pause_ms)
+{
+    struct peer *peer = number < daemon->peers.room ? &daemon->peers.items[number] : NULL;
+    if (peer && peer->conn && !peer->closing) {
+        conn_pause(peer->conn, pause_ms);
     }
 }
 

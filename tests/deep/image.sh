@@ -2,7 +2,7 @@
 # The images of deploy/Dockerfile without Docker, as root: image.sh WORK-FOLDER
 #
 # A fresh Debian for each of its two stages; there the very RUN lines of the file, its COPY lines as cp below; then a
-# federation runs in what the second stage has, as the user that it makes. Every mount lives in a namespace of its own,
+# federation runs in what the second stage has, as the user that it makes, and then that of deploy/compose.yaml. Every mount lives in a namespace of its own,
 # which ends with the command: nothing stays mounted in a folder that is removed here.
 set -eu
 [ "$(id -u)" -eq 0 ] || { echo "image.sh: to make a Debian of its own it must be run as root" >&2; exit 1; }
@@ -75,9 +75,25 @@ for program in starling-server starling-client starling; do
     as_user "$program --version"
 done
 as_user "starling demo --rounds 1 --clients 2"
+
+say "deploy/compose.yaml"
+docker-compose -f deploy/compose.yaml config >"$work/config.yaml"
+sites=$runtime/opt/starling/sites
+enter "$runtime" "$runtime" sh -euc "cd /opt/starling; starling draw-images --out photos --per-class 10 --size 16
+    starling split --images photos --clients 5 --split iid --out sites; chmod -R a+rX photos sites"
+play() { # CONFIG: in fresh volumes
+    rm -rf "$work/volumes"
+    mkdir "$work/volumes"
+    python3 -B tests/deep/play.py "$1" "$sites" "$runtime" "$work/volumes"
+}
+play "$work/config.yaml"
+# Planted: two sites with one token.
+sed 's,/tokens/client-2$,/tokens/client-1,' "$work/config.yaml" >"$work/planted.yaml"
+! play "$work/planted.yaml" 2>"$work/planted.log"
+grep -q 'client-2 ended while waiting for welcomed' "$work/planted.log"
 size() {
     du -sm "$1" | cut -f1
 }
 echo "the runtime: $(size "$runtime") MB, of it Debian itself $(size "$base") MB"
-rm -rf "$build" "$runtime"
+rm -rf "$build" "$runtime" "$work/volumes"
 say "done"

@@ -3,11 +3,14 @@
  *     make_corpus tests/fuzz/corpus */
 #include "client/shell/files.h"
 #include "common/config/plan.h"
+#include "common/trust/internal.h"
+#include "common/trust/token.h"
 #include "common/vec/modelfile.h"
 #include "common/vec/quant.h"
 #include "server/bank/bank.h"
 #include "server/store/checkpoint.h"
 #include "tests/support/msg_samples.h"
+#include "tests/support/tls_world.h"
 
 #include <stdio.h>
 
@@ -167,6 +170,52 @@ static int make_quant(const char *corpus)
     }
     mem_free(update);
     layout_free(layout);
+    return rc;
+}
+
+/* A token as text, as the bytes before its checksum, cut, and of a version to come. */
+static int make_token(const char *corpus)
+{
+    const struct token token = {
+        .address = "[2001:db8::1]:7640", .name = "site-a", .role = TRUST_TRAINER, .expires = 1800000000};
+    static const char future[] = "\0starling2:AXxaCmsAAAAAAQ";
+    uint8_t bytes[110] = "\x01\x01\0\xd2\x49\x6b\0\0\0\0\x01\x01"
+                         "a\x03\0h:1";
+    char text[TOKEN_TEXT_MAX + 1] = "";
+    if (token_write(&token, text + 1, NULL)) {
+        return 1;
+    }
+    size_t len = 1 + strlen(text + 1);
+    return make_text(corpus, "token/whole", text, len) || make_text(corpus, "token/cut", text, len - 9) ||
+           make_text(corpus, "token/bytes", (const char *)bytes, 18 + 64) ||
+           make_text(corpus, "token/future", future, sizeof future - 1);
+}
+
+/* A request in fuzz_csr.c's two ways, and an authority's certificate. */
+static int make_csr(const char *corpus)
+{
+    uint8_t bytes[1024], *csr = NULL, *certificate = NULL;
+    size_t len = 0;
+    EVP_PKEY *key = NULL;
+    X509 *ca = NULL;
+    int rc = key_new(&key, NULL);
+    rc = rc ? rc : csr_new(key, &csr, &len, NULL);
+    rc = rc ? rc : certificate_root(key, 1800000000, &ca, NULL);
+    for (uint8_t way = 0; way < 2 && rc == 0; way++) {
+        bytes[0] = way;
+        memcpy(bytes + 1, csr, len);
+        rc = make_text(corpus, way ? "csr/signed_anew" : "csr/whole", (const char *)bytes, 1 + len);
+    }
+    int bytes_ca = rc ? 0 : i2d_X509(ca, &certificate);
+    if (bytes_ca > 0) {
+        bytes[0] = 2;
+        memcpy(bytes + 1, certificate, (size_t)bytes_ca);
+        rc = make_text(corpus, "csr/authority", (const char *)bytes, 1 + (size_t)bytes_ca);
+    }
+    OPENSSL_free(csr);
+    OPENSSL_free(certificate);
+    X509_free(ca);
+    EVP_PKEY_free(key);
     return rc;
 }
 
@@ -371,14 +420,49 @@ static int make_session(const char *corpus)
     return rc;
 }
 
+/* What a client and a server say first, as fuzz_tls.c reads it, and edits of a conversation. */
+static int make_tls(const char *corpus)
+{
+    struct tls_world world;
+    struct channel *server = NULL, *client = NULL;
+    struct buf hello, answer;
+    uint8_t byte;
+    size_t got;
+    tls_world_init(&world);
+    struct tls_setup *of_server = tls_server_of(&world, "coordinator", TRUST_SERVER, 0);
+    struct tls_setup *of_client = tls_client_of(&world, "site-a", TRUST_TRAINER, 0);
+    buf_init(&hello, 1 << 20);
+    buf_init(&answer, 1 << 20);
+    int rc = channel_new(of_server, &server, NULL) || channel_new(of_client, &client, NULL) ||
+             buf_append(&hello, "\0\0", 2) || buf_append(&answer, "\1\0", 2) ||
+             buf_append(&hello, channel_output(client)->data, channel_output(client)->len);
+    if (rc == 0) {
+        channel_input(server, hello.data + 2, hello.len - 2);
+        rc = channel_read(server, &byte, 1, &got, NULL) ||
+             buf_append(&answer, channel_output(server)->data, channel_output(server)->len) ||
+             save(corpus, "tls/hello", &hello) || save(corpus, "tls/answer", &answer) ||
+             make_text(corpus, "tls/undisturbed", "\3\11", 2) ||
+             make_text(corpus, "tls/changed", "\3\0\77\0\1\177\0\200", 8) ||
+             make_text(corpus, "tls/twice", "\3\0\177\2\0\177\2\0\177\2\0", 11);
+    }
+    channel_free(server);
+    channel_free(client);
+    tls_setup_free(of_server);
+    tls_setup_free(of_client);
+    buf_fini(&hello);
+    buf_fini(&answer);
+    tls_world_fini(&world);
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
         (void)fprintf(stderr, "usage: make_corpus tests/fuzz/corpus\n");
         return 64;
     }
-    static const char *const folders[] = {"msg",  "frame",      "modelfile", "quant",  "config",
-                                          "bank", "checkpoint", "state",     "session"};
+    static const char *const folders[] = {"msg",        "frame", "modelfile", "quant", "config", "bank",
+                                          "checkpoint", "state", "session",   "token", "csr",    "tls"};
     for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
         char path[4096];
         (void)snprintf(path, sizeof path, "%s/%s", argv[1], folders[i]);
@@ -388,7 +472,7 @@ int main(int argc, char **argv)
     }
     if (make_messages(argv[1]) || make_streams(argv[1]) || make_modelfile(argv[1]) || make_quant(argv[1]) ||
         make_config(argv[1]) || make_bank(argv[1]) || make_checkpoint(argv[1]) || make_state(argv[1]) ||
-        make_session(argv[1])) {
+        make_session(argv[1]) || make_token(argv[1]) || make_csr(argv[1]) || make_tls(argv[1])) {
         (void)fprintf(stderr, "a seed could not be made\n");
         return 1;
     }

@@ -9,7 +9,7 @@ import unittest
 import harness
 
 LOAD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "load", "load.py")
-ROWS = ["wire", "null-2", "null-16", "null-256", "memory", "idle", "thousand", "soak", "aggregate", "curves"]
+ROWS = ["wire", "null-2", "null-16", "null-256", "memory", "idle", "thousand", "strangers", "soak", "aggregate", "curves"]
 
 
 class Figures(harness.Federation):
@@ -32,7 +32,7 @@ class Figures(harness.Federation):
         rows = self.results()
         self.assertEqual(list(rows), ROWS)
         checks = {name: [check["what"] for check in row["checks"]] for name, row in rows.items()}
-        self.assertEqual([len(checks[name]) for name in ROWS], [1, 2, 2, 2, 1, 2, 2, 1, 1, 0])
+        self.assertEqual([len(checks[name]) for name in ROWS], [1, 2, 2, 2, 1, 2, 2, 2, 1, 1, 0])
         for name, row in rows.items():
             for check in row["checks"]:
                 least = check["sense"] == "least"
@@ -49,6 +49,8 @@ class Figures(harness.Federation):
         self.assertEqual(len(figures["memory"]["hwm_bytes"]), 3)
         self.assertGreaterEqual(figures["idle"]["heartbeats"], 50)
         self.assertTrue(rows["thousand"]["checks"][0]["ok"])  # exact on any machine, however slow
+        for _, (_, _, _, strangers) in figures["strangers"]["turns"]:
+            self.assertGreater(strangers["broken"] + strangers["rejected"] + strangers["refused"], 0)  # they were there
         self.assertGreater(figures["soak"]["samples"], 1)
         for points in (*figures["curves"]["by_clients"].values(), figures["curves"]["by_size"]):
             self.assertTrue(all(point["seconds"] > 0 and point["hwm_bytes"] > 1e6 for point in points))

@@ -1,5 +1,6 @@
 """The systemd units: systemd finds nothing wrong with them, they give away little, they do not start again what waiting
-cannot mend, and a federation runs under their system call filters. Each check is shown a unit that it must not pass.
+cannot mend, and a federation runs under their system call filters, with TLS, set up as deploy/OPERATING.md says. Each check
+is shown a unit that it must not pass.
 
 systemd-analyze is in Debian's package systemd; a machine without it fails here."""
 import os
@@ -14,6 +15,7 @@ import sandbox
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEPLOY = os.path.join(HERE, "..", "..", "deploy")
 SERVER, CLIENT = "starling-server.service", "starling-client@.service"
+NOBODY = 65534
 
 
 def read(name):
@@ -86,27 +88,79 @@ class Units(harness.Federation):
         plan = []
         for key, value in {**harness.TINY_PLAN, "min_clients": 1}.items():
             plan += ["--set", f"plan.{key}={value}"]
-        return self.run_confined("server", unit, "--listen", "127.0.0.1:0", "--state", self.path(state), *plan)
+        words = ["--listen", "127.0.0.1:0", "--state", self.path(state), "--trust", self.path(state, "trust"), *plan]
+        return self.run_confined("server", unit, *words)
 
-    def start_client(self, unit, address, name):
-        images, state = self.images(name), self.path("client-" + name)
-        return self.run_confined("client", unit, "--server", address, "--name", name, "--images", images, "--state", state)
+    def start_client(self, unit, name):
+        """It finds the server by its identity."""
+        state = self.path("client-" + name)
+        self.say("starling", "join", self.token("server", name), "--out", os.path.join(state, "identity"))
+        return self.run_confined("client", unit, "--name", name, "--images", self.images(name), "--state", state)
+
+    def say(self, *words):
+        done = self.run_to_end(*words)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.strip()
+
+    def authority(self, state):
+        self.say("starling", "ca", "init", self.path(state, "trust"), "--address", "127.0.0.1:7640")
+
+    def address(self, server, state):
+        """Where the server listens, in the authority's folder too."""
+        address = server.events[server.wait_for("listening") - 1]["address"]
+        with open(self.path(state, "trust", "address"), "w", encoding="utf-8") as file:
+            file.write(address + "\n")
+        return address
+
+    def token(self, state, name):
+        return self.say("starling", "ca", "token", "--trust", self.path(state, "trust"), "--name", name)
 
     def test_a_federation_under_their_filters(self):
+        self.authority("server")
         server = self.start_server(self.unit(SERVER))
-        address = server.events[server.wait_for("listening") - 1]["address"]
+        self.address(server, "server")
         # Planted: kernels cannot be made where memory is never writable and executable.
         planted = self.unit(CLIENT, lambda text: text.replace("[Install]", "MemoryDenyWriteExecute=yes\n[Install]"))
-        lost = self.start_client(planted, address, "lost")
+        lost = self.start_client(planted, "lost")
         self.assertIn("oneDNN", lost.events[lost.wait_for("work_failed") - 1]["reason"])
         self.assertEqual(lost.exit_code(), 1)
-        client = self.start_client(self.unit(CLIENT), address, "site")
+        client = self.start_client(self.unit(CLIENT), "site")
         server.wait_for("round_durable", round=harness.TINY_PLAN["rounds"])
         self.assertEqual(client.exit_code(), 0)
         self.assertEqual(server.stop(), 0)
         # Planted: a call that the server cannot do without.
         planted = self.unit(SERVER, lambda text: text.replace("SystemCallFilter=~", "SystemCallFilter=~flock "))
+        self.authority("other")
         self.assertEqual(self.start_server(planted, "other").exit_code(), 74)
+
+    def test_root_beside_a_server_of_another_user(self):
+        """What root does with `starling ca` in the state folder of a DynamicUser= remains the server's to read."""
+        under = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        if subprocess.run([*under, os.path.join(harness.BIN, "starling-server"), "--version"], check=False).returncode:
+            self.skipTest("needs root, and a build that every user may run")
+        os.chmod(self.folder, 0o711)
+        os.mkdir(self.path("server"), 0o700)
+        os.chown(self.path("server"), NOBODY, NOBODY)
+        self.authority("server")
+        server = self.start_server_as(under)
+        address = self.address(server, "server")
+        client = self.client("site", address, flags=["--join", self.token("server", "site")])
+        server.wait_for("client_joined", name="site")
+        for name in self.files("server", "trust"):
+            self.assertEqual((os.stat(name).st_uid, os.stat(name).st_mode & 0o077), (NOBODY, 0), name)
+        self.say("starling", "ca", "revoke", "site", "--trust", self.path("server", "trust"))
+        self.assertEqual(client.exit_code(), 77)
+        self.assertEqual(server.count("trust_unreadable"), 0)
+        # Planted: a file that remains root's.
+        os.chown(self.path("server", "trust", "revoked"), 0, 0)
+        server.wait_for("trust_unreadable")
+        self.assertEqual(server.stop(), 0)
+
+    def start_server_as(self, under):
+        return super().start_server(under=under, plan={"min_clients": 2}, trust=self.path("server", "trust"))
+
+    def files(self, *parts):
+        return [os.path.join(at, name) for at, _, names in os.walk(self.path(*parts)) for name in names]
 
 
 if __name__ == "__main__":

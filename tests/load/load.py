@@ -4,8 +4,9 @@
   tests/load/load.py [ROW ...] [--build build/release] [--out tests/load/results] [--memory /dev/shm] [--disk DIR]
   tests/load/load.py --quick --out DIR
 
-Rows: wire tls null-2 null-16 null-256 memory idle tls-idle flood thousand soak aggregate curves. README.md says what
-they measure. Without names the rows that OUT/results.json does not hold yet are measured; those that are named are measured again. Writes
+Rows: wire tls null-2 null-16 null-256 memory idle tls-idle flood thousand strangers soak aggregate curves. README.md
+says what they measure. Without names the rows that OUT/results.json does not hold yet are measured; those that are named
+are measured again. Writes
 OUT/results.json, OUT/table.md and OUT/curves.svg after each row, and, where OUT is the default, the table of README.md.
 
 A figure counts only if the swarm has compared every model with what it must be. Run it alone: what else the machine
@@ -19,7 +20,9 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -30,6 +33,8 @@ from datetime import datetime
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 RESULTS = os.path.join(HERE, "results")
+sys.path.insert(0, os.path.join(ROOT, "tests", "integration"))
+from harness import field, frame, hello  # noqa: E402
 LIMIT_S = 900  # of one swarm
 KIB, MB = 1024, 1e6
 
@@ -59,6 +64,7 @@ FULL = {
     "tls-idle": {"clients": 10000, "seconds": 60, "idle_timeout": "60s"},
     "flood": {"plan": THREE_MB, "clients": 5, "rounds": 30, "turns": 3, "floods": 2},
     "thousand": {"plan": THREE_MB, "clients": 1000, "rounds": 10},
+    "strangers": {"plan": THREE_MB, "clients": 20, "rounds": 40, "turns": 3, "half_open": 1000, "a_second": 200},
     "soak": {"clients": 3, "rounds": 2000, "after": 200},
     "aggregate": {"times": 5, "flags": []},
     "curves": {
@@ -80,6 +86,7 @@ QUICK = {
     "tls-idle": {"clients": 50, "seconds": 1, "idle_timeout": "1s"},
     "flood": {"plan": TINY, "clients": 2, "rounds": 20, "turns": 1, "floods": 1},
     "thousand": {"plan": TINY, "clients": 20, "rounds": 3},
+    "strangers": {"plan": TINY, "clients": 4, "rounds": 20, "turns": 2, "half_open": 100, "a_second": 50},
     "soak": {"clients": 3, "rounds": 30, "after": 10},
     "aggregate": {"times": 1, "flags": ["--width", "8", "--seconds", "1"]},
     "curves": {
@@ -501,6 +508,129 @@ def measure_thousand(load, size):
             check("server memory, most ever less most until round 3", growth, "KiB", got["model_bytes"] // KIB)], figures, note  # fmt: skip
 
 
+class Attack:
+    """What strangers do to a server, from a hundred loopback addresses, until it is ended: connections that say nothing,
+    opened again when they are closed; first messages of every bad kind; and one that is welcomed and never stops talking."""
+
+    FIRST = [b"GET / HTTP/1.1\r\n\r\n", bytes.fromhex("16030100c8010000c40303"), bytes(64),
+             struct.pack("<IBBHII", 100 << 20, 1, 1, 0, 100 << 20, 0) + bytes(1 << 20), frame(31, b"s" * 1000, flags=1),
+             frame(10, field(1, 1)), frame(1, hello()[16:], crc=1), hello(name=b"a\x1bb"), hello(minor=(7, 9)), hello()[:30]]  # fmt: skip
+
+    def __init__(self, address, half_open, a_second):
+        host, port = address.rsplit(":", 1)
+        self.to, self.over = (host, int(port)), threading.Event()
+        self.half_open, self.pause, self.done = half_open, 1 / a_second, 0
+        self.threads = [threading.Thread(target=what, daemon=True) for what in (self.hold, self.knock, self.flood)]
+        for thread in self.threads:
+            thread.start()
+
+    def connect(self, number):
+        stream = socket.socket()
+        stream.settimeout(5)
+        try:
+            stream.bind((f"127.0.1.{1 + number % 100}", 0))
+            stream.connect(self.to)
+        except OSError:
+            pass
+        return stream
+
+    def hold(self):
+        held = [self.connect(i) for i in range(self.half_open)]
+        while not self.over.wait(1):
+            for i, stream in enumerate(held):
+                try:
+                    stream.setblocking(False)
+                    gone = not stream.recv(4096)
+                except BlockingIOError:
+                    gone = False
+                except OSError:
+                    gone = True
+                if gone:
+                    stream.close()
+                    held[i] = self.connect(i)
+        for stream in held:
+            stream.close()
+
+    def knock(self):
+        open_ones = []
+        while not self.over.wait(self.pause):
+            stream = self.connect(self.done)
+            try:
+                stream.setblocking(False)
+                stream.send(self.FIRST[self.done % len(self.FIRST)])
+            except OSError:
+                pass
+            self.done += 1
+            open_ones.append(stream)
+            if len(open_ones) > 100:
+                open_ones.pop(0).close()
+
+    def flood(self):
+        beat = frame(8, field(1, 0) + field(2, 0) + field(3, 0)) * 1000
+        while not self.over.is_set():
+            with self.connect(99) as stream:
+                try:
+                    stream.sendall(hello(name=b"flood"))
+                    rest = beat
+                    while not self.over.is_set():
+                        try:
+                            rest = rest[stream.send(rest) :] or beat
+                        except TimeoutError:
+                            pass
+                except OSError:
+                    pass
+            self.over.wait(0.1)
+
+    def end(self):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def measure_strangers(load, size):
+    clients, rounds = size["clients"], size["rounds"]
+
+    def turn(attacked):
+        """The median of a round's seconds, and what the server says of strangers. The first rounds are not counted."""
+        with Server(load, load.memory, size["plan"], clients, rounds) as server:
+            attack = []
+
+            def begin():
+                while not server.over.wait(0.01):
+                    if any(e["event"] == "round_opened" for e in server.events()):
+                        attack.append(Attack(server.address, size["half_open"], size["a_second"]))
+                        return
+
+            beginner = threading.Thread(target=begin, daemon=True)
+            if attacked:
+                beginner.start()
+            begun = time.monotonic()
+            swarm(load, server, clients, rounds)
+            took, strangers = time.monotonic() - begun, {}
+            hwm = read_proc(server.pid, "VmHWM")
+            if attacked:
+                beginner.join()
+                attack[0].end()
+                code, out = 1, ""
+                while code != 0:  # as soon as there is a place for it
+                    code, out, _ = run([load.program("starling"), "status", "--server", server.address, "--json"])
+                strangers = json.loads(out.splitlines()[-1])["strangers"]
+            times = round_times(server.events())[rounds // 4 :]
+            return statistics.median(t["durable"] - t["opened"] for t in times), took, hwm, strangers
+
+    turns = [(turn(False), turn(True)) for _ in range(size["turns"])]
+    ratios = [attacked[0] / calm[0] for calm, attacked in turns]
+    calm, attacked = (statistics.median(pair[i][0] for pair in turns) for i in (0, 1))
+    more = statistics.median(pair[1][2] - pair[0][2] for pair in turns) / KIB
+    last = turns[-1][1][3]
+    told = ", ".join(f"{last[what]:,} {what.replace('_', ' ')}" for what in ("refused", "made_way", "rejected", "broken", "slowed", "lines_suppressed"))  # fmt: skip
+    note = (f"{size['turns']} turns, {clients} x {rounds} rounds: {1e3 * calm:.0f} ms a round, attacked {1e3 * attacked:.0f} ms, "
+            f"ratios {min(ratios):.2f} to {max(ratios):.2f}; {size['half_open']:,} half-open connections from 100 addresses, "
+            f"{size['a_second']} bad greetings a second and a flood by a member: {told}")  # fmt: skip
+    return [check("a round's time under attack over that in peace", statistics.median(ratios), "x", 1.1),
+            check("server memory, most ever, more than in peace", more, "KiB", KIB)], {"turns": turns}, note  # fmt: skip
+
+
 def measure_soak(load, size):
     got = whole_run(load, load.memory, TINY, size["clients"], size["rounds"], SMALL_BANK, sample=True)
     points = [(number, rss) for number, rss, _ in got["samples"] if number >= size["after"]]
@@ -543,6 +673,7 @@ def measure_curves(load, size):
 
 MEASURES = {"wire": measure_wire, "tls": measure_tls, "memory": measure_memory, "idle": measure_idle,
             "tls-idle": measure_tls_idle, "flood": measure_flood, "thousand": measure_thousand,
+            "strangers": measure_strangers,
             "soak": measure_soak, "aggregate": measure_aggregate, "curves": measure_curves}  # fmt: skip
 MEASURES.update({name: measure_null for name in FULL if name.startswith("null-")})
 

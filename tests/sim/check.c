@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "common/vec/fixed.h"
+#include "server/agg/norm.h"
 
 /* ---- the trainer's function ---- */
 
@@ -228,6 +229,30 @@ static void note_counted(struct world *world, const struct checkpoint *checkpoin
     }
 }
 
+/* What the checkpoint says of lengths: of this round what its contributions say, and of those before what was said. */
+static void note_norms(struct world *world, const struct checkpoint *checkpoint)
+{
+    double norms[CLIENTS_MAX];
+    uint32_t round = checkpoint->round, count = 0;
+    for (uint32_t c = 0; c < world->scenario.clients; c++) {
+        if (world->truth.counted[round][c]) {
+            const float *update = (const float *)(const void *)world->truth.update[round][c]->data;
+            double norm = norm_of(world->layout, update);
+            uint32_t at = count++;
+            for (; at > 0 && norms[at - 1] > norm; at--) {
+                norms[at] = norms[at - 1];
+            }
+            norms[at] = norm;
+        }
+    }
+    world->truth.norms[round] = norms[(count - 1) / 2];
+    for (uint32_t i = 0; i < CHECKPOINT_NORMS && !world->violation[0]; i++) {
+        if (checkpoint->norms[i] != (i < round ? world->truth.norms[round - i] : 0)) {
+            violate(world, "checkpoint %u is wrong about the lengths of updates of %u rounds ago", round, i);
+        }
+    }
+}
+
 /* A checkpoint that was saved, or found by a starting server. */
 void check_durable(struct world *world, const struct checkpoint *checkpoint)
 {
@@ -261,6 +286,7 @@ void check_durable(struct world *world, const struct checkpoint *checkpoint)
         note_counted(world, checkpoint);
         if (!world->violation[0]) {
             expect_params(world, round, expected);
+            note_norms(world, checkpoint);
         }
     }
     if (!world->violation[0] && memcmp(expected, checkpoint->params, bytes) != 0) {

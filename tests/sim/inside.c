@@ -56,15 +56,18 @@ static void check_line(struct world *world, const struct coordinator *c)
 
 static void check_peers(struct world *world, const struct coordinator *c)
 {
-    uint32_t open = 0, live = 0, greeting = 0, members = 0;
+    uint32_t open = 0, sessions = 0, strangers = 0, members = 0;
     for (uint32_t i = 0; i < c->peers_room; i++) {
         const struct peer *peer = c->peers[i];
         if (!peer) {
             continue;
         }
         open++;
-        live += peer->state != PEER_CLOSING;
-        greeting += peer->state == PEER_NEW;
+        sessions += peer->state != PEER_CLOSING && peer->state != PEER_NEW;
+        strangers += peer->stranger;
+        if (peer->state == PEER_NEW && !peer->stranger) {
+            violate(world, "connection %u waits for HELLO for ever", i);
+        }
         if (peer->member != NONE && c->members[peer->member].peer != i) {
             violate(world, "connection %u is %s's, which does not know of it", i, c->members[peer->member].name);
         }
@@ -75,7 +78,7 @@ static void check_peers(struct world *world, const struct coordinator *c)
     for (uint32_t i = 0; i < c->round.count; i++) {
         members += c->members[i].peer != NONE;
     }
-    if (open != c->peers_open || live != c->peers_live || greeting != c->peers_new || members != c->welcomed ||
+    if (open != c->peers_open || sessions != c->sessions || strangers != c->strangers.count || members != c->welcomed ||
         c->doomed != 0) {
         violate(world, "the server miscounts its connections");
     }

@@ -105,6 +105,7 @@ static const char *const bugs[BUG_COUNT] = {
     [BUG_NO_SLOTS] = "no upload slot may be in use any more",
     [BUG_WALL_CLOCK] = "the server measures time on the wall clock",
     [BUG_SPOOL_STALE] = "a stale update lies in the spool",
+    [BUG_NORMS_LOST] = "a restart forgets how long updates were",
     [BUG_RECALLED_STAYS] = "a recalled round is not taken out of the sum",
 };
 

@@ -46,6 +46,9 @@ void server_start(struct world *world)
         if (world->scenario.bug == BUG_LOST_MOMENTUM && state.optimiser_len > 0) {
             memset(state.optimiser, 0, (size_t)state.optimiser_len);
         }
+        if (world->scenario.bug == BUG_NORMS_LOST) {
+            memset(state.norms, 0, sizeof state.norms);
+        }
         struct coordinator_options options = {
             .plan = &world->plan,
             .plan_bytes = world->plan_bytes.data,
@@ -254,6 +257,9 @@ static void carry_out(struct world *world, struct action *action)
         break;
     case ACTION_CLOSE:
         net_close(world, action->peer, SIDE_SERVER);
+        break;
+    case ACTION_PAUSE: /* whose messages all come at once, as after a stall; no client of the sim sends so many */
+        sight(world, "client_slowed");
         break;
     case ACTION_JOB:
         server->jobs[server->jobs_count++] = action->job;

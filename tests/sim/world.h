@@ -53,6 +53,7 @@ enum bug {
     BUG_NO_SLOTS,          /* the upload slots that may be in use fall to none */
     BUG_WALL_CLOCK,        /* the server measures its time on the wall clock, which jumps */
     BUG_SPOOL_STALE,       /* in the spool lies the update of an earlier round */
+    BUG_NORMS_LOST,        /* a restarted server has forgotten how long updates were */
     BUG_RECALLED_STAYS,    /* what was added before a round was recalled is left in the sum */
     BUG_COUNT
 };
@@ -185,6 +186,7 @@ struct truth {
     bool started;
     float *params[ROUNDS_MAX + 1];                     /* after each durable round */
     float *moments[ROUNDS_MAX + 1];                    /* [2, total]: of the optimiser, likewise */
+    double norms[ROUNDS_MAX + 1];                      /* the lower median of what counted */
     struct bytes *update[ROUNDS_MAX + 1][CLIENTS_MAX]; /* what training that round yields, whenever it is done */
     bool counted[ROUNDS_MAX + 1][CLIENTS_MAX];
     bool committed[ROUNDS_MAX + 1][CLIENTS_MAX];

@@ -127,6 +127,7 @@ static const struct msg_status_reply reply = {.software = "starling 0.1.0",
                                               .bank_capacity = 10,
                                               .bank_contributors = 2,
                                               .peak_rss_bytes = 12345678,
+                                              .strangers = {.told = true, .refused = 7, .slowed = 2},
                                               .clients_count = 2,
                                               .history_count = 1,
                                               .clients = clients,
@@ -164,6 +165,13 @@ static void status_json_has_the_promised_keys(void **state)
     /* A client that has not trained has no loss, which is not the same as a loss of 0. */
     json_t *south = json_array_get(json_object_get(object, "clients"), 1);
     assert_true(json_is_null(json_object_get(south, "loss")));
+    json_t *strangers = json_object_get(object, "strangers");
+    assert_int_equal(json_integer_value(json_object_get(strangers, "refused")), 7);
+    json_decref(object);
+    struct msg_status_reply earlier = reply;
+    earlier.strangers.told = false;
+    object = status_json(&earlier);
+    assert_true(json_is_null(json_object_get(object, "strangers")));
     json_decref(object);
 }
 
@@ -189,6 +197,7 @@ static void status_text_shows_waits_and_clients(void **state)
     assert_int_equal(buf_append(&text, "", 1), 0);
     const char *out = (const char *)text.data;
     assert_non_null(strstr(out, "waits for  2 of 5 clients (5.0 s so far, 60 s left)\n"));
+    assert_non_null(strstr(out, "strangers  7 connections refused, 2 slowed\n"));
     assert_non_null(strstr(out, "3/12"));
     assert_non_null(strstr(strstr(out, "south"), "offline"));
     buf_fini(&text);

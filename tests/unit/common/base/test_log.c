@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -129,11 +130,99 @@ static void test_descriptor(void **state)
     log_event(&log, LOG_LEVEL_DEBUG, "started", "pid=%d", 12); /* a closed descriptor stops nobody */
 }
 
+/* A second's burst of ten, ten a second afterwards, debts, and what is given back. */
+static void test_rate(void **state)
+{
+    (void)state;
+    const struct rate_limit limit = {.each_ms = 100, .burst_ms = 1000};
+    for (uint64_t now = 0; now <= UINT64_C(1) << 40; now += UINT64_C(1) << 40) {
+        struct rate rate = {0};
+        for (int i = 0; i < 10; i++) {
+            assert_true(rate_has(&rate, &limit, now));
+            assert_int_equal(rate_take(&rate, &limit, 1, now), 0);
+        }
+        assert_false(rate_has(&rate, &limit, now));
+        assert_int_equal(rate_take(&rate, &limit, 5, now), 500);
+        assert_int_equal(rate_take(&rate, &limit, 1, now + 500), 100);
+        assert_false(rate_has(&rate, &limit, now + 699));
+        assert_true(rate_has(&rate, &limit, now + 700));
+        rate_pay(&rate, &limit, 1000);
+        for (int i = 0; i < 10; i++) { /* no more is saved up than the burst */
+            assert_int_equal(rate_take(&rate, &limit, 1, now + 700), 0);
+        }
+        assert_int_equal(rate_take(&rate, &limit, 1, now + 700), 100);
+    }
+}
+
+struct lines {
+    uint64_t count, told, suppressed;
+};
+static void count_lines(void *ctx, enum log_level level, const char *event, const char *fields)
+{
+    struct lines *lines = ctx;
+    (void)level;
+    lines->count++;
+    if (strcmp(event, "log_suppressed") == 0) {
+        lines->told++;
+        lines->suppressed += strtoull(strchr(fields, '=') + 1, NULL, 10);
+    }
+}
+
+static struct log_limit limit; /* too large for a stack */
+
+/* One that floods the log gets a line a second, and is told of once a minute with the exact number; another one's lines
+ * are all there. */
+static void test_limit_of_one(void **state)
+{
+    (void)state;
+    struct lines lines = {0};
+    const struct log log = {.emit = count_lines, .ctx = &lines, .least = LOG_LEVEL_DEBUG};
+    uint64_t others = 0, now = 5000, end = now + 600 * 1000;
+    log_limit_init(&limit, &log, 7);
+    for (uint32_t i = 0; now < end; now++, i++) {
+        log_event(log_limit_take(&limit, "client_joined", "flood", 0, now), LOG_LEVEL_INFO, "client_joined",
+                  "name=flood");
+        if (i % 10000 == 0) {
+            others++;
+            log_event(log_limit_take(&limit, "client_joined", "other", 0, now), LOG_LEVEL_INFO, "client_joined", "a=b");
+        }
+        if (now >= log_limit_next_ms(&limit)) {
+            log_limit_tick(&limit, now);
+        }
+    }
+    assert_in_range(lines.told, 9, 10);
+    assert_in_range(lines.count - lines.told - others, 600, 600 + LOG_LIMIT_EACH + 1);
+    assert_int_equal(lines.count - lines.told + limit.suppressed, 600 * 1000 + others);
+    assert_int_equal(lines.suppressed + limit.untold, limit.suppressed);
+}
+
+/* The ordinary log: 10,000 clients that come and go at once lose no line. Names that are made up for the purpose meet
+ * the limit of all together. */
+static void test_limit_of_all(void **state)
+{
+    (void)state;
+    struct lines lines = {0};
+    const struct log log = {.emit = count_lines, .ctx = &lines, .least = LOG_LEVEL_DEBUG};
+    char name[32];
+    log_limit_init(&limit, &log, 7);
+    for (uint32_t i = 0; i < 20000; i++) {
+        (void)snprintf(name, sizeof name, "client-%u", i / 2);
+        log_event(log_limit_take(&limit, "client_left", name, 0, 1000), LOG_LEVEL_INFO, "client_left", "a=b");
+    }
+    assert_int_equal(lines.count, 20000);
+    for (uint32_t i = 0; i < 1000000; i++) {
+        (void)snprintf(name, sizeof name, "made-up-%u", i);
+        log_event(log_limit_take(&limit, "client_left", name, 0, 1000 + i / 100), LOG_LEVEL_INFO, "client_left", "a=b");
+    }
+    assert_in_range(lines.count, LOG_LIMIT_ALL, LOG_LIMIT_ALL + 10 * 17 + 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_levels), cmocka_unit_test(test_hostile_fields), cmocka_unit_test(test_text),
         cmocka_unit_test(test_json),   cmocka_unit_test(test_line_limit),     cmocka_unit_test(test_descriptor),
+        cmocka_unit_test(test_rate),   cmocka_unit_test(test_limit_of_one),   cmocka_unit_test(test_limit_of_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

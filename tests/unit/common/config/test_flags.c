@@ -113,6 +113,37 @@ static void numbers_keep_their_bounds(void **state)
     assert_int_equal(small, 0);
 }
 
+static void durations_have_units(void **state)
+{
+    (void)state;
+    uint64_t ms = 0;
+    const uint64_t hour = 3600000;
+    struct flag one = {"valid", FLAG_DURATION, &ms, "TIME", "", 1000, 240 * hour, false};
+    const struct {
+        const char *text;
+        uint64_t ms;
+    } good[] = {{"1s", 1000},       {"1500ms", 1500},     {"30m", hour / 2},  {"1h", hour},
+                {"7d", 168 * hour}, {"240h", 240 * hour}, {"10d", 240 * hour}};
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        char *argv[] = {(char *)"program", (char *)"--valid", (char *)good[i].text};
+        assert_int_equal(flags_parse(&one, 1, 3, argv, NULL, 0, NULL, &help, &err), 0);
+        assert_true(ms == good[i].ms);
+    }
+    static const char *const bad[] = {
+        "1", "0s", "999ms", "11d", "1w", "1.5h", "-1h", "h", "1 h", "1D", "18446744073709551616s"};
+    ms = 5;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char sentence[128], *argv[] = {(char *)"program", (char *)"--valid", (char *)bad[i]};
+        (void)snprintf(sentence, sizeof sentence, "--valid: \"%s\" is no duration from 1s to 240h", bad[i]);
+        assert_refused(flags_parse(&one, 1, 3, argv, NULL, 0, NULL, &help, &err), sentence);
+        assert_true(ms == 5);
+    }
+    one.most = 0;
+    char *argv[] = {(char *)"program", (char *)"--valid=400d"};
+    assert_int_equal(flags_parse(&one, 1, 2, argv, NULL, 0, NULL, &help, &err), 0);
+    assert_true(ms == 9600 * hour);
+}
+
 static void mistakes_are_named(void **state)
 {
     (void)state;
@@ -197,6 +228,7 @@ int main(void)
         cmocka_unit_test(lists_collect_in_order),
         cmocka_unit_test(a_full_list_is_refused_not_overrun),
         cmocka_unit_test(numbers_keep_their_bounds),
+        cmocka_unit_test(durations_have_units),
         cmocka_unit_test(mistakes_are_named),
         cmocka_unit_test(two_dashes_end_the_flags),
         cmocka_unit_test(help_outranks_mistakes),

@@ -5,6 +5,7 @@
 
 #include "common/net/conn.h"
 #include "tests/support/msg_samples.h"
+#include "tests/support/tls_world.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -44,6 +45,31 @@ struct world {
 };
 
 static struct frame_limits all_limits;
+
+/* Tests of connections between two ends of ours run a second time with this on: then both speak TLS. */
+static bool world_speaks_tls;
+static struct tls_world world_trust;
+
+static inline int world_tls_on(void **state)
+{
+    (void)state;
+    tls_world_init(&world_trust);
+    world_speaks_tls = true;
+    return 0;
+}
+
+static inline int world_tls_off(void **state)
+{
+    (void)state;
+    tls_world_fini(&world_trust);
+    world_speaks_tls = false;
+    return 0;
+}
+
+#define over_tls(test)                                                                                                 \
+    {                                                                                                                  \
+#test " over TLS", test, world_tls_on, world_tls_off, NULL                                                     \
+    }
 
 static void side_open(void *ctx, struct conn *conn)
 {
@@ -115,6 +141,10 @@ static struct world *world_new(void)
     world->server_options = world->client_options = options;
     world->server_options.ctx = &world->server;
     world->client_options.ctx = &world->client;
+    if (world_speaks_tls) {
+        world->server_options.tls = tls_server_of(&world_trust, "coordinator", TRUST_SERVER, 0);
+        world->client_options.tls = tls_client_of(&world_trust, "site-a", TRUST_TRAINER, 0);
+    }
     assert_int_equal(uv_loop_init(&world->loop), 0);
     assert_int_equal(uv_timer_init(&world->loop, &world->guard), 0);
     uv_unref((uv_handle_t *)&world->guard);
@@ -147,6 +177,8 @@ static void world_free(struct world *world)
     uv_close((uv_handle_t *)&world->guard, NULL);
     assert_int_equal(uv_run(&world->loop, UV_RUN_DEFAULT), 0);
     assert_int_equal(uv_loop_close(&world->loop), 0);
+    tls_setup_free(world->server_options.tls);
+    tls_setup_free(world->client_options.tls);
     free(world);
 }
 

@@ -75,7 +75,9 @@ static void test_echo_of_all_messages(void **state)
     world_run_until(world, &world->client.messages, MSG_TYPE_END - 1);
     assert_int_equal(world->client.last.type, MSG_TYPE_END - 1);
     assert_true(conn_bytes_in(world->client.conn) > 1000);
-    assert_int_equal(conn_bytes_in(world->client.conn), conn_bytes_in(world->server.conn));
+    if (!world_speaks_tls) {
+        assert_int_equal(conn_bytes_in(world->client.conn), conn_bytes_in(world->server.conn));
+    }
     conn_close(world->client.conn, 1000);
     world_run_until(world, &world->client.closed, 1);
     world_run_until(world, &world->server.closed, 1);
@@ -378,6 +380,15 @@ int main(void)
         cmocka_unit_test(test_close_before_open),
         cmocka_unit_test(test_connect_timeout),
         cmocka_unit_test(test_no_memory),
+        over_tls(test_loopback_source),
+        over_tls(test_echo_of_all_messages),
+        over_tls(test_stream_of_chunks),
+        over_tls(test_send_refuses),
+        over_tls(test_refused),
+        over_tls(test_name_with_two_addresses),
+        over_tls(test_unknown_name),
+        over_tls(test_close_before_open),
+        over_tls(test_connect_timeout),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -366,6 +366,52 @@ static void test_last_word_survives_an_upload(void **state)
     world_free(world);
 }
 
+/* But not for ever: who sends 100 MB to somebody who has said goodbye is cut off, long before its linger time-out. */
+static void test_who_sends_on_is_cut_off(void **state)
+{
+    (void)state;
+    static uint8_t upload[1 << 16];
+    size_t uploaded = 0;
+    struct world *world = world_new();
+    world->server.react = reject_and_close;
+    int fd = raw_connect(world);
+    raw_write_sample(fd, MSG_ALIVE, 0);
+    uint64_t start_ms = uv_now(&world->loop);
+    while (world->server.closed == 0 && uploaded < (100u << 20)) {
+        ssize_t sent = send(fd, upload, sizeof upload, MSG_DONTWAIT | MSG_NOSIGNAL);
+        uploaded += sent > 0 ? (size_t)sent : 0;
+        (void)uv_run(&world->loop, UV_RUN_NOWAIT);
+    }
+    assert_int_equal(world->server.closed, 1);
+    assert_in_range(uv_now(&world->loop) - start_ms, 0, 9999); /* the linger time-out of reject_and_close is 10000 */
+    assert_in_range(uploaded, 8u << 20, 40u << 20);            /* with what lies in the kernel's buffers */
+    (void)close(fd);
+    world_free(world);
+}
+
+/* A paused connection reads nothing, is not idle, and hears everything afterwards, the end too. */
+static void test_pause(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->server_options.idle_timeout_ms = 100;
+    int fd = raw_connect(world);
+    world_run_until(world, &world->server.opened, 1);
+    uint64_t start_ms = uv_now(&world->loop);
+    conn_pause(world->server.conn, 300);
+    raw_write_sample(fd, MSG_ALIVE, 0);
+    world_run_until(world, &world->server.messages, 1);
+    assert_in_range(uv_now(&world->loop) - start_ms, 299, 10000);
+    assert_int_equal(world->server.closed, 0);
+    conn_pause(world->server.conn, 60000); /* cut short by conn_close, which reads on for the peer's end */
+    conn_close(world->server.conn, 10000);
+    (void)close(fd);
+    start_ms = uv_now(&world->loop);
+    world_run_until(world, &world->server.closed, 1);
+    assert_in_range(uv_now(&world->loop) - start_ms, 0, 5000);
+    world_free(world);
+}
+
 static void close_now(struct side *side)
 {
     conn_close(side->conn, 0);
@@ -384,7 +430,7 @@ static void test_close_inside_on_drained(void **state)
     world_free(world);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cut_in_half),
@@ -400,7 +446,13 @@ int main(void)
         cmocka_unit_test(test_linger_is_bounded),
         cmocka_unit_test(test_linger_delivers_everything),
         cmocka_unit_test(test_last_word_survives_an_upload),
+        cmocka_unit_test(test_who_sends_on_is_cut_off),
+        cmocka_unit_test(test_pause),
         cmocka_unit_test(test_close_inside_on_drained),
+        over_tls(test_idle_later),
+        over_tls(test_linger_delivers_everything),
+        over_tls(test_close_inside_on_drained),
     };
+    cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Plants mistakes in common/trust, one at a time in a copy, and expects a unit test to find each.
+"""Plants mistakes in common/trust and in what common/net makes of it, one at a time in a copy, and expects a unit test
+to find each.
 
-    planted.py ROOT         exit 1 and one line for each mistake that nothing found
+    planted.py ROOT [ROOM...]       exit 1 and one line for each mistake that nothing found
 
 A mistake is a piece of a file, which must stand in it once, what takes its place, and the test that must fail.
 """
@@ -12,10 +13,10 @@ import subprocess
 import sys
 import tempfile
 
-LIBRARIES = ["libcrypto", "libssl", "libxxhash", "cmocka"]
+LIBRARIES = ["libcrypto", "libssl", "libxxhash", "libuv", "libprotobuf-c", "cmocka"]
 FLAGS = ["-std=c11", "-O1", "-g1", "-D_GNU_SOURCE", "-w"]
 
-PLANTED = [
+TRUST = [
     # Tokens.
     ("token.c", "store_u32(at, crc32c(0, bytes, len));", "store_u32(at, 0);",
      "token", "every_damage_is_found"),
@@ -26,7 +27,7 @@ PLANTED = [
     ("token.c", "OPENSSL_cleanse(out, sizeof *out);", "",
      "token", "every_damage_is_found"),
     # Spending them.
-    ("authority.c", "rc = rc ? rc : folder_token_remove(&authority->folder, token->id, err);\n    if (rc)", "if (rc)",
+    ("authority.c", "rc = rc ? rc : vault_token_remove(&authority->vault, token->id, err);\n    if (rc)", "if (rc)",
      "authority", "a_token_is_good_once"),
     ("authority.c", "if (token->expires < now)", "if (false)",
      "authority", "a_token_expires"),
@@ -35,9 +36,9 @@ PLANTED = [
     ("authority.c", "tokens[i].expires < now || (name", "(name",
      "authority", "a_token_expires"),
     # The lock is given up between looking and removing.
-    ("authority.c", "rc = rc ? rc : folder_token_remove(&authority->folder, token->id, err);\n    if (rc)",
-     "folder_unlock(&authority->folder);\n    usleep(1000);\n"
-     "    rc = rc ? rc : folder_token_remove(&authority->folder, token->id, err);\n    if (rc)",
+    ("authority.c", "rc = rc ? rc : vault_token_remove(&authority->vault, token->id, err);\n    if (rc)",
+     "vault_unlock(&authority->vault);\n    usleep(1000);\n"
+     "    rc = rc ? rc : vault_token_remove(&authority->vault, token->id, err);\n    if (rc)",
      "authority", "a_token_is_good_once_among_processes"),
     # Revoking.
     ("authority.c", "subject->generation <= revoked->generation", "subject->generation < revoked->generation",
@@ -50,12 +51,12 @@ PLANTED = [
      "authority", "a_revocation_that_was_cut_off_holds"),
     ("authority.c", "if (rc == 0 && authority_is_revoked(authority, subject)) {", "if (false) {",
      "certificate", "roles_and_generations_come_back"),
-    ("folder.c", "strcmp(before->name, out->name) < 0", "true",
+    ("vault.c", "strcmp(before->name, out->name) < 0", "true",
      "authority", "damaged_files_are_refused"),
     # Who may see it.
     ("authority.c", "rc = rc ? rc : trust_private(path, err);", "",
      "authority", "what_others_may_use_is_refused"),
-    ("folder.c", "int rc = trust_private(path, err);", "int rc = 0;",
+    ("vault.c", "int rc = trust_private(path, err);", "int rc = 0;",
      "authority", "what_others_may_use_is_refused"),
     ("identity.c", "rc = rc ? rc : trust_private(path, err);", "",
      "identity", "only_for_its_owner"),
@@ -87,7 +88,86 @@ PLANTED = [
      "identity", "damage_is_found"),
     ("authority.c", "if (rc != ERR_NOTFOUND) {", "if (false) {",
      "authority", "a_new_authority"),
+    # Whom a channel believes.
+    ("channel.c", "(*out)->server = true;\n        SSL_CTX_set_verify((*out)->context, SSL_VERIFY_PEER, NULL);",
+     "(*out)->server = true;", "channel", "test_with_a_certificate"),
+    ("channel.c", "tls_setup_client(const struct credential *credential, struct tls_setup **out, struct err *err)\n{\n"
+     "    int rc = setup_new(TLS_client_method(), credential, out, err);\n    if (rc == 0) {\n"
+     "        SSL_CTX_set_verify((*out)->context, SSL_VERIFY_PEER, NULL);",
+     "tls_setup_client(const struct credential *credential, struct tls_setup **out, struct err *err)\n{\n"
+     "    int rc = setup_new(TLS_client_method(), credential, out, err);\n    if (rc == 0) {\n",
+     "channel", "test_of_another_authority"),
+    ("channel.c", "SSL_CTX_set_verify_depth(context, CHAIN_DEPTH);",
+     "SSL_CTX_set_verify_depth(context, CHAIN_DEPTH); (void)SSL_CTX_set_purpose(context, X509_PURPOSE_ANY);",
+     "channel", "test_purposes"),
+    ("channel.c", "SSL_CTX_set_verify_depth(context, CHAIN_DEPTH);",
+     "X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(context), X509_V_FLAG_NO_CHECK_TIME);", "channel", "test_dates"),
+    ("channel.c", "int ok = X509_verify_cert(store);", "int ok = 1;",
+     "channel", "test_pins"),
+    ("channel.c", "CRYPTO_memcmp(pin, channel->pin, sizeof pin) == 0", "true",
+     "channel", "test_pins"),
+    ("channel.c", "CRYPTO_memcmp(pin, channel->pin, sizeof pin)", "CRYPTO_memcmp(pin, channel->pin, sizeof pin - 1)",
+     "channel", "test_pins"),
+    ("channel.c", "channel->open = rc == 0;", "channel->open = true;",
+     "channel_hostile", "test_a_certificate_that_says_nothing"),
+    ("channel.c", "channel->failed = rc < 0;\n    return rc;", "channel->failed = rc < 0;\n    return 0;",
+     "channel_hostile", "test_a_certificate_that_says_nothing"),
+    ("channel.c", "if (channel->failed) {\n        return err_set(err, ERR_STATE", "if (false) {\n        return err_set(err, ERR_STATE",
+     "channel", "test_of_another_authority"),
+    # What it speaks.
+    ("channel.c", "TLS1_3_VERSION", "TLS1_2_VERSION",
+     "channel_hostile", "test_what_clients_must_speak"),
+    ("channel.c", "TLS_CHACHA20_POLY1305_SHA256\"", "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_CCM_SHA256\"",
+     "channel_hostile", "test_what_clients_must_speak"),
+    ("channel.c", "\"X25519:P-256\"", "\"X25519:P-256:P-384\"",
+     "channel_hostile", "test_what_clients_must_speak"),
+    ("channel.c", "SSL_CTX_set_num_tickets(context, 0) == 1", "true",
+     "channel", "test_open_with_the_last_byte"),
+    # Ends, and what a peer may cost.
+    ("channel.c", "channel->ended = channel->open;", "channel->ended = false;",
+     "channel", "test_with_a_certificate"),
+    ("channel.c", "channel->failed = !channel->open;\n        return channel->open ? 0 :", "return true ? 0 :",
+     "channel_hostile", "test_last_word"),
+    ("channel.c", " && !(SSL_get_shutdown(channel->ssl) & SSL_SENT_SHUTDOWN)", "",
+     "channel", "test_with_a_certificate"),
+    ("channel.c", "!channel->open && n > HANDSHAKE_MAX - channel->shaken", "false",
+     "channel_hostile", "test_floods_of_strangers"),
+    ("channel.c", "if (channel->later > LATER_MAX) {\n        return 0;", "if (false) {\n        return 0;",
+     "channel_hostile", "test_new_keys_again_and_again"),
+    ("channel.c", "channel->starved = true;", "",
+     "channel_hostile", "test_our_memory"),
 ]
+
+NET = [
+    ("conn_tls.c", " && (len < 2 || data[1] == RECORD_MAJOR) &&\n           (len < 3 || (data[2] >= 1 && data[2] <= 4))", "",
+     "conn_tls", "test_plain_client_with_a_first_byte_of_tls"),
+    ("conn_tls.c", "if (!tls->heard && !looks_like_tls(data, len)) {", "if (false) {",
+     "conn_tls", "test_plain_client"),
+    ("conn_tls.c", "while (tls->first && tls->flying < FLIGHT_MAX) {", "while (tls->first) {",
+     "conn_tls", "test_a_peer_that_does_not_read"),
+    ("conn_tls.c", "tls->flying < FLIGHT_MAX) {", "tls->flying < 16 * FLIGHT_MAX) {",
+     "conn_tls", "test_a_peer_that_does_not_read"),
+    ("conn_tls.c", "    (void)launch(conn, 0);\n    drop_queue(conn->tls);", "    drop_queue(conn->tls);\n    conn_finish(conn);\n    return;",
+     "conn_tls", "test_certificates_of_others"),
+    ("conn_tls.c", "channel_end(tls->channel);\n        (void)launch(conn, 0);", "",
+     "conn_end", "test_linger_delivers_everything over TLS"),
+    ("conn_tls.c", "return conn->tls ? channel_peer(conn->tls->channel) : NULL;", "return NULL;",
+     "conn_tls", "test_subjects"),
+    ("conn.c", "} else if (conn->tls && !conn_tls_has_ended(conn)) {", "} else if (false) {",
+     "conn_tls", "test_end_without_the_last_word"),
+    ("conn.c", "conn->state == CONN_SHAKING) {\n        conn_fail(conn, ERR_UNAVAILABLE", "false) {\n        conn_fail(conn, ERR_UNAVAILABLE",
+     "conn_tls", "test_half_a_handshake"),
+    ("conn_close.c", "conn_tls_farewell(conn);", ";",
+     "conn_end", "test_idle_later over TLS"),
+    ("conn_open.c", "start_timeout(conn); /* of TLS", "/* of TLS",
+     "conn_tls", "test_handshake_time_out"),
+]
+
+# Room: its mistakes, and the rooms whose sources it is linked with.
+PLANTED = {
+    "common/trust": (TRUST, ["common/base"]),
+    "common/net": (NET, ["common/base", "common/wire", "common/trust"]),
+}
 
 
 def flags_of(what):
@@ -97,13 +177,15 @@ def flags_of(what):
 class Yard:
     """Objects of everything as it is; a mistake costs one compilation and a link."""
 
-    def __init__(self, root, folder):
+    def __init__(self, root, folder, room):
         self.root, self.folder = root, pathlib.Path(folder)
         self.compile_flags, self.link_flags = flags_of("--cflags"), flags_of("--libs")
-        self.room = sorted((root / "common/trust").glob("*.c"))
-        self.tests = sorted({test for *_, test, _ in PLANTED})
-        sources = [*self.room, *sorted((root / "common/base").glob("*.c"))]
-        sources += [root / f"tests/unit/common/trust/test_{test}.c" for test in self.tests]
+        mistakes, others = PLANTED[room]
+        self.tests = sorted({test for *_, test, _ in mistakes})
+        subprocess.run(["protoc-c", f"--proto_path={root}", f"--c_out={folder}", "proto/starling.proto"], check=True)
+        sources = [self.folder / "proto/starling.pb-c.c"] if "common/wire" in others else []
+        sources += [source for part in [room, *others] for source in sorted((root / part).glob("*.c"))]
+        sources += [root / f"tests/unit/{room}/test_{test}.c" for test in self.tests]
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(lambda source: self.compile(source, source.stem), sources))
         # No mistake here is one of durability, and a slow disk would make minutes of it.
@@ -114,7 +196,7 @@ class Yard:
 
     def compile(self, source, name):
         to = self.folder / f"{name}.o"
-        command = [os.environ.get("CC", "cc"), *FLAGS, *self.compile_flags, "-I", self.root, "-c", source, "-o", to]
+        command = [os.environ.get("CC", "cc"), *FLAGS, *self.compile_flags, "-I", self.root, "-I", self.folder, "-c", source, "-o", to]
         subprocess.run(command, check=True)
         return to
 
@@ -130,18 +212,17 @@ class Yard:
         return done.returncode != 0
 
 
-def main():
-    root = pathlib.Path(sys.argv[1]).resolve()
-    missed = []
+def plant(root, room):
+    """Yields what was not found."""
     with tempfile.TemporaryDirectory() as folder:
-        yard = Yard(root, folder)
+        yard = Yard(root, folder, room)
         for test in yard.tests:
             if yard.fails(test):
                 sys.exit(f"test_{test} fails with nothing planted")
-        for number, (name, old, new, test, expected) in enumerate(PLANTED):
-            text = (root / "common/trust" / name).read_text()
+        for number, (name, old, new, test, expected) in enumerate(PLANTED[room][0]):
+            text = (root / room / name).read_text()
             if text.count(old) != 1:
-                missed.append(f"{name}: {old!r} stands there {text.count(old)} times")
+                yield f"{name}: {old!r} stands there {text.count(old)} times"
                 continue
             copy = yard.folder / f"planted{number}.c"
             copy.write_text(text.replace(old, new))
@@ -149,7 +230,12 @@ def main():
             found = yard.fails(test, expected, pathlib.Path(name).stem, yard.compile(copy, copy.stem))
             print(f"{mistake}: {'found' if found else 'NOT FOUND'} by {test}, {expected}", flush=True)
             if not found:
-                missed.append(f"{mistake}: not found by {test}, {expected}")
+                yield f"{mistake}: not found by {test}, {expected}"
+
+
+def main():
+    root = pathlib.Path(sys.argv[1]).resolve()
+    missed = [line for room in sys.argv[2:] or PLANTED for line in plant(root, room)]
     for line in missed:
         print(line)
     sys.exit(1 if missed else 0)

@@ -554,21 +554,38 @@ static void root_leaves_files_to_their_owner(void **state)
     struct world *w = *state;
     char path[192];
     struct stat st;
+    struct token token;
+    struct trust_subject subject;
+    static const char *const names[] = {"", "ca.key", "ca.pem", "address", "tokens", "revoked", "generation", "lock"};
     if (geteuid() != 0) {
         skip();
     }
-    assert_int_equal(chown(w->dir, 12345, 12346), 0);
+    authority_close(w->authority);
+    w->authority = NULL;
+    assert_int_equal(chown(w->root, 12345, 12346), 0);
+    (void)snprintf(w->dir, sizeof w->dir, "%s/of-another", w->root);
+    assert_int_equal(authority_init(w->dir, ADDRESS, NOW, NULL), 0);
     world_reopen(w);
     (void)world_token(w, "site-a", TRUST_TRAINER, NOW);
     assert_int_equal(authority_revoke(w->authority, "site-b", NULL), 0);
     token_path(w, path);
-    for (int i = 0; i < 4; i++) {
-        static const char *const names[] = {"revoked", "generation", "lock"};
+    for (size_t i = 0; i <= sizeof names / sizeof names[0]; i++) {
         assert_int_equal(stat(path, &st), 0);
         assert_int_equal(st.st_uid, 12345);
         assert_int_equal(st.st_gid, 12346);
-        path_of(w, names[i % 3], path);
+        path_of(w, names[i < sizeof names / sizeof names[0] ? i : 0], path);
     }
+    token = world_token(w, "site-c", TRUST_TRAINER, NOW);
+    pid_t server = fork();
+    if (server == 0) { /* the server, as that user */
+        struct authority *authority;
+        bool ok = setgid(12346) == 0 && setuid(12345) == 0 && authority_open(w->dir, &authority, NULL) == 0 &&
+                  authority_redeem(authority, token.secret, NOW, &subject, NULL) == 0;
+        _exit(ok ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(server, &status, 0), server);
+    assert_int_equal(status, 0);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, world_setup, world_teardown)

@@ -31,6 +31,11 @@ static void exchange(struct pair *pair, size_t len, size_t piece)
 static void close_both(struct pair *pair)
 {
     channel_end(pair->client.channel);
+    size_t len = channel_output(pair->client.channel)->len;
+    channel_input(pair->client.channel, "unread", 6);
+    channel_end(pair->client.channel);
+    channel_input(pair->client.channel, NULL, 0);
+    assert_int_equal(channel_output(pair->client.channel)->len, len);
     converse(pair, 1);
     assert_true(channel_has_ended(pair->server.channel));
     assert_false(channel_has_ended(pair->client.channel));
@@ -243,7 +248,7 @@ static void test_pins(void **state)
     credential_free(good);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_with_a_certificate),
@@ -255,5 +260,6 @@ int main(void)
         cmocka_unit_test(test_purposes),
         cmocka_unit_test(test_pins),
     };
+    cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

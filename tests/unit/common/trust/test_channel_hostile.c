@@ -601,7 +601,7 @@ static void test_memory_of_openssl(void **state)
     tls_setup_free(client);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_damaged_handshakes),
@@ -621,5 +621,6 @@ int main(void)
     if (CRYPTO_set_mem_functions(crypto_malloc, crypto_realloc, crypto_free) != 1) {
         return 1;
     }
+    cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

@@ -4,9 +4,9 @@
 
 #include "common/base/mem.h"
 #include "common/trust/authority.h"
-#include "common/trust/folder.h"
 #include "common/trust/identity.h"
 #include "common/trust/internal.h"
+#include "common/trust/vault.h"
 
 #include <ftw.h>
 #include <setjmp.h>

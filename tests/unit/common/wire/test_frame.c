@@ -211,7 +211,7 @@ static void bend_skippable_length(struct buf *frame)
 {
     frame->data[5] = 99;
     frame->data[6] = FRAME_SKIPPABLE;
-    store_u32(frame->data, FRAME_SKIP_MAX + 1);
+    store_u32(frame->data, 900); /* short enough: it is refused for its place */
 }
 static void bend_proto_longer(struct buf *frame)
 {
@@ -242,7 +242,7 @@ static void test_each_condition(void **state)
     expect_refused("unknown type", ERR_STATE, "99", bend_type_unknown);
     expect_refused("type 0", ERR_STATE, "type 0", bend_type_zero);
     expect_refused("length", ERR_LIMIT, "BYE", bend_length);
-    expect_refused("length of a skippable", ERR_LIMIT, "65536", bend_skippable_length);
+    expect_refused("a skippable first frame", ERR_STATE, "99", bend_skippable_length);
     expect_refused("protobuf part longer than payload", ERR_PROTOCOL, "longer", bend_proto_longer);
     expect_refused("raw bytes", ERR_PROTOCOL, "only CHUNK", bend_raw);
     expect_refused("raw bytes of a chunk", ERR_LIMIT, "1048577", bend_chunk_raw);
@@ -336,6 +336,28 @@ static void test_state_changes_between_frames(void **state)
     buf_fini(&bytes);
 }
 
+/* Once somebody has been greeted, unknown frames are passed over, up to FRAME_SKIP_MAX. */
+static void test_skipping_begins_after_the_greeting(void **state)
+{
+    (void)state;
+    static uint8_t raw[FRAME_SKIP_MAX + 1];
+    for (uint32_t len = FRAME_SKIP_MAX; len <= FRAME_SKIP_MAX + 1; len++) {
+        struct buf bytes;
+        struct err err;
+        buf_init(&bytes, 1 << 20);
+        append_frame(&bytes, MSG_BYE, 0, NULL, 0, NULL, 0);
+        append_frame(&bytes, 30, FRAME_SKIPPABLE, raw, len, NULL, 0);
+        append_frame(&bytes, MSG_BYE, 0, NULL, 0, NULL, 0);
+        struct frame_decoder decoder;
+        struct frame frame;
+        assert_int_equal(decode_one(&msg_limits_server_trainer, &bytes, &decoder, &frame, NULL), 1);
+        assert_int_equal(frame_next(&decoder, &frame, &err), len == FRAME_SKIP_MAX ? 1 : ERR_LIMIT);
+        assert_int_equal(decoder.skipped, len == FRAME_SKIP_MAX);
+        frame_decoder_fini(&decoder);
+        buf_fini(&bytes);
+    }
+}
+
 /* A peer whose announced lengths are within limits makes the decoder hold one frame and one read, no more; and after
  * the chunks the memory goes back. */
 static void test_memory_is_bounded(void **state)
@@ -384,8 +406,8 @@ static void test_memory_is_bounded(void **state)
 
     frame_decoder_init(&decoder, &msg_limits_server_new); /* nothing said yet: next to nothing is held */
     assert_int_equal(frame_feed(&decoder, raw, FRAME_READ_MAX), 0);
-    assert_int_equal(frame_feed(&decoder, raw, FRAME_READ_MAX), 0); /* a caller that does not alternate with next */
-    assert_int_equal(frame_feed(&decoder, raw, FRAME_READ_MAX), ERR_LIMIT);
+    assert_int_equal(frame_feed(&decoder, raw, FRAME_READ_MAX),
+                     ERR_LIMIT); /* a caller that does not alternate with next */
     frame_decoder_fini(&decoder);
     buf_fini(&bytes);
 }
@@ -402,6 +424,7 @@ int main(void)
         cmocka_unit_test(test_other_protocols_are_named),
         cmocka_unit_test(test_first_bytes_are_judged_once),
         cmocka_unit_test(test_state_changes_between_frames),
+        cmocka_unit_test(test_skipping_begins_after_the_greeting),
         cmocka_unit_test(test_memory_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -388,6 +388,35 @@ static void weights_are_bounded_when_the_round_opens(void **state)
     round_fini(&round);
 }
 
+/* Every move in the order, against a plain list. */
+static void a_forgotten_member_gives_its_index_to_another(void **state)
+{
+    (void)state;
+    for (uint32_t from = 0; from < 5; from++) {
+        for (uint32_t to = 0; to < 5; to++) {
+            struct round round;
+            start(&round, 5);
+            (void)step(&round, ROUND_READY, from);
+            (void)step(&round, ROUND_LOST, from);
+            now += 1;
+            uint32_t others[4], count = 0;
+            for (uint32_t i = 0; i < 5; i++) {
+                if (i != from) {
+                    others[count++] = i;
+                }
+            }
+            round_member_reuse(&round, from, to);
+            assert_int_equal(round.count, 5);
+            count = 0;
+            for (uint32_t i = 0; i < 5; i++) {
+                assert_int_equal(round.order[i], i == to ? from : others[count++]);
+            }
+            assert_int_equal(round.members[from].lost_ms, 0);
+            round_fini(&round);
+        }
+    }
+}
+
 static void growing_survives_want_of_memory(void **state)
 {
     (void)state;
@@ -491,6 +520,7 @@ int main(void)
         cmocka_unit_test_setup(one_that_has_its_contribution_already_joins_if_there_is_room, reset),
         cmocka_unit_test_setup(the_choice_does_not_depend_on_arrival, reset),
         cmocka_unit_test_setup(weights_are_bounded_when_the_round_opens, reset),
+        cmocka_unit_test_setup(a_forgotten_member_gives_its_index_to_another, reset),
         cmocka_unit_test_setup(growing_survives_want_of_memory, reset),
         cmocka_unit_test_setup(whatever_comes_the_rules_hold, reset),
     };

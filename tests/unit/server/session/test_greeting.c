@@ -228,8 +228,12 @@ static void a_full_server_says_so(void **state)
     (void)greet(&w, &sites[0]);
     (void)greet(&w, &sites[1]);
     open_peer(&w, 2);
+    say(&w, 2, hello_of(&sites[2]));
     struct msg reject = hear_reject(&w, 2, REJECT_FULL);
     assert_true(reject.reject.retry);
+    sites[1].peer = 3; /* who comes anew takes its own place */
+    (void)greet(&w, &sites[1]);
+    assert_false(w.peers[1].open);
     lose(&w, 0);
     (void)greet(&w, &sites[2]); /* Room again. */
 }

@@ -30,6 +30,8 @@ struct connection {
     uint32_t count;
     struct msg inbox[INBOX];
     bool undrained; /* a message was queued since the last DRAINED */
+    uint32_t pauses;
+    uint64_t pause_ms; /* the latest */
 };
 
 struct world {
@@ -181,6 +183,9 @@ static inline void world_step(struct world *w, struct event event)
         } else if (action->kind == ACTION_CLOSE) {
             assert_true(w->peers[action->peer].open && !w->peers[action->peer].closing);
             w->peers[action->peer].closing = closed[action->peer] = true;
+        } else if (action->kind == ACTION_PAUSE) {
+            w->peers[action->peer].pauses++;
+            w->peers[action->peer].pause_ms = action->pause_ms;
         } else if (action->kind == ACTION_JOB) {
             assert_true(w->jobs_count < sizeof w->jobs / sizeof w->jobs[0]);
             w->jobs[w->jobs_count++] = action->job;

@@ -175,12 +175,14 @@ static int check_enrol(const struct peer *peer, const struct msg_enrol *enrol, s
  * with its token, or for its renewal when that is due once more. */
 static void refuse_enrol(struct peer *peer, int rc, const char *why)
 {
-    if (rc == ERR_ACCESS || rc == ERR_DATA || rc == ERR_USAGE) {
+    if (rc == ERR_ACCESS) {
         turn_away(peer, REJECT_ACCESS, why);
         return;
     }
     log_event(peer->daemon->log, LOG_LEVEL_ERROR, "trust_unreadable", "reason=\"%s\"", why);
-    if (!conn_subject(peer->conn)) {
+    if (rc == ERR_DATA) { /* the request, or what the folder holds of the token */
+        turn_away(peer, REJECT_ACCESS, "this cannot be signed; ask for a new token");
+    } else if (!conn_subject(peer->conn)) {
         turn_away(peer, REJECT_FULL, "the server cannot give out certificates just now");
     }
 }

@@ -30,7 +30,7 @@ struct wishes {
     const char *config, *server, *join, *role, *images, *train, *test, *name, *state, *log_format;
     const char *set[FLAG_LIST_MAX];
     uint32_t threads;
-    bool check, print, stay, new_run, version, help;
+    bool check, print, stay, no_share, new_run, version, help;
 };
 
 static int read_flags(int argc, char **argv, struct wishes *wishes, struct buf *help, struct err *err)
@@ -52,6 +52,8 @@ static int read_flags(int argc, char **argv, struct wishes *wishes, struct buf *
         {"state", FLAG_TEXT, &wishes->state, "DIR", "folder of what is kept; default: starling-client-NAME", 0, 0,
          false},
         {"threads", FLAG_U32, &wishes->threads, "N", "to train with; default: all processors", 1, 256, false},
+        {"no-share", FLAG_SWITCH, &wishes->no_share, NULL, "keep this site's features: give none, and get none", 0, 0,
+         false},
         {"stay", FLAG_SWITCH, &wishes->stay, NULL, "stay connected after the last round", 0, 0, false},
         {"new-run", FLAG_SWITCH, &wishes->new_run, NULL, "forget the state of an earlier run", 0, 0, false},
         {"set", FLAG_LIST, wishes->set, "KEY=VALUE", "any key of the configuration; can be given several times", 0, 0,
@@ -91,6 +93,7 @@ static int read_options(const struct option_set *set, const struct wishes *wishe
     options->new_run = wishes->new_run;
     options->join = wishes->join;
     options->stay = options->stay || wishes->stay;
+    options->share_features = options->share_features && !wishes->no_share;
     options->threads = wishes->threads ? wishes->threads : options->threads;
     return rc;
 }

@@ -45,6 +45,8 @@ static const struct option options[] = {
      .help = "Fewer multiplications for 3x3 convolutions, with a little more rounding. auto: where a test at the start finds it faster and right."},
     {"compute.kernels", OPTION_TEXT, TEXT(compute.kernels),
      .help = "File of what those tests measured. While it stays, so do the kernels, and so does every bit of a repeated round. Empty: kernels in the state folder."},
+    {"share_features", OPTION_BOOL, AT(share_features), .standard = "true",
+     .help = "Whether features of this site's images are given to the other sites, as the plan has it. false: none leave, none of the others' come, and this site trains without fusion and matching; it still contributes updates."},
     {"stay", OPTION_BOOL, AT(stay), .standard = "false",
      .help = "Whether to stay connected after the last round, instead of ending with exit code 0."},
     {"log.format", OPTION_CHOICE, AT(log.format), .choices = formats, .standard = "text",

@@ -83,9 +83,10 @@ static void get_ready(struct session *session)
 {
     if (session->prepared) {
         session->state = STATE_READY;
-        session_send(session,
-                     (struct msg){.type = MSG_READY,
-                                  .ready = {.layout = session->layout->fingerprint, .images = session->images}});
+        session_send(session, (struct msg){.type = MSG_READY,
+                                           .ready = {.layout = session->layout->fingerprint,
+                                                     .images = session->images,
+                                                     .withholds_features = session->withholds}});
         session_offer_unasked(session);
         return;
     }

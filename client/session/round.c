@@ -97,9 +97,10 @@ void session_on_round(struct session *session, const struct msg *msg)
         return;
     }
     session->open = *round;
+    session->open.has_remote = round->has_remote && !session->withholds; /* Older servers offer them to everybody. */
     log_event(session->log, LOG_LEVEL_INFO, "round_received", "round=%u remaining_ms=%llu remote=%llu", round->round,
               (unsigned long long)round->remaining_ms,
-              (unsigned long long)(round->has_remote ? round->remote.count / round->remote.dimension : 0));
+              (unsigned long long)(session->open.has_remote ? round->remote.count / round->remote.dimension : 0));
     if (session->pending && session->pending->round > round->round) {
         session_drop(session, "the server went back to an earlier round");
     }

@@ -210,6 +210,12 @@ int session_new(const struct session_options *options, uint64_t now_ms, struct s
     session->saved_round = options->saved_round;
     session->pending = options->pending;
     session->inherited = options->pending != NULL;
+    session->withholds = options->withholds;
+    if (session->pending && session->withholds) { /* It was trained before this site chose so. */
+        bytes_unref(session->pending->features);
+        session->pending->features = NULL;
+        session->pending->features_blob = (struct blob){0};
+    }
     session->idle_timeout_ms = IDLE_TIMEOUT_STANDARD_MS;
     session->connect_ms = session->ticked_ms = now_ms;
     *out = session;

@@ -49,9 +49,10 @@ void contribution_free(struct contribution *contribution); /* NULL is allowed */
 struct session_options {
     char name[NAME_MAX_BYTES];
     struct hash128 instance;
-    uint32_t role; /* ROLE_TRAINER or ROLE_OBSERVER */
-    uint64_t seed; /* jitter of the back-off */
-    bool stay;     /* after the run is done: stay connected instead of DONE */
+    uint32_t role;  /* ROLE_TRAINER or ROLE_OBSERVER */
+    uint64_t seed;  /* jitter of the back-off */
+    bool stay;      /* after the run is done: stay connected instead of DONE */
+    bool withholds; /* offers no features, and uses none of others */
     bool has_saved;
     struct hash128 saved_run, saved_plan;
     uint32_t saved_round;         /* last round known to be counted and durable */

@@ -34,6 +34,7 @@ struct session {
     struct hash128 instance;
     uint32_t role;
     bool stay;
+    bool withholds;
     const struct log *log;
     struct rng rng;
     struct frame_limits greeting_limits, limits;

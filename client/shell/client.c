@@ -374,6 +374,7 @@ static int make_session(struct client *client, struct contribution *pending, str
         .instance = client->state.instance,
         .role = client->options->role == CLIENT_OBSERVER ? ROLE_OBSERVER : ROLE_TRAINER,
         .stay = client->options->stay,
+        .withholds = client->options->role == CLIENT_TRAINER && !client->options->share_features,
         .has_saved = client->state.has_kept,
         .saved_run = client->state.kept.run,
         .saved_plan = client->state.kept.plan_hash,

@@ -31,6 +31,7 @@ struct client_options {
         uint32_t winograd;  /* 0 auto, 1 off */
         char kernels[1024]; /* file of measured choices; empty: in the state folder */
     } compute;
+    bool share_features;
     bool stay;    /* after the run is done */
     bool new_run; /* forget the state of another run */
     struct {

@@ -2,8 +2,8 @@
  * Every file begins with the same 12 bytes and ends with its hash:
  *
  *   offset  bytes
- *        0      8  "STARLNGI" (instance), "STARLNGS" (state), "STARLNGP" (pending)
- *        8      4  version: 2, pending 3
+ *        0      8  "STARLNGI" (instance), "STARLNGS" (state), "STARLNGP" (pending), "STARLNGE" (spent)
+ *        8      4  version: 2, pending 4
  *      ...         as below
  *             16  XXH3-128 of everything before, canonical (big-endian)
  *
@@ -23,34 +23,45 @@
  *                  (8 each), layout, hash (16 each)
  *      208     72  description of the features; all zero: there are none
  *      280     64  measures of the aggregated encoder and of the client's own, as watch_store has them
- *      344         the update, the features, the carry
+ *      344     40  privacy: releases, zero (4 each), epsilon and delta of the features, of the update (8 each); all
+ *                  zero: the plan has no noise
+ *      384         the update, the features, the carry
+ *   spent
+ *       12      4  releases
+ *       16     16  run id
+ *       32     16  their costs in all: of the features, of the updates (8 each)
  *
- * A pending file of version 2 has no measures, and its parts follow at 280.
+ * A pending file of version 2 has no measures, and its parts follow at 280; one of version 3 has no privacy, and they
+ * follow at 344.
  *
  * Valid if and only if (1) the first 12 bytes are these, (2) the length is what the sizes say, (3) the last 16 bytes
  * are the hash of all others, (4) in pending, the descriptions are sane (blob_check), of the right kinds and of this
- * round. */
+ * round, and the figures of privacy are none below zero, (5) in spent, neither are the costs. */
 #include "client/shell/files.h"
 
 #include "common/base/byteorder.h"
 #include "common/base/mem.h"
 
+#include <math.h>
 #include <string.h>
 
 #define VERSION         2
-#define PENDING_VERSION 3
+#define PENDING_VERSION 4
 #define INSTANCE_BYTES  32
+#define SPENT_BYTES     48
 #define STATE_BYTES     64
-#define PENDING_BYTES   344
+#define PENDING_BYTES   384
 #define REPORT_AT       64
 #define UPDATE_AT       136
 #define FEATURES_AT     208
 #define WATCH_AT        280
+#define PRIVACY_AT      344
 #define BLOB_BYTES      72
 #define HASH_BYTES      16
 
 /* No zero behind them. */
-static const char instance_magic[8] = "STARLNGI", state_magic[8] = "STARLNGS", pending_magic[8] = "STARLNGP";
+static const char instance_magic[8] = "STARLNGI", state_magic[8] = "STARLNGS", pending_magic[8] = "STARLNGP",
+                  spent_magic[8] = "STARLNGE";
 
 void kept_carry_fini(struct kept_carry *carry)
 {
@@ -111,6 +122,16 @@ static void store_blob(uint8_t *p, const struct blob *blob)
     memcpy(p + 56, blob->hash.bytes, 16);
 }
 
+static void store_privacy(uint8_t *p, const struct privacy *privacy)
+{
+    store_u32(p, privacy->releases);
+    store_u32(p + 4, 0);
+    store_f64(p + 8, privacy->features_epsilon);
+    store_f64(p + 16, privacy->features_delta);
+    store_f64(p + 24, privacy->update_epsilon);
+    store_f64(p + 32, privacy->update_delta);
+}
+
 static void add_part(struct file_image *image, const void *data, size_t len)
 {
     if (len > 0) {
@@ -165,6 +186,7 @@ int files_encode_pending(const struct kept_pending *pending, struct file_image *
     store_blob(fixed + UPDATE_AT, &contribution->update_blob);
     watch_store(fixed + WATCH_AT, &contribution->report.aggregate);
     watch_store(fixed + WATCH_AT + WATCH_BYTES, &contribution->report.own);
+    store_privacy(fixed + PRIVACY_AT, &contribution->report.privacy);
     if (contribution->features) {
         store_blob(fixed + FEATURES_AT, &contribution->features_blob);
     }
@@ -186,12 +208,30 @@ int files_encode_instance(const struct hash128 *instance, struct file_image *out
     return rc ? rc : end_file(out);
 }
 
+int files_encode_spent(const struct kept_spent *spent, struct file_image *out)
+{
+    uint8_t fixed[SPENT_BYTES];
+    store_magic(fixed, spent_magic);
+    store_u32(fixed + 12, spent->releases);
+    memcpy(fixed + 16, spent->run.bytes, 16);
+    store_f64(fixed + 32, spent->features);
+    store_f64(fixed + 40, spent->updates);
+    int rc = begin_file(out, fixed, sizeof fixed);
+    return rc ? rc : end_file(out);
+}
+
 /* ---- Reading ---- */
 
 /* Of the fixed part of a pending file, whose first 12 bytes are there. */
 static size_t pending_bytes(const uint8_t *data)
 {
-    return load_u32(data + 8) == VERSION ? WATCH_AT : PENDING_BYTES;
+    uint32_t version = load_u32(data + 8);
+    return version == 2 ? WATCH_AT : version == 3 ? PRIVACY_AT : PENDING_BYTES;
+}
+
+static bool is_cost(double x)
+{
+    return isfinite(x) && x >= 0;
 }
 
 /* Conditions (1) and (3), and that the fixed part is there. */
@@ -265,6 +305,20 @@ static void load_blob(const uint8_t *p, struct blob *out)
     memcpy(out->hash.bytes, p + 56, 16);
 }
 
+static int load_privacy(const uint8_t *p, struct privacy *out, struct err *err)
+{
+    *out = (struct privacy){.counted = load_u32(p) > 0,
+                            .releases = load_u32(p),
+                            .features_epsilon = load_f64(p + 8),
+                            .features_delta = load_f64(p + 16),
+                            .update_epsilon = load_f64(p + 24),
+                            .update_delta = load_f64(p + 32)};
+    bool sane = is_cost(out->features_epsilon) && is_cost(out->features_delta) && is_cost(out->update_epsilon) &&
+                is_cost(out->update_delta);
+    sane = sane && (out->counted || (out->features_epsilon == 0 && out->update_epsilon == 0));
+    return sane ? 0 : err_set(err, ERR_DATA, "the figures of privacy are impossible");
+}
+
 static int check_blob(const struct blob *blob, uint32_t kind, uint32_t round, struct err *err)
 {
     if (blob_check(blob, err)) {
@@ -300,13 +354,16 @@ static int load_contribution(const uint8_t *data, size_t len, struct contributio
     out->round = load_u32(data + 12);
     load_report(data + REPORT_AT, &out->report);
     size_t parts_at = pending_bytes(data);
-    if (parts_at == PENDING_BYTES) {
+    if (parts_at >= PRIVACY_AT) {
         out->report.aggregate = watch_load(data + WATCH_AT);
         out->report.own = watch_load(data + WATCH_AT + WATCH_BYTES);
     }
     load_blob(data + UPDATE_AT, &out->update_blob);
     load_blob(data + FEATURES_AT, &out->features_blob);
     int rc = check_blob(&out->update_blob, BLOB_UPDATE, out->round, err);
+    if (rc == 0 && parts_at >= PENDING_BYTES) {
+        rc = load_privacy(data + PRIVACY_AT, &out->report.privacy, err);
+    }
     if (rc == 0 && has_features) {
         rc = check_blob(&out->features_blob, BLOB_FEATURES, out->round, err);
     }
@@ -353,4 +410,24 @@ int files_decode_instance(const uint8_t *data, size_t len, struct hash128 *out, 
         memcpy(out->bytes, data + 16, 16);
     }
     return rc;
+}
+
+int files_decode_spent(const uint8_t *data, size_t len, struct kept_spent *out, struct err *err)
+{
+    *out = (struct kept_spent){0};
+    int rc = check_file(data, len, spent_magic, SPENT_BYTES, err);
+    if (rc == 0 && len != SPENT_BYTES + HASH_BYTES) {
+        rc = err_set(err, ERR_DATA, "too long: %zu bytes", len);
+    }
+    if (rc) {
+        return rc;
+    }
+    struct kept_spent spent = {
+        .releases = load_u32(data + 12), .features = load_f64(data + 32), .updates = load_f64(data + 40)};
+    memcpy(spent.run.bytes, data + 16, 16);
+    if (!is_cost(spent.features) || !is_cost(spent.updates)) {
+        return err_set(err, ERR_DATA, "the costs are impossible");
+    }
+    *out = spent;
+    return 0;
 }

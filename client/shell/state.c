@@ -50,6 +50,15 @@ static int save_pending(const struct state *state, const struct kept_pending *pe
     return rc;
 }
 
+static int save_spent(const struct state *state, const struct kept_spent *spent, struct err *err)
+{
+    struct file_image image;
+    int rc = files_encode_spent(spent, &image);
+    rc = save(state, "spent", &image, rc, err);
+    file_image_fini(&image);
+    return rc;
+}
+
 static int remove_file(const struct state *state, const char *name, struct err *err)
 {
     char path[DISK_PATH_MAX];
@@ -174,6 +183,24 @@ static int load_pending(struct state *state, struct contribution **out, struct e
     return 0;
 }
 
+static int load_spent(struct state *state, struct err *err)
+{
+    uint8_t *data;
+    size_t len = 0;
+    struct err why;
+    int rc = load(state, "spent", &data, &len, err);
+    if (rc || !data) {
+        return rc;
+    }
+    rc = files_decode_spent(data, len, &state->spent, &why);
+    mem_free(data);
+    return rc ? err_set(err, rc,
+                        "%s/spent: %s; what this site has released is not known: put a copy back, or remove the file, "
+                        "and the count begins at 0",
+                        state->folder, why.text)
+              : 0;
+}
+
 int state_open(struct state *state, const struct disk *disk, const char *folder, bool forget, const struct log *log,
                struct contribution **pending, struct err *err)
 {
@@ -192,6 +219,7 @@ int state_open(struct state *state, const struct disk *disk, const char *folder,
         rc = rc ? rc : remove_file(state, "state", err);
     }
     rc = rc ? rc : load_instance(state, err);
+    rc = rc ? rc : load_spent(state, err);
     rc = rc ? rc : load_kept(state, err);
     rc = rc ? rc : load_pending(state, pending, err);
     if (rc) {
@@ -244,11 +272,35 @@ static int save_unsaved(struct state *state, struct err *err)
     return rc;
 }
 
-int state_keep(struct state *state, const struct contribution *contribution, struct kept_carry *carry, struct err *err)
+struct kept_spent state_spend(const struct state *state, double features, double update)
+{
+    struct kept_spent spent = {.run = state->kept.run};
+    if (hash_equal(&state->spent.run, &state->kept.run)) {
+        spent = state->spent;
+    }
+    spent.releases += spent.releases < UINT32_MAX;
+    spent.features += features;
+    spent.updates += update;
+    return spent;
+}
+
+/* In memory too as soon as it may be on the disk, whatever becomes of the contribution. */
+static int keep_spent(struct state *state, const struct kept_spent *spent, struct err *err)
+{
+    if (!spent) {
+        return 0;
+    }
+    state->spent = *spent;
+    return save_spent(state, spent, err);
+}
+
+int state_keep(struct state *state, const struct contribution *contribution, struct kept_carry *carry,
+               const struct kept_spent *spent, struct err *err)
 {
     const struct kept_pending pending = {
         .run = state->kept.run, .plan_hash = state->kept.plan_hash, .contribution = *contribution, .carry = *carry};
     int rc = save_unsaved(state, err);
+    rc = rc ? rc : keep_spent(state, spent, err);
     rc = rc ? rc : save_pending(state, &pending, err);
     if (rc) {
         return rc;

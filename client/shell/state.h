@@ -4,9 +4,14 @@
  *   instance   a random id, made once: tells this site from another one of the same name
  *   state      run, plan, the last counted round and the carry after it
  *   pending    a contribution that is not known to be counted yet, and the carry after it
+ *   spent      what the contributions to a run have cost in privacy; there is none without a plan that has noise
  *   cache/     decoded images (client/data)
  *
- * A damaged file is named in the log and dropped: the site then loses its carry, or trains a round again. */
+ * A damaged file is named in the log and dropped: the site then loses its carry, or trains a round again. Not so
+ * `spent`, without which nobody knows what has left; a person must decide then. It is written before the contribution
+ * that it counts is, and so before anything of that can leave: a crash may count too much, never too little. What is
+ * offered again is the same bytes and costs nothing; what is trained again was drawn anew and is counted again. It
+ * stays when the rest is forgotten, and begins anew with another run. */
 #ifndef STARLING_CLIENT_SHELL_STATE_H
 #define STARLING_CLIENT_SHELL_STATE_H
 
@@ -24,7 +29,8 @@ struct state {
     struct kept_state kept;
     uint32_t pending_round;          /* 0: none */
     struct kept_carry pending_carry; /* after it */
-    bool unsaved;                    /* what is kept is newer than its file */
+    struct kept_spent spent;
+    bool unsaved; /* what is kept is newer than its file */
 };
 
 /* `forget`: what belongs to a run is removed first. *pending: NULL, or what is to be offered again; the caller's
@@ -39,8 +45,12 @@ void state_close(struct state *state);
 
 /* The folder belongs to this run and plan from now on; what it holds of another one is dropped. */
 int state_begin(struct state *state, const struct hash128 *run, const struct hash128 *plan_hash, struct err *err);
-/* Keeps a contribution and the carry after it; the carry moves on success. */
-int state_keep(struct state *state, const struct contribution *contribution, struct kept_carry *carry, struct err *err);
+/* What has been spent in this run, with a further contribution of this cost. */
+struct kept_spent state_spend(const struct state *state, double features, double update);
+/* Keeps a contribution and the carry after it; the carry moves on success. spent: state_spend's, kept first; NULL: the
+ * plan has no noise. */
+int state_keep(struct state *state, const struct contribution *contribution, struct kept_carry *carry,
+               const struct kept_spent *spent, struct err *err);
 int state_commit(struct state *state, uint32_t round, struct err *err);
 int state_drop(struct state *state, struct err *err);
 

@@ -6,14 +6,16 @@
 #include "client/shell/memory.h"
 #include "common/base/mem.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 static int check_memory(const struct work *work, const struct trainer_options *options, struct err *err)
 {
     uint64_t needed, available = memory_available();
-    int rc = trainer_memory(work->plan, work->layout, options, &needed, err);
+    int rc = trainer_memory(&work->own, work->layout, options, &needed, err);
     if (rc != 0) {
         return rc;
     }
@@ -52,12 +54,39 @@ static int kernels_path(const struct work *work, char out[DISK_PATH_MAX], struct
     return 0;
 }
 
+/* A site that shares no features has neither use for them. */
+static struct plan own_plan(const struct work *work)
+{
+    struct plan own = *work->plan;
+    if (!work->options->share_features) {
+        own.fusion.enabled = own.matching.enabled = false;
+    }
+    return own;
+}
+
+/* The noise of the plan's privacy: the kernel's, which nobody can draw again. */
+static int draw_secret(void *ctx, void *out, size_t bytes)
+{
+    uint8_t *at = out;
+    (void)ctx;
+    while (bytes > 0) {
+        ssize_t got = getrandom(at, bytes, 0);
+        if (got < 0 && errno != EINTR) {
+            return ERR_FAILED;
+        }
+        at += got > 0 ? got : 0;
+        bytes -= got > 0 ? (size_t)got : 0;
+    }
+    return 0;
+}
+
 /* This takes seconds for a large encoder. */
 static int build_trainer(struct work *work, struct err *err)
 {
     const struct client_options *options = work->options;
     struct trainer_options wanted = {.name = options->name,
                                      .threads = options->threads,
+                                     .noise = {.fill = draw_secret},
                                      .log = work->log,
                                      .compute = {.backend = (enum compute_backend)options->compute.backend,
                                                  .precision = (enum compute_precision)options->compute.precision,
@@ -74,7 +103,7 @@ static int build_trainer(struct work *work, struct err *err)
     }
     kernels_open(path, work->log, &work->cancel_prepare, &kernels);
     wanted.compute.choices = &kernels.choices;
-    rc = trainer_new(work->plan, work->layout, work->dataset, &wanted, &work->trainer, err);
+    rc = trainer_new(&work->own, work->layout, work->dataset, &wanted, &work->trainer, err);
     uint32_t measured = kernels.choices.measured;
     kernels_close(&kernels);
     if (rc == 0) {
@@ -96,6 +125,7 @@ int work_prepare(struct work *work, const struct hash128 *run, const struct hash
         .cancel = &work->cancel_prepare,
     };
     int rc = state_begin(work->state, run, plan_hash, err);
+    work->own = own_plan(work);
     if (work->options->role == CLIENT_OBSERVER) {
         rc = rc ? rc
                 : evaluation_open(work->options->train, work->options->test, work->plan->model.input,
@@ -123,6 +153,37 @@ static int pack_features(const struct work *work, const struct train_result *res
     return 0;
 }
 
+static bool has_noise(const struct plan *plan)
+{
+    return plan->fusion.privacy.noise > 0 || plan->update.privacy.noise > 0;
+}
+
+static struct privacy figures(const struct plan *plan, const struct kept_spent *spent)
+{
+    struct privacy figures = {.counted = true, .releases = spent->releases};
+    if (spent->features > 0) {
+        figures.features_delta = plan->fusion.privacy.delta;
+        figures.features_epsilon = privacy_epsilon(spent->features, figures.features_delta);
+    }
+    if (spent->updates > 0) {
+        figures.update_delta = plan->update.privacy.delta;
+        figures.update_epsilon = privacy_epsilon(spent->updates, figures.update_delta);
+    }
+    return figures;
+}
+
+static void log_privacy(const struct work *work, const struct report *report, const struct train_result *result)
+{
+    const struct privacy *privacy = &report->privacy;
+    if (privacy->counted || result->update_length > 0) {
+        log_event(work->log, LOG_LEVEL_INFO, "privacy",
+                  "releases=%u features_epsilon=%.4g features_delta=%.3g update_epsilon=%.4g update_delta=%.3g "
+                  "update_length=%.4g",
+                  privacy->releases, privacy->features_epsilon, privacy->features_delta, privacy->update_epsilon,
+                  privacy->update_delta, result->update_length);
+    }
+}
+
 /* Packs a result for the wire. */
 static int contribution_of(const struct work *work, uint32_t round, const struct train_result *result,
                            struct contribution **out, struct err *err)
@@ -138,15 +199,17 @@ static int contribution_of(const struct work *work, uint32_t round, const struct
         .images = result->images,
         .seen = result->seen,
         .steps = result->steps,
-        .loss = result->loss,
-        .loss_contrast = result->loss_contrast,
-        .loss_matching = result->loss_matching,
         .remote_share = result->remote_share,
         .images_per_second = result->images_per_second,
         .train_ms = result->train_ms,
-        .aggregate = result->aggregate,
-        .own = result->own,
     };
+    if (!plan_hides_measures(work->plan)) {
+        contribution->report.loss = result->loss;
+        contribution->report.loss_contrast = result->loss_contrast;
+        contribution->report.loss_matching = result->loss_matching;
+        contribution->report.aggregate = result->aggregate;
+        contribution->report.own = result->own;
+    }
     contribution->update = bytes_copy(result->update, result->update_bytes);
     if (!contribution->update) {
         return err_set(err, ERR_NOMEM, "no memory for a contribution of %llu parameters",
@@ -180,11 +243,13 @@ static int unpack_remote(const struct work *work, uint32_t rows, uint8_t **remot
     return 0;
 }
 
-static int keep(struct work *work, const struct contribution *contribution, struct kept_carry *carry, struct err *err)
+/* spent: NULL where the plan has no noise. */
+static int keep(struct work *work, const struct contribution *contribution, struct kept_carry *carry,
+                const struct kept_spent *spent, struct err *err)
 {
     int rc;
     bool said = false;
-    while (disk_may_recover(rc = state_keep(work->state, contribution, carry, err))) {
+    while (disk_may_recover(rc = state_keep(work->state, contribution, carry, spent, err))) {
         log_event(work->log, said ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, "not_saved",
                   "round=%u reason=\"%s\" waits_for=\"the disk, or the end of the round\"", contribution->round,
                   err->text);
@@ -218,9 +283,15 @@ int work_train(struct work *work, uint32_t round, const uint8_t *model, uint8_t 
     rc = train_round(work->trainer, &job, &work->progress, &result, err);
     rc = rc ? rc : contribution_of(work, round, &result, out, err);
     struct kept_carry carry = {.round = round, .data = result.carry, .bytes = result.carry_bytes};
+    struct kept_spent spent = state_spend(work->state, result.features_cost, result.update_cost);
+    bool noisy = has_noise(work->plan);
+    if (rc == 0) {
+        (*out)->report.privacy = noisy ? figures(work->plan, &spent) : (struct privacy){0};
+        log_privacy(work, &(*out)->report, &result);
+    }
     result.carry = NULL;
     train_result_fini(&result); /* what was copied need not wait for the disk */
-    rc = rc ? rc : keep(work, *out, &carry, err);
+    rc = rc ? rc : keep(work, *out, &carry, noisy ? &spent : NULL, err);
     kept_carry_fini(&carry);
     if (rc) {
         contribution_free(*out);

@@ -15,6 +15,7 @@ struct work {
     struct state *state;
     const struct plan *plan; /* from the first task on, which is PREPARE */
     const struct layout *layout;
+    struct plan own; /* as this site trains by it */
     struct dataset *dataset;
     struct trainer *trainer;
     struct evaluation evaluation; /* an observer's, instead of dataset and trainer */

@@ -250,11 +250,12 @@ void worker_cancel(struct worker *worker)
 
 bool worker_progress(const struct worker *worker, struct session_event *out)
 {
+    bool hidden = worker->work.plan && plan_hides_measures(worker->work.plan);
     *out = (struct session_event){
         .kind = SESSION_PROGRESS,
         .step = atomic_load(&worker->work.progress.step),
         .steps = atomic_load(&worker->work.progress.steps),
-        .loss = (double)atomic_load(&worker->work.progress.loss),
+        .loss = hidden ? 0 : (double)atomic_load(&worker->work.progress.loss),
         .images_per_second = (double)atomic_load(&worker->work.progress.images_per_second),
     };
     return worker->training;

@@ -21,10 +21,23 @@ static json_t *watch_json(const struct watch *watch)
                : json_null();
 }
 
+static json_t *part_json(double epsilon, double delta)
+{
+    return epsilon > 0 ? json_pack("{s:f, s:f}", "epsilon", epsilon, "delta", delta) : json_null();
+}
+
+static json_t *privacy_json(const struct privacy *privacy)
+{
+    return privacy->counted ? json_pack("{s:I, s:o, s:o}", "releases", (json_int_t)privacy->releases, "features",
+                                        part_json(privacy->features_epsilon, privacy->features_delta), "update",
+                                        part_json(privacy->update_epsilon, privacy->update_delta))
+                            : json_null();
+}
+
 static json_t *client_json(const struct status_client *client)
 {
     return json_pack(
-        "{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:{s:I, s:I, s:I, s:I}, s:o, s:o}", "name",
+        "{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:{s:I, s:I, s:I, s:I}, s:o, s:o, s:b, s:o}", "name",
         client->name, "role", role_name(client->role), "state", client->state, "connected", (int)client->connected,
         "last_seen_ms", (json_int_t)client->last_seen_ms, "batch", (json_int_t)client->step, "batches",
         (json_int_t)client->steps, "loss", client->steps ? cli_number(client->loss) : json_null(), "images_per_second",
@@ -33,7 +46,8 @@ static json_t *client_json(const struct status_client *client)
         (json_int_t)client->bytes_by_kind[BLOB_MODEL], "remote", (json_int_t)client->bytes_by_kind[BLOB_REMOTE],
         "update", (json_int_t)client->bytes_by_kind[BLOB_UPDATE], "features",
         (json_int_t)client->bytes_by_kind[BLOB_FEATURES], "aggregate", watch_json(&client->aggregate), "own",
-        watch_json(&client->own));
+        watch_json(&client->own), "shares_features", (int)!client->withholds_features, "privacy",
+        privacy_json(&client->privacy));
 }
 
 json_t *status_round_json(const struct status_round *round)
@@ -169,6 +183,24 @@ static int text_client(const struct status_client *client, struct buf *out)
                       watch_text(&client->own, own));
 }
 
+static int text_part(const char *what, double epsilon, double delta, struct buf *out)
+{
+    return epsilon > 0 ? buf_printf(out, "; %s: epsilon %.3g at delta %.1g", what, epsilon, delta) : 0;
+}
+
+/* A line below the table; none for clients of a plan without noise. */
+static int text_privacy(const struct status_client *client, struct buf *out)
+{
+    const struct privacy *privacy = &client->privacy;
+    if (!privacy->counted) {
+        return 0;
+    }
+    int code = buf_printf(out, "  privacy of %s: %u releases", client->name, privacy->releases);
+    code = code ? code : text_part("features", privacy->features_epsilon, privacy->features_delta, out);
+    code = code ? code : text_part("updates", privacy->update_epsilon, privacy->update_delta, out);
+    return code ? code : buf_printf(out, "\n");
+}
+
 static int text_round(const struct status_round *round, struct buf *out)
 {
     char aggregate[32], knn[16] = "-", up[HUMAN_MAX], down[HUMAN_MAX];
@@ -193,6 +225,9 @@ int status_text(const struct msg_status_reply *reply, struct buf *out)
     for (uint32_t i = 0; !code && i < reply->clients_count; i++) {
         code = text_client(&reply->clients[i], out);
     }
+    for (uint32_t i = 0; !code && i < reply->clients_count; i++) {
+        code = text_privacy(&reply->clients[i], out);
+    }
     if (!code && reply->history_count) {
         code =
             buf_printf(out, "\n  %5s %9s %8s %8s %8s %9s %9s %9s %8s %8s %6s %6s %6s\n", "round", "seconds", "counted",
@@ -211,7 +246,11 @@ int verb_status(int argc, char **argv)
         .about =
             "Asks a running server for its round, its state and what that waits for, its clients, its feature bank "
             "and the last rounds. std and rank are the spread of the features and the directions that they span: a "
-            "client's own after it trained, a round's as it began. kNN is what an observer found of its result. Exit "
+            "client's own after it trained, a round's as it began. kNN is what an observer found of its result. "
+            "privacy: what "
+            "a client's contributions have cost, where the plan has noise: for its features when one image is "
+            "replaced, for "
+            "its updates when all are. Exit "
             "69 when no server answers.",
         .examples =
             "  starling status --trust starling-trust          on the server's machine\n"

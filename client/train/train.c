@@ -33,6 +33,7 @@ struct trainer {
     uint32_t threads;
     uint64_t seed; /* of the site */
     struct moco *moco;
+    struct noise_source noise;
     const float *rest; /* of the job's carry; NULL: none */
 };
 
@@ -118,6 +119,9 @@ int trainer_new(const struct plan *plan, const struct layout *layout, const stru
         return err_set(err, ERR_CONFIG, "images of %u pixels a side for a model that takes %u", dataset_side(dataset),
                        plan->model.input);
     }
+    if (!options->noise.fill && (plan->fusion.privacy.noise > 0 || plan->update.privacy.noise > 0)) {
+        return err_set(err, ERR_USAGE, "the plan has noise for privacy, and this trainer has no source of it");
+    }
     struct trainer *trainer = mem_new(1, sizeof *trainer);
     if (!trainer) {
         return err_set(err, ERR_NOMEM, "no memory for a trainer");
@@ -127,6 +131,7 @@ int trainer_new(const struct plan *plan, const struct layout *layout, const stru
     trainer->dataset = dataset;
     trainer->log = options->log;
     trainer->threads = options->threads;
+    trainer->noise = options->noise;
     trainer->seed = site_seed(plan, options->name);
     const struct moco_options moco = moco_options_of(plan, options);
     int rc = moco_new(layout, &moco, &trainer->moco, err);
@@ -362,6 +367,16 @@ static int embed_plain(struct trainer *trainer, const struct train_job *job, str
     return rc;
 }
 
+/* The last thing that is done to features. */
+static int protect_features(const struct trainer *trainer, struct train_result *out, struct err *err)
+{
+    double noise = trainer->plan->fusion.privacy.noise;
+    out->features_cost = noise_rows_cost(trainer->plan, out->feature_rows);
+    return noise > 0 ? noise_rows(&trainer->noise, noise, out->features, out->feature_rows,
+                                  trainer->plan->model.features, err)
+                     : 0;
+}
+
 /* The momentum encoder's features are the keys that it made in its last steps: they cost nothing, and they are made as
  * the local negatives are that they will stand beside, of augmented views and normalised by their batch. Keys of
  * earlier rounds have been offered before. */
@@ -381,10 +396,22 @@ static int make_features(struct trainer *trainer, const struct train_job *job, s
     if (plan->fusion.encoder == FUSION_ENCODER_MOMENTUM) {
         uint32_t made = out->seen < rows ? (uint32_t)out->seen : rows;
         out->feature_rows = moco_newest_keys(trainer->moco, made, out->features);
-        return 0;
+        return protect_features(trainer, out, err);
     }
     out->feature_rows = rows;
-    return embed_plain(trainer, job, progress, rows, out->features, err);
+    int rc = embed_plain(trainer, job, progress, rows, out->features, err);
+    return rc ? rc : protect_features(trainer, out, err);
+}
+
+/* Before anything else is made of the update, so that all that leaves, now or later, is made of noisy numbers. */
+static int protect_update(const struct trainer *trainer, float *update, struct train_result *out, struct err *err)
+{
+    const struct plan *plan = trainer->plan;
+    out->update_cost = noise_update_cost(plan);
+    return plan->update.privacy.clip > 0
+               ? noise_update(&trainer->noise, plan->update.privacy.clip, plan->update.privacy.noise, update,
+                              trainer->layout->total, &out->update_length, err)
+               : 0;
 }
 
 /* Packs what is to be sent; `update` becomes the rest. */
@@ -431,7 +458,8 @@ static int make_update(struct trainer *trainer, const struct train_job *job, str
     for (uint64_t i = 0; i < total; i++) {
         update[i] -= job->params[i];
     }
-    rc = moco_carry_save(trainer->moco, out->carry, err);
+    rc = protect_update(trainer, update, out, err);
+    rc = rc ? rc : moco_carry_save(trainer->moco, out->carry, err);
     return rc || rest == 0 ? rc : pack(trainer, update, out, err);
 }
 

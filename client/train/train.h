@@ -1,18 +1,21 @@
 /* One local round: parameters and remote features in; update, features and report out. Everything else that a site
  * takes from one round to the next is the carry: key encoder, queue and velocity (nn/moco.h), and behind them, unless
  * wire.update is f32, the rest: what packing left out of the updates so far, f32 [total]. The result is a function of
- * the job, the folder and the seed: training the same round again after a crash yields the same bytes.
+ * the job, the folder and the seed: training the same round again after a crash yields the same bytes. (Where the plan
+ * has noise for privacy, which must be secret, the update and the features are not: noise.h.)
  *
  * Error feedback (Seide et al., Interspeech 2014; Karimireddy et al., ICML 2019): a round sends Q(update + rest), and
  * what Q left out is the next round's rest. So what was sent differs from what was learned by the last rest alone,
  * however many rounds there were. A contribution that did not count takes its carry with it, and so its rest: the next
- * one begins with the rest of the last that counted. */
+ * one begins with the rest of the last that counted. Noise comes before it, so a rest is made of noisy numbers alone.
+ */
 #ifndef STARLING_TRAIN_TRAIN_H
 #define STARLING_TRAIN_TRAIN_H
 
 #include "client/data/augment.h"
 #include "client/data/dataset.h"
 #include "client/nn/net_plan.h"
+#include "client/train/noise.h"
 #include "common/base/watch.h"
 #include "common/config/plan.h"
 #include "common/vec/layout.h"
@@ -45,6 +48,8 @@ struct train_result { /* all memory owned; train_result_fini */
     uint64_t input_wait_ms; /* of train_ms, without views to train on */
     uint32_t steps;
     double loss, loss_contrast, loss_matching, remote_share, images_per_second;
+    double features_cost, update_cost; /* in privacy (privacy_rho's); 0: without noise */
+    double update_length;              /* before it was clipped; 0: it was not measured */
     /* Of the features of the first step, which the aggregated encoder made before it learnt anything here, and of the
      * last: this site's own. Both are by training views, by BN statistics of groups of the batch, and against keys of
      * the momentum encoder. */
@@ -57,11 +62,12 @@ struct train_progress {
     _Atomic bool cancel; /* set by another thread; train_round returns ERR_CANCELLED within one step */
 };
 
-/* What is a site's own choice. */
+/* What is a site's own. */
 struct trainer_options {
     const char *name; /* with plan->seed it names the site's random streams */
     uint32_t threads;
     struct compute compute;
+    struct noise_source noise; /* must be there when the plan has noise */
     const struct log *log;
 };
 

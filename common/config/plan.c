@@ -24,6 +24,7 @@ static const char *const numbers[] = {"f32", "f16", "int8", NULL};
 #define AT(field)    .offset = offsetof(struct plan, field)
 #define HOUR         3600000.0
 #define ROWS_MOST    1048576
+#define NOISE_LEAST  0.001 /* less protects nobody */
 #define NUMBERS_MOST (UINT64_C(1) << 28)
 
 /* clang-format off */
@@ -133,6 +134,20 @@ const struct option plan_options[] = {
     {"fusion.encoder", OPTION_CHOICE, AT(fusion.encoder), .choices = encoders, .standard = "momentum",
      .help = "What makes the shared features. momentum: the newest keys of the client's momentum encoder; "
              "aggregated: the model with which the round began, from unchanged images."},
+    {"fusion.min_contributors", OPTION_U32, AT(fusion.min_contributors), .least = 1, .most = 100000, .standard = "1",
+     .help = "A client receives features when at least so many others have some in the bank. With one other the owner "
+             "of each row is known; with two, every second guess is right. Rounds go on without until there are so many.",
+     .added = true},
+    {"fusion.ttl", OPTION_U32, AT(fusion.ttl), .least = 0, .most = 1000000, .standard = "0",
+     .help = "Rounds for which a feature is handed out; then the server forgets it. 0: until newer ones take its place.",
+     .added = true},
+
+    {"fusion.privacy.noise", OPTION_F64, AT(fusion.privacy.noise), .least = 0, .most = 1000, .standard = "0",
+     .help = "Standard deviation of the Gaussian noise in each number of a feature, which has length 1, before it leaves "
+             "its site; it is made a unit row again. 0: none. Replacing one image moves one row, by 2 at most, with "
+             "encoder aggregated; with momentum it may move all, and epsilon is larger.", .added = true},
+    {"fusion.privacy.delta", OPTION_F64, AT(fusion.privacy.delta), .least = 1e-15, .most = 0.1, .standard = "1e-05",
+     .help = "For which the epsilon of the features is told.", .added = true},
 
     {"matching.enabled", OPTION_BOOL, AT(matching.enabled), .standard = "true",
      .help = "Neighbourhood matching pulls features to their nearest neighbours."},
@@ -166,6 +181,17 @@ const struct option plan_options[] = {
     {"augment.flip", OPTION_BOOL, AT(augment.flip), .standard = "true",
      .help = "Half of the views are mirrored left to right."},
 
+    {"update.privacy.clip", OPTION_F64, AT(update.privacy.clip), .least = 0, .most = 1e6, .standard = "0",
+     .help = "Greatest length (L2) of an update, statistics of batch normalisation included; a longer one is shortened "
+             "to it at its site. 0: any. Where it is set a client's log tells how "
+             "long they were (update_length).", .added = true},
+    {"update.privacy.noise", OPTION_F64, AT(update.privacy.noise), .least = 0, .most = 1000, .standard = "0",
+     .help = "Standard deviation of the Gaussian noise in each number of an update before it leaves its site, in units "
+             "of clip. 0: none. Any other folder of images moves an update by 2 clip at most. With noise, losses and "
+             "measures of features stay at the site as well.", .added = true},
+    {"update.privacy.delta", OPTION_F64, AT(update.privacy.delta), .least = 1e-15, .most = 0.1, .standard = "1e-05",
+     .help = "For which the epsilon of the updates is told.", .added = true},
+
     {"wire.update", OPTION_CHOICE, AT(wire.update), .choices = numbers, .standard = "f32",
      .help = "Numbers of the updates that clients send. What f16 or int8 leaves out of one update goes into the next. "
              "The model is sent in f32.", .added = true},
@@ -192,6 +218,24 @@ static uint32_t least_clients(const struct plan *plan)
     default:
         return 1;
     }
+}
+
+static int check_noise(const char *key, double noise, struct err *err)
+{
+    return noise > 0 && noise < NOISE_LEAST
+               ? err_set(err, ERR_CONFIG, "%s: %g protects nobody; 0, or %g and more", key, noise, NOISE_LEAST)
+               : 0;
+}
+
+static int check_privacy(const struct plan *plan, struct err *err)
+{
+    if (plan->update.privacy.noise > 0 && !(plan->update.privacy.clip > 0)) {
+        return err_set(err, ERR_CONFIG,
+                       "update.privacy.noise: noise for updates of any length protects none; set "
+                       "update.privacy.clip");
+    }
+    int rc = check_noise("fusion.privacy.noise", plan->fusion.privacy.noise, err);
+    return rc ? rc : check_noise("update.privacy.noise", plan->update.privacy.noise, err);
 }
 
 int plan_check(const struct plan *plan, struct err *err)
@@ -235,12 +279,21 @@ int plan_check(const struct plan *plan, struct err *err)
                            held[i].key, held[i].rows, plan->model.features);
         }
     }
+    if (plan->fusion.min_contributors > 1 && plan->fusion.min_contributors > plan->fusion.remote) {
+        return err_set(err, ERR_CONFIG,
+                       "fusion.min_contributors: %u clients cannot have part in fusion.remote, %u rows",
+                       plan->fusion.min_contributors, plan->fusion.remote);
+    }
     if (plan->weight_cap > FIXED_WEIGHT_MAX) {
         return err_set(err, ERR_CONFIG, "weight_cap: %u is more than %llu", plan->weight_cap,
                        (unsigned long long)FIXED_WEIGHT_MAX);
     }
+    int rc = check_privacy(plan, err);
+    if (rc) {
+        return rc;
+    }
     struct layout *layout;
-    int rc = layout_new(&plan->model, &layout, err);
+    rc = layout_new(&plan->model, &layout, err);
     if (rc) {
         (void)err_prefix(err, "model");
     }

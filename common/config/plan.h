@@ -48,10 +48,15 @@ struct plan {
     struct model_spec model;
     struct {
         bool enabled;
-        uint32_t remote;  /* M, remote features a client receives per round */
-        double share;     /* part of the negatives that is remote */
-        uint32_t upload;  /* features a client uploads per round, at most */
-        uint32_t encoder; /* enum fusion_encoder */
+        uint32_t remote;           /* M, remote features a client receives per round */
+        double share;              /* part of the negatives that is remote */
+        uint32_t upload;           /* features a client uploads per round, at most */
+        uint32_t encoder;          /* enum fusion_encoder */
+        uint32_t min_contributors; /* other clients whose features a sample has at least */
+        uint32_t ttl;              /* rounds for which a feature is handed out; 0: no end */
+        struct {
+            double noise, delta;
+        } privacy;
     } fusion;
     struct {
         bool enabled;
@@ -67,6 +72,11 @@ struct plan {
         double jitter_probability, grey_probability, blur_probability;
         bool flip;
     } augment;
+    struct {
+        struct {
+            double clip, noise, delta;
+        } privacy;
+    } update;
     struct { /* enum quant; the model is always f32 */
         uint32_t update, features;
     } wire;
@@ -82,6 +92,12 @@ extern const struct option_set plan_set;
 static inline bool plan_shares_features(const struct plan *plan)
 {
     return plan->fusion.enabled || plan->matching.enabled;
+}
+
+/* Losses and measures tell of the images and have no noise: where the update has some they stay at the site. */
+static inline bool plan_hides_measures(const struct plan *plan)
+{
+    return plan->update.privacy.noise > 0;
 }
 
 /* What bounds of single keys cannot say: bn_groups divides batch, clients_per_round >= min_clients, the model makes a

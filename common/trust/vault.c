@@ -20,17 +20,17 @@
 #define LINE_BYTES  160
 #define TOKENS      "tokens"
 
-/* root in another user's folder. (In its own it changes no owners: a service may not even be allowed to.) */
-static bool is_guest(const struct vault *vault)
+/* Only root can give files away, and does where they are not to be its own: that much works without CAP_CHOWN. */
+static bool is_anothers(const struct vault *vault)
 {
-    return geteuid() == 0 && (vault->owner != 0 || vault->group != getegid());
+    return geteuid() == 0 && vault->owner != 0;
 }
 
 static int create_for_owner(void *ctx, const char *path, int *file)
 {
     const struct vault *vault = ctx;
     int rc = disk_posix.ops->create(disk_posix.ctx, path, file);
-    if (rc == 0 && is_guest(vault) && fchown(*file, vault->owner, vault->group)) {
+    if (rc == 0 && is_anothers(vault) && fchown(*file, vault->owner, vault->group)) {
         (void)close(*file);
         rc = ERR_READONLY;
     }
@@ -79,7 +79,7 @@ int vault_lock(struct vault *vault, struct err *err)
         (void)nanosleep(&nap, NULL);
         rc = disk_lock(vault->path, "process", &vault->lock, err);
     }
-    if (rc == 0 && is_guest(vault)) {
+    if (rc == 0 && is_anothers(vault)) {
         if (fchown(vault->lock, vault->owner, vault->group)) { /* it may be new */
             vault_unlock(vault);
             return err_set(err, ERR_READONLY, "%.200s/lock: change owner: %s", vault->path, strerror(errno));
@@ -212,7 +212,7 @@ int vault_make_tokens(struct vault *vault, struct err *err)
     char path[DISK_PATH_MAX];
     int rc = vault_path(vault, TOKENS, path, err);
     rc = rc ? rc : disk_make_folder(&vault->disk, path, err);
-    if (rc == 0 && is_guest(vault) && chown(path, vault->owner, vault->group)) {
+    if (rc == 0 && is_anothers(vault) && chown(path, vault->owner, vault->group)) {
         rc = err_set(err, ERR_READONLY, "%.300s: change owner: %s", path, strerror(errno));
     }
     return rc;

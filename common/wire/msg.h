@@ -10,6 +10,7 @@
 #include "common/base/bytes.h"
 #include "common/base/hash.h"
 #include "common/base/name.h"
+#include "common/base/privacy.h"
 #include "common/base/watch.h"
 #include "common/vec/quant.h"
 #include "common/wire/frame.h"
@@ -91,6 +92,7 @@ struct report {      /* of one local round */
     double images_per_second;
     uint64_t train_ms;
     struct watch aggregate, own; /* of the encoder that came with the round; of the client's, after training it */
+    struct privacy privacy;      /* with this contribution */
 };
 
 /* Bounds; msg_encode and msg_decode refuse what exceeds them. */
@@ -155,6 +157,7 @@ struct msg_reject {
 struct msg_ready {
     struct hash128 layout;
     uint64_t images;
+    bool withholds_features;
 };
 struct msg_round {
     uint32_t round;
@@ -246,6 +249,8 @@ struct status_client {
     uint64_t bytes_up, bytes_down;
     uint64_t bytes_by_kind[5];   /* indexed by enum blob_kind; payload of chunks over the run of this server process */
     struct watch aggregate, own; /* of its latest contribution that was accepted */
+    bool withholds_features;     /* it gives none, and gets none */
+    struct privacy privacy;      /* as the latest accepted report said */
 };
 struct status_round {
     uint32_t round;

@@ -86,6 +86,23 @@ static const struct field watch_fields[] = {
 };
 SCHEMA(watch, watch, watch, check_watch);
 
+static int check_privacy(const void *in, struct err *err)
+{
+    const struct privacy *privacy = in;
+    return privacy->features_delta <= 1 && privacy->update_delta <= 1
+               ? 0
+               : err_set(err, ERR_PROTOCOL, "Privacy: a delta of more than 1");
+}
+
+static const struct field privacy_fields[] = {
+    U32_IN(1, privacy, releases, 1, UINT32_MAX),
+    AMOUNT(2, privacy, features_epsilon),
+    AMOUNT(3, privacy, features_delta),
+    AMOUNT(4, privacy, update_epsilon),
+    AMOUNT(5, privacy, update_delta),
+};
+SCHEMA(privacy, privacy, privacy, check_privacy);
+
 static const struct field report_fields[] = {
     U64(1, report, images),
     U64(2, report, seen),
@@ -98,6 +115,7 @@ static const struct field report_fields[] = {
     MS(9, report, train_ms),
     MESSAGE_IF(10, report, aggregate, aggregate.measured, watch),
     MESSAGE_IF(11, report, own, own.measured, watch),
+    MESSAGE_IF(12, report, privacy, privacy.counted, privacy),
 };
 SCHEMA(report, report, report, NULL);
 
@@ -161,6 +179,7 @@ SCHEMA(reject, msg_reject, reject, NULL);
 static const struct field ready_fields[] = {
     HASH(1, msg_ready, layout),
     U64(2, msg_ready, images),
+    BOOL(3, msg_ready, withholds_features),
 };
 SCHEMA(ready, msg_ready, ready, NULL);
 
@@ -353,6 +372,8 @@ static const struct field status_client_fields[] = {
     U64(15, status_client, bytes_by_kind[BLOB_FEATURES]),
     MESSAGE_IF(16, status_client, aggregate, aggregate.measured, watch),
     MESSAGE_IF(17, status_client, own, own.measured, watch),
+    BOOL(18, status_client, withholds_features),
+    MESSAGE_IF(19, status_client, privacy, privacy.counted, privacy),
 };
 SCHEMA(status_client, status_client, status_client, NULL);
 

@@ -5,6 +5,7 @@
 #include <float.h>
 #include <math.h>
 #include <stddef.h>
+#include <string.h>
 
 #define UNIT_TOLERANCE 1e-3
 
@@ -27,6 +28,29 @@ void bank_free(struct bank *bank)
         mem_free(bank->features);
         mem_free(bank);
     }
+}
+
+void bank_expire(struct bank *bank, uint32_t oldest)
+{
+    size_t dimension = bank->dimension;
+    uint32_t owners = 0, rows = 0;
+    for (uint32_t i = 0; i < bank->owners_count; i++) {
+        struct bank_owner owner = bank->owners[i];
+        uint32_t kept = 0;
+        while (kept < owner.count && bank->rounds[owner.first + kept] >= oldest) { /* newest first */
+            kept++;
+        }
+        memmove(bank->rounds + rows, bank->rounds + owner.first, kept * sizeof *bank->rounds);
+        memmove(bank->features + rows * dimension, bank->features + owner.first * dimension,
+                kept * dimension * sizeof *bank->features);
+        owner.first = rows;
+        owner.count = kept;
+        bank->owners[owners] = owner;
+        owners += kept > 0;
+        rows += kept;
+    }
+    bank->owners_count = owners;
+    bank->rows = rows;
 }
 
 enum bank_verdict bank_check(const float *features, uint32_t rows, uint32_t dimension, uint32_t *row)

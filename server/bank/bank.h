@@ -37,6 +37,10 @@ struct bank {
 int bank_new(uint32_t capacity, uint32_t dimension, struct bank **out);
 void bank_free(struct bank *bank);
 
+/* Rows of rounds before `oldest` go, for a snapshot that nobody sees yet. Their room is given away with the next one.
+ */
+void bank_expire(struct bank *bank, uint32_t oldest);
+
 enum bank_verdict { BANK_OK, BANK_NOT_FINITE, BANK_NOT_UNIT };
 /* Rows must be finite and of unit length within 1e-3. *row (may be NULL) is the first that is not. */
 enum bank_verdict bank_check(const float *features, uint32_t rows, uint32_t dimension, uint32_t *row);
@@ -56,9 +60,12 @@ int bank_merge(const struct bank *bank, const struct bank_intake *intake, struct
 
 /* ---- What goes out (sample.c) ---- */
 
+/* Owners of rows beside `receiver`. */
+uint32_t bank_others(const struct bank *bank, const char *receiver);
+
 /* At most `most` rows of others than `receiver`, the newest of each owner, spread over the owners as evenly as their
- * rows allow, in an order that is drawn: a function of the arguments alone. `out` has room for `most`; returns how many
- * there are. */
+ * rows allow (with `most` or fewer others: of all of them), in an order that is drawn: a function of the arguments
+ * alone. `out` has room for `most`; returns how many there are. */
 uint32_t bank_sample(const struct bank *bank, uint64_t seed, uint32_t round, const char *receiver, uint32_t most,
                      uint32_t *out);
 

@@ -18,6 +18,11 @@ static uint32_t place_of(const struct bank *bank, const char *receiver)
     return i;
 }
 
+uint32_t bank_others(const struct bank *bank, const char *receiver)
+{
+    return bank->owners_count - (place_of(bank, receiver) < bank->owners_count);
+}
+
 /* Rows that the others give if each gives at most `level`. */
 static uint64_t rows_at(const struct bank *bank, uint32_t own, uint32_t level)
 {

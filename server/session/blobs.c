@@ -26,9 +26,15 @@ void model_describe(struct coordinator *c)
     c->model_blob.hash = c->model_hash;
 }
 
+bool member_withholds(const struct coordinator *c, uint32_t member)
+{
+    return c->members[member].withholds || c->members[member].gave_none;
+}
+
 static uint32_t draw_sample(struct coordinator *c, uint32_t member)
 {
-    if (!plan_shares_features(c->plan)) {
+    if (!plan_shares_features(c->plan) || member_withholds(c, member) ||
+        bank_others(c->bank, c->members[member].name) < c->plan->fusion.min_contributors) {
         return 0;
     }
     return bank_sample(c->bank, c->plan->seed, round_current(c), c->members[member].name, c->plan->fusion.remote,

@@ -29,6 +29,7 @@ void handle_ready(struct coordinator *c, struct peer *peer, const struct msg_rea
     uint32_t index = peer->member;
     struct member *member = &c->members[index];
     member->images = ready->images;
+    member->withholds = ready->withholds_features;
     if (member->role == ROLE_OBSERVER) {
         observe(c, peer);
         return;
@@ -36,8 +37,9 @@ void handle_ready(struct coordinator *c, struct peer *peer, const struct msg_rea
     const struct round_member *in_round = &c->round.members[index];
     bool open = c->round.phase == ROUND_OPEN;
     peer->state = open && in_round->participant && in_round->delivered ? PEER_DELIVERED : PEER_READY;
-    log_event(log_of_peer(c, peer, "client_joined"), LOG_LEVEL_INFO, "client_joined", "name=%s address=%s images=%llu",
-              member->name, peer->address, (unsigned long long)ready->images);
+    log_event(log_of_peer(c, peer, "client_joined"), LOG_LEVEL_INFO, "client_joined",
+              "name=%s address=%s images=%llu shares_features=%s", member->name, peer->address,
+              (unsigned long long)ready->images, ready->withholds_features ? "no" : "yes");
     if (c->round.phase == ROUND_DONE) {
         send_round_end(c, peer, c->round.durable);
     }

@@ -27,6 +27,8 @@ static void describe_client(const struct coordinator *c, const struct member *me
     memcpy(out->bytes_by_kind, member->bytes_by_kind, sizeof out->bytes_by_kind);
     out->aggregate = member->aggregate;
     out->own = member->own;
+    out->privacy = member->privacy;
+    out->withholds_features = member_withholds(c, (uint32_t)(member - c->members));
 }
 
 static void describe_round(const struct round_summary *summary, struct status_round *out)

@@ -286,6 +286,7 @@ static void absorb_done(struct coordinator *c, struct slot *slot)
         c->members[index].norm = absorb->norm;
         c->members[index].aggregate = c->members[index].offer.report.aggregate;
         c->members[index].own = c->members[index].offer.report.own;
+        c->members[index].privacy = c->members[index].offer.report.privacy;
         if (answers) {
             peer->state = PEER_DELIVERED;
             send_accepted(c, peer, round_current(c));
@@ -339,6 +340,7 @@ static void aggregate_run(struct aggregate *work)
         work->result = bank_merge(work->bank, work->intake, &work->next_bank);
     }
     if (work->result == 0) {
+        bank_expire(work->next_bank, work->oldest);
         work->result = bank_encode(work->next_bank, &work->bank_bytes, &work->bank_len);
     }
     if (work->result != 0) {
@@ -522,6 +524,10 @@ void aggregate_submit(struct coordinator *c)
     c->aggregate.agg = c->agg;
     c->aggregate.intake = c->intake;
     c->aggregate.bank = c->bank;
+    /* What this round contributed is in the samples of the next fusion.ttl. */
+    c->aggregate.oldest = c->plan->fusion.ttl > 0 && round_current(c) >= c->plan->fusion.ttl
+                              ? round_current(c) - c->plan->fusion.ttl + 1
+                              : 0;
     c->aggregate_job.kind = JOB_AGGREGATE;
     c->aggregate_job.work = &c->aggregate;
     job_submit(c, &c->aggregate_job);
@@ -551,6 +557,7 @@ static void adopt(struct coordinator *c)
         if (c->round.members[i].participant && c->round.members[i].delivered) {
             c->members[i].has_counted = true;
             c->members[i].counted_round = round_current(c);
+            c->members[i].gave_none = !c->members[i].offer.has_features;
         }
     }
     agg_adopt(c->agg, c->aggregate.next, c->aggregate.next_state);

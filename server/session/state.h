@@ -101,10 +101,13 @@ struct member {
     uint64_t replaced_ms; /* when a newer connection took its place last, */
     uint32_t replaced;    /* and how often that has followed within idle_timeout each time */
     uint64_t images;      /* as READY said */
+    bool withholds;       /* its features, as READY said: then it receives none */
+    bool gave_none;       /* its latest durable contribution had none: likewise */
     uint32_t step, steps;
     double loss, images_per_second;
     uint32_t evaluated;          /* an observer's: the round that it told of last */
     struct watch aggregate, own; /* of the latest contribution that was accepted */
+    struct privacy privacy;      /* likewise */
     double norm;                 /* of its update, as it was sent */
     uint64_t bytes_up, bytes_down, bytes_by_kind[BLOB_FEATURES + 1];
 };
@@ -158,6 +161,7 @@ struct aggregate {
     struct err err; /* of a rule that failed */
     struct bank_intake *intake;
     const struct bank *bank;
+    uint32_t oldest; /* round whose rows stay in the bank */
     int result;
     struct bytes *next;       /* what follows exists from AGGREGATED to SAVED */
     struct bytes *next_state; /* the optimiser's; NULL: it has none */
@@ -340,6 +344,8 @@ void job_done(struct coordinator *c, struct job *job, int result, const struct e
 /* ---- blobs.c ---- */
 
 void model_describe(struct coordinator *c);
+/* Whoever gives no features gets none: what it says, and what it does. */
+bool member_withholds(const struct coordinator *c, uint32_t member);
 /* The sample of others' features for a member. *exists false: there is none. ERR_NOMEM. */
 int remote_describe(struct coordinator *c, uint32_t member, struct blob *out, bool *exists);
 /* The next chunk of the peer's download, unless one is still in its write queue. The first judges what was asked. */

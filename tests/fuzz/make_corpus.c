@@ -348,6 +348,8 @@ static int make_state(const char *corpus)
     struct file_image image;
     state.carry = pending.carry = (struct kept_carry){.round = 3, .data = carry, .bytes = sizeof carry};
     int rc = make_state_file(corpus, "state/state", 4 | 0, files_encode_state(&state, &image), &image);
+    const struct kept_spent spent = {.run = state.run, .releases = 3, .features = 0.5, .updates = 2};
+    rc = rc ? rc : make_state_file(corpus, "state/spent", 4 | 3, files_encode_spent(&spent, &image), &image);
     rc = rc ? rc : make_state_file(corpus, "state/instance", 4 | 2, files_encode_instance(&instance, &image), &image);
     contribution->round = 7;
     contribution->report = sample_msgs[MSG_OFFER].offer.report;

@@ -41,6 +41,14 @@ class Backup(harness.Federation):
         for client in clients:
             self.assertIsNone(client.process.poll())
 
+    def test_the_authority_is_left_out(self):
+        server = self.server(plan=PLAN)
+        os.mkdir(os.path.join(server.state, "trust"))
+        done = self.backup(server.state, self.path("copy"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("not trust/", done.stdout)
+        self.assertNotIn("trust", os.listdir(self.path("copy")))
+
     def check_names(self, *states):
         with open(os.path.join(DEPLOY, "OPERATING.md"), encoding="utf-8") as file:
             tables = re.findall(r"^\| (`.*?) \|", file.read().split("## Files")[1].split("\n## ")[0], re.M)

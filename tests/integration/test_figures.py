@@ -9,7 +9,8 @@ import unittest
 import harness
 
 LOAD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "load", "load.py")
-ROWS = ["wire", "null-2", "null-16", "null-256", "memory", "idle", "thousand", "strangers", "soak", "aggregate", "curves"]
+ROWS = ["wire", "tls", "null-2", "null-16", "null-256", "memory", "idle", "tls-idle", "flood", "thousand", "strangers", "soak",
+        "aggregate", "curves"]  # fmt: skip
 
 
 class Figures(harness.Federation):
@@ -32,7 +33,7 @@ class Figures(harness.Federation):
         rows = self.results()
         self.assertEqual(list(rows), ROWS)
         checks = {name: [check["what"] for check in row["checks"]] for name, row in rows.items()}
-        self.assertEqual([len(checks[name]) for name in ROWS], [1, 2, 2, 2, 1, 2, 2, 2, 1, 1, 0])
+        self.assertEqual([len(checks[name]) for name in ROWS], [1, 1, 2, 2, 2, 1, 2, 2, 1, 2, 2, 1, 1, 0])
         for name, row in rows.items():
             for check in row["checks"]:
                 least = check["sense"] == "least"

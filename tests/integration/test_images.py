@@ -87,22 +87,28 @@ class Images(harness.Federation):
         compose = yaml.safe_load(read("deploy", "compose.yaml"))
         services = compose["services"]
         clients = [f"client-{i}" for i in range(1, 6)]
-        self.assertEqual(sorted(services), clients + ["server"])
+        self.assertEqual(sorted(services), ["ca"] + clients + ["server"])
         self.assertEqual(compose["networks"], {"federation": {"internal": True}})
-        self.assertEqual(sorted(compose["volumes"]), sorted(services))
+        self.assertEqual(sorted(compose["volumes"]), clients + ["server", "tokens"])
+        # What the authority does is tests/deep/play.py's to show; here, that it is there first, and alone with its tokens.
+        authority = services.pop("ca")
+        self.assertEqual((authority["restart"], authority["image"]), ("no", "starling-server"))
+        self.assertEqual(authority["volumes"], ["server:/var/lib/starling", "tokens:/tokens"])
+        self.assertEqual(services["server"]["depends_on"], {"ca": {"condition": "service_completed_successfully"}})
+        self.assertEqual([name for name in services if "tokens:/tokens:ro" in services[name]["volumes"]], clients)
         for name, service in services.items():
             with self.subTest(name):
                 self.assertEqual(service["build"]["target"], "server" if name == "server" else "client")
                 self.assertEqual(service["build"]["context"], "..")
                 self.assertEqual(service["build"]["dockerfile"], "deploy/Dockerfile")
-                self.assertNotIn("ports", service)  # nothing is encrypted
+                self.assertNotIn("ports", service)
                 self.assertEqual(service["networks"], ["federation"])
                 self.assertIn(f"{name}:/var/lib/starling", service["volumes"])
                 binds = [volume for volume in service["volumes"] if isinstance(volume, dict)]
                 self.assertTrue(binds and all(bind["read_only"] for bind in binds))
                 self.assertEqual((service["restart"], service["stop_grace_period"]), ("unless-stopped", "90s"))
                 if name != "server":
-                    self.assertEqual(service["hostname"], name)
+                    self.assertEqual(service["command"][:2], ["--join", "/tokens/" + name])
                     self.assertTrue(binds[0]["source"].endswith("/" + name))
                 # The programs know these flags.
                 entry = dict(stages()[service["build"]["target"]])["ENTRYPOINT"]
@@ -112,28 +118,36 @@ class Images(harness.Federation):
                 done = self.run_to_end(program, *flags, "--check-config")
                 self.assertEqual(done.returncode, 0, done.stderr)
 
-    def healthy(self, service, address):
+    def healthy(self, service, server):
+        """The check's own line, in the working folder of the image; the server has another port here."""
         kind, line = yaml.safe_load(read("deploy", "compose.yaml"))["services"][service]["healthcheck"]["test"]
         self.assertEqual(kind, "CMD-SHELL")
-        line = re.sub(r"(server|127\.0\.0\.1):7640", address, line).replace("$$", "$")
+        line = line.replace(f":{7640:04X} ", f":{int(server.address.split(':')[1]):04X} ").replace("$$", "$")
         path = os.path.abspath(harness.BIN) + ":" + os.environ["PATH"]
-        code = subprocess.run(["sh", "-c", line], env={**os.environ, "PATH": path}, stderr=subprocess.DEVNULL).returncode
+        code = subprocess.run(
+            ["sh", "-c", line], cwd=server.state, env={**os.environ, "PATH": path}, stderr=subprocess.DEVNULL, check=False
+        ).returncode
         self.assertIn(code, (0, 1), line)  # Docker knows no other
         return code == 0
 
     def test_health_checks(self):
-        server = self.server()
-        self.assertTrue(self.healthy("server", server.address))
-        self.assertFalse(self.healthy("client-1", server.address))
-        client = self.client(os.uname().nodename, server.address)
+        trust = self.path("server", "trust")
+        self.assertEqual(self.run_to_end("starling", "ca", "init", trust, "--address", "127.0.0.1:7640").returncode, 0)
+        server = self.server(trust=trust)
+        with open(os.path.join(trust, "address"), "w", encoding="utf-8") as file:
+            file.write(server.address + "\n")
+        self.assertTrue(self.healthy("server", server))
+        self.assertFalse(self.healthy("client-1", server))
+        token = self.run_to_end("starling", "ca", "token", "--trust", trust, "--name", "a").stdout.strip()
+        client = self.client("a", server.address, flags=["--join", token])
         server.wait_for("client_joined")
-        self.assertTrue(self.healthy("client-1", server.address))
+        self.assertTrue(self.healthy("client-1", server))
         client.kill9()
         server.wait_for("client_left")
-        self.assertFalse(self.healthy("client-1", server.address))
+        self.assertFalse(self.healthy("client-1", server))
         server.kill9()
-        self.assertFalse(self.healthy("server", server.address))
-        self.assertFalse(self.healthy("client-1", server.address))
+        self.assertFalse(self.healthy("server", server))
+        self.assertFalse(self.healthy("client-1", server))
 
 
 if __name__ == "__main__":

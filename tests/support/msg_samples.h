@@ -27,6 +27,11 @@
         true, 0.5, -2.25, 0.75, rank_                                                                                  \
     }
 
+#define SAMPLE_PRIVACY(releases_)                                                                                      \
+    {                                                                                                                  \
+        true, releases_, 1.5, 1e-5, 2.5, 1e-6                                                                          \
+    }
+
 static const struct msg sample_msgs[MSG_TYPE_END] = {
     [MSG_HELLO] = {.type = MSG_HELLO,
                    .hello = {.major = FRAME_VERSION,
@@ -58,7 +63,8 @@ static const struct msg sample_msgs[MSG_TYPE_END] = {
                                .retry_after_ms = 0,
                                .minor_least = 1,
                                .minor_most = 2}},
-    [MSG_READY] = {.type = MSG_READY, .ready = {.layout = SAMPLE_HASH(1), .images = UINT64_C(1) << 33}},
+    [MSG_READY] = {.type = MSG_READY,
+                   .ready = {.layout = SAMPLE_HASH(1), .images = UINT64_C(1) << 33, .withholds_features = true}},
     [MSG_ROUND] = {.type = MSG_ROUND,
                    .round = {.round = 7,
                              .remaining_ms = 1800000,
@@ -71,8 +77,8 @@ static const struct msg sample_msgs[MSG_TYPE_END] = {
     [MSG_ALIVE] = {.type = MSG_ALIVE, .alive = {.round = 7, .remaining_ms = 1000, .waits_for = "2 of 3 clients"}},
     [MSG_OFFER] = {.type = MSG_OFFER,
                    .offer = {.round = 7,
-                             .report = {1500, 3000, 24, 5.5, 5, 0.5, 0.25, 180, 16000, SAMPLE_WATCH(2),
-                                        SAMPLE_WATCH(3)},
+                             .report = {1500, 3000, 24, 5.5, 5, 0.5, 0.25, 180, 16000, SAMPLE_WATCH(2), SAMPLE_WATCH(3),
+                                        SAMPLE_PRIVACY(2)},
                              .update = SAMPLE_BLOB(BLOB_UPDATE, 0, 0),
                              .has_features = true,
                              .features = SAMPLE_BLOB(BLOB_FEATURES, 128, 1)}},
@@ -120,8 +126,25 @@ static const struct status_client sample_clients[2] = {
      UINT64_C(1) << 40,
      {0, 1, 2, 3, 4},
      SAMPLE_WATCH(4),
-     SAMPLE_WATCH(5)},
-    {"site-1", ROLE_OBSERVER, "lost", 70000, false, 0, 0, 0, 0, 9, 8, {0, 5, 6, 7, 8}, {0}, SAMPLE_WATCH(6)},
+     SAMPLE_WATCH(5),
+     true,
+     SAMPLE_PRIVACY(3)},
+    {"site-1",
+     ROLE_OBSERVER,
+     "lost",
+     70000,
+     false,
+     0,
+     0,
+     0,
+     0,
+     9,
+     8,
+     {0, 5, 6, 7, 8},
+     {0},
+     SAMPLE_WATCH(6),
+     false,
+     {0}},
 };
 static const struct status_round sample_history[3] = {
     {4, 1.5, 2, 0, 5, 4, 1, 0.5, 77, 78, {0}, {0}, true, 0},

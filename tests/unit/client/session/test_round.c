@@ -526,6 +526,34 @@ static void test_what_was_saved_is_offered_after_a_restart(void **state)
     fixture_fini(&f);
 }
 
+/* Nothing is fetched that an older server offers all the same, and what an earlier choice had made ready stays here. */
+static void test_a_site_that_withholds_its_features(void **state)
+{
+    (void)state;
+    for (int inherited = 0; inherited < 2; inherited++) {
+        struct fixture f;
+        fixture_plan(&f, 4);
+        struct session_options options = fixture_options();
+        options.withholds = true;
+        options.pending = inherited ? contribution_of(&f, OPEN) : NULL;
+        fixture_start(&f, &options);
+        to_ready(&f);
+        assert_true(must_send(&f, MSG_READY)->ready.withholds_features);
+        if (inherited) {
+            assert_false(must_send(&f, MSG_OFFER)->offer.has_features);
+            hears(&f, grant_of(BLOB_FEATURES, OPEN, 0));
+            assert_int_equal(must_send(&f, MSG_BYE)->bye.code, -ERR_PROTOCOL);
+        } else {
+            hears(&f, round_of(&f, OPEN));
+            assert_int_equal(must_send(&f, MSG_FETCH)->fetch.kind, BLOB_MODEL);
+            hears(&f, chunk_of(&f, BLOB_MODEL, OPEN, 0));
+            assert_null(must(&f, SESSION_TRAIN)->remote);
+            assert_int_equal(must(&f, SESSION_TRAIN)->remote_rows, 0);
+        }
+        fixture_fini(&f);
+    }
+}
+
 static void test_a_server_that_went_back_takes_the_round_it_opens(void **state)
 {
     (void)state;
@@ -664,6 +692,7 @@ int main(void)
         cmocka_unit_test(test_a_next_round_before_the_end_of_ours_is_refused),
         cmocka_unit_test(test_uploads_go_chunk_by_chunk_and_resume),
         cmocka_unit_test(test_what_was_saved_is_offered_after_a_restart),
+        cmocka_unit_test(test_a_site_that_withholds_its_features),
         cmocka_unit_test(test_a_server_that_went_back_takes_the_round_it_opens),
         cmocka_unit_test(test_the_end_of_the_run),
         cmocka_unit_test(test_failed_work),

@@ -3,6 +3,7 @@
 #include "common/base/byteorder.h"
 #include "common/base/mem.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -47,7 +48,8 @@ static struct kept_pending pending_of(bool features)
                                            .remote_share = 0.5,
                                            .images_per_second = 7,
                                            .train_ms = UINT64_C(1) << 40,
-                                           .aggregate = {true, 0.25, -3, 0.9, 7.5}};
+                                           .aggregate = {true, 0.25, -3, 0.9, 7.5},
+                                           .privacy = {true, 12, 1.5, 1e-5, 0, 0}};
     contribution->update = bytes_new(4 * 37);
     memset(contribution->update->data, 0x5a, contribution->update->len);
     contribution->update_blob = blob_of(BLOB_UPDATE, contribution->update);
@@ -102,13 +104,14 @@ static void resign(uint8_t *file, size_t len)
     memcpy(file + len - 16, hash.bytes, 16);
 }
 
-/* As version 2 had it: without the measures. */
-static uint8_t *old_pending_file(bool features, size_t *len)
+/* As an older version had it: 2 without the measures, 3 without the privacy. */
+static uint8_t *old_pending_file(uint32_t version, bool features, size_t *len)
 {
     uint8_t *file = pending_file(features, len);
-    store_u32(file + 8, 2);
-    memmove(file + 280, file + 344, *len - 344);
-    *len -= 64;
+    size_t at = version == 2 ? 280 : 344;
+    store_u32(file + 8, version);
+    memmove(file + at, file + 384, *len - 384);
+    *len -= 384 - at;
     resign(file, *len);
     return file;
 }
@@ -146,10 +149,11 @@ static void the_state_comes_back(void **unused)
 static void the_pending_contribution_comes_back(void **unused)
 {
     (void)unused;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 6; i++) {
         size_t len;
-        bool features = i % 2, old = i > 1;
-        uint8_t *file = old ? old_pending_file(features, &len) : pending_file(features, &len);
+        bool features = i % 2;
+        uint32_t version = 2 + (uint32_t)i / 2;
+        uint8_t *file = version < 4 ? old_pending_file(version, features, &len) : pending_file(features, &len);
         struct kept_pending got, want = pending_of(features);
         assert_int_equal(files_decode_pending(file, len, &got, NULL), 0);
         const struct contribution *a = &got.contribution, *b = &want.contribution;
@@ -157,8 +161,14 @@ static void the_pending_contribution_comes_back(void **unused)
         assert_int_equal(got.plan_hash.bytes[0], 2);
         assert_int_equal(a->round, 9);
         assert_memory_equal(&a->report, &b->report, offsetof(struct report, aggregate));
-        same_watch(&a->report.aggregate, old ? &(struct watch){0} : &b->report.aggregate);
+        same_watch(&a->report.aggregate, version == 2 ? &(struct watch){0} : &b->report.aggregate);
         same_watch(&a->report.own, &b->report.own);
+        assert_int_equal(a->report.privacy.counted, version == 4);
+        if (version == 4) {
+            assert_int_equal(a->report.privacy.releases, 12);
+            assert_true(a->report.privacy.features_epsilon == 1.5 && a->report.privacy.features_delta == 1e-5);
+            assert_true(a->report.privacy.update_epsilon == 0 && a->report.privacy.update_delta == 0);
+        }
         assert_memory_equal(&a->update_blob, &b->update_blob, sizeof a->update_blob);
         assert_memory_equal(&a->features_blob, &b->features_blob, sizeof a->features_blob);
         assert_int_equal(a->update->len, b->update->len);
@@ -256,6 +266,43 @@ static void the_instance_comes_back(void **unused)
     mem_free(file);
 }
 
+static uint8_t *spent_file(const struct kept_spent *spent, size_t *len)
+{
+    struct file_image image;
+    assert_int_equal(files_encode_spent(spent, &image), 0);
+    uint8_t *file = flatten(&image, len);
+    file_image_fini(&image);
+    return file;
+}
+
+static void what_was_spent_comes_back(void **unused)
+{
+    (void)unused;
+    const struct kept_spent spent = {.run = {.bytes = {5, 6, 7}}, .releases = 9, .features = 0.25, .updates = 1e30};
+    struct kept_spent got;
+    size_t len;
+    uint8_t *file = spent_file(&spent, &len);
+    assert_int_equal(len, 64);
+    assert_int_equal(files_decode_spent(file, len, &got, NULL), 0);
+    assert_true(hash_equal(&got.run, &spent.run) && got.releases == 9);
+    assert_true(got.features == 0.25 && got.updates == 1e30);
+    for (size_t i = 0; i < len; i++) {
+        file[i] ^= 1;
+        assert_int_equal(files_decode_spent(file, len, &got, NULL), ERR_DATA);
+        assert_int_equal(got.releases, 0);
+        file[i] ^= 1;
+        assert_int_equal(files_decode_spent(file, i, &got, NULL), ERR_DATA);
+    }
+    static const double impossible[] = {-1, (double)INFINITY, (double)NAN};
+    for (size_t i = 0; i < 6; i++) {
+        store_f64(file + (i < 3 ? 32 : 40), impossible[i % 3]);
+        resign(file, len);
+        assert_int_equal(files_decode_spent(file, len, &got, NULL), ERR_DATA);
+        store_f64(file + (i < 3 ? 32 : 40), 1);
+    }
+    mem_free(file);
+}
+
 static void memory_may_run_out_at_each_allocation(void **unused)
 {
     (void)unused;
@@ -283,6 +330,7 @@ int main(void)
         cmocka_unit_test(sizes_are_checked_behind_a_right_checksum),
         cmocka_unit_test(sizes_that_agree_by_overflow_are_refused),
         cmocka_unit_test(the_instance_comes_back),
+        cmocka_unit_test(what_was_spent_comes_back),
         cmocka_unit_test(memory_may_run_out_at_each_allocation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -37,7 +37,7 @@ static void release(struct contribution *contribution)
 #define CARRY 24
 
 /* What a local round leaves: everything in it says which round it was. */
-static int keep(struct state *state, uint32_t round)
+static int keep_counted(struct state *state, uint32_t round, const struct kept_spent *spent)
 {
     struct contribution contribution = {.round = round, .update = bytes_new(64)};
     struct kept_carry carry = {.data = mem_new_aligned(CARRY, 1), .bytes = CARRY};
@@ -49,10 +49,15 @@ static int keep(struct state *state, uint32_t round)
                                              .count = 16,
                                              .bytes = 64,
                                              .hash = hash_of(contribution.update->data, 64)};
-    int rc = state_keep(state, &contribution, &carry, NULL);
+    int rc = state_keep(state, &contribution, &carry, spent, NULL);
     kept_carry_fini(&carry);
     contribution_fini(&contribution);
     return rc;
+}
+
+static int keep(struct state *state, uint32_t round)
+{
+    return keep_counted(state, round, NULL);
 }
 
 static void check_kept(const struct state *state, uint32_t round)
@@ -233,6 +238,123 @@ static void a_crash_at_any_operation_is_before_or_after(void **unused)
     }
 }
 
+/* ---- What was spent ---- */
+
+typedef int keeper(struct state *state, uint32_t round, const struct kept_spent *spent);
+
+/* The bug: what can leave is on the disk before it is counted. */
+static int counts_afterwards(struct state *state, uint32_t round, const struct kept_spent *spent)
+{
+    int rc = keep_counted(state, round, NULL);
+    return rc ? rc : keep_counted(state, round, spent);
+}
+
+/* Contributions 1 to 3, one a round, on a disk that dies at its n-th operation. How many may have left, less how many
+ * were counted, where a crash finds it. */
+static int undercount_at(keeper *keeps, uint64_t n, struct rng *rng, bool *reached)
+{
+    struct simdisk disk;
+    struct state state;
+    struct contribution *pending;
+    int left = 0;
+    simdisk_init(&disk);
+    open_state(&disk, &state, false, &pending);
+    assert_int_equal(state_begin(&state, &run, &plan, NULL), 0);
+    uint64_t before = disk.operations;
+    disk.dies_after = before + n;
+    for (uint32_t round = 1, rc = 0; round <= 3 && rc == 0; round++) {
+        struct kept_spent spent = state_spend(&state, 0.5, 2);
+        rc = keeps(&state, round, &spent) != 0;
+        left += rc == 0; /* Kept, and so offered, in the moment before the crash perhaps. */
+        rc = rc || state_commit(&state, round, NULL) != 0;
+    }
+    *reached = disk.operations > before + n;
+    simdisk_crash(&disk, rng);
+    disk.dies_after = UINT64_MAX;
+    state_close(&state);
+    open_state(&disk, &state, false, &pending);
+    uint32_t made = state.pending_round > state.kept.round ? state.pending_round : state.kept.round;
+    left = left > (int)made ? left : (int)made;
+    assert_true(state.spent.features == 0.5 * state.spent.releases &&
+                state.spent.updates == 2.0 * state.spent.releases);
+    assert_true((int)state.spent.releases <= left + 1);
+    int missing = left - (int)state.spent.releases;
+    release(pending);
+    state_close(&state);
+    simdisk_fini(&disk);
+    return missing;
+}
+
+static int worst_undercount(keeper *keeps)
+{
+    int worst = -1;
+    bool reached = true;
+    for (uint64_t n = 0; reached; n++) {
+        int missing = undercount_at(keeps, n, NULL, &reached);
+        worst = missing > worst ? missing : worst;
+        for (uint64_t seed = 0; seed < 5; seed++) {
+            struct rng rng;
+            bool unused;
+            rng_init(&rng, seed, RNG_TEST, n, 0, 0);
+            missing = undercount_at(keeps, n, &rng, &unused);
+            worst = missing > worst ? missing : worst;
+        }
+    }
+    return worst;
+}
+
+static void a_crash_never_counts_too_little(void **unused)
+{
+    (void)unused;
+    assert_int_equal(worst_undercount(keep_counted), 0);
+    assert_int_equal(worst_undercount(counts_afterwards), 1);
+}
+
+/* Dropped or counted, forgotten or not: what was drawn stays counted, for this run. */
+static void the_count_outlives_the_rest(void **unused)
+{
+    (void)unused;
+    struct simdisk disk;
+    struct state state;
+    struct contribution *pending;
+    simdisk_init(&disk);
+    open_state(&disk, &state, false, &pending);
+    assert_int_equal(state.spent.releases, 0); /* as of a folder from before */
+    assert_int_equal(state_begin(&state, &run, &plan, NULL), 0);
+    for (uint32_t i = 1; i <= 4; i++) { /* the same round each time, declined each time */
+        struct kept_spent spent = state_spend(&state, 1, 0);
+        assert_int_equal(keep_counted(&state, 1, &spent), 0);
+        assert_int_equal(state_drop(&state, NULL), 0);
+        assert_int_equal(state.spent.releases, i);
+    }
+    state_close(&state);
+    open_state(&disk, &state, true, &pending);
+    assert_false(state.has_kept);
+    assert_int_equal(state_begin(&state, &run, &plan, NULL), 0);
+    assert_int_equal(state_spend(&state, 1, 0).releases, 5);
+    assert_true(state_spend(&state, 1, 3).features == 5 && state_spend(&state, 1, 3).updates == 3);
+    assert_int_equal(state_begin(&state, &other_run, &plan, NULL), 0);
+    assert_int_equal(state_spend(&state, 1, 0).releases, 1);
+
+    /* A contribution that found no room is drawn no more often than it was. */
+    struct kept_spent spent = state_spend(&state, 1, 0);
+    disk.full = true;
+    assert_int_equal(keep_counted(&state, 1, &spent), ERR_FULL);
+    assert_int_equal(keep_counted(&state, 1, &spent), ERR_FULL);
+    disk.full = false;
+    assert_int_equal(keep_counted(&state, 1, &spent), 0);
+    assert_int_equal(state.spent.releases, 1);
+    state_close(&state);
+
+    /* What nobody can know is not guessed. */
+    struct span damaged = {"STARLNGE", 8};
+    assert_int_equal(disk_save(&disk.disk, FOLDER "/spent", &damaged, 1, NULL), 0);
+    struct err err;
+    assert_int_equal(state_open(&state, &disk.disk, FOLDER, false, NULL, &pending, &err), ERR_DATA);
+    assert_non_null(strstr(err.text, "site/spent"));
+    simdisk_fini(&disk);
+}
+
 static void a_full_disk_loses_nothing(void **unused)
 {
     (void)unused;
@@ -286,6 +408,8 @@ int main(void)
         cmocka_unit_test(another_run_starts_from_nothing),
         cmocka_unit_test(a_commit_without_room_is_made_up_for),
         cmocka_unit_test(a_crash_at_any_operation_is_before_or_after),
+        cmocka_unit_test(a_crash_never_counts_too_little),
+        cmocka_unit_test(the_count_outlives_the_rest),
         cmocka_unit_test(a_full_disk_loses_nothing),
         cmocka_unit_test(two_clients_cannot_share_a_folder),
     };

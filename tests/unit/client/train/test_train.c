@@ -369,6 +369,157 @@ static void features_are_of_this_round_alone(void **state)
     trainer_free(trainer);
 }
 
+/* ---- Privacy ---- */
+
+/* A secret for each trainer; what it is, is the test's to know. */
+static int fill_secret(void *ctx, void *out, size_t bytes)
+{
+    uint8_t *at = out;
+    for (size_t i = 0; i < bytes; i++) {
+        at[i] = (uint8_t)rng_u32(ctx);
+    }
+    return 0;
+}
+
+/* The bug: noise that all who know the plan can draw again, and subtract. */
+static int fill_from_the_plan(void *ctx, void *out, size_t bytes)
+{
+    struct rng rng;
+    (void)ctx;
+    rng_init(&rng, 1, RNG_TEST, 7, 7, 7);
+    return fill_secret(&rng, out, bytes);
+}
+
+/* The round by two trainers that differ in their secrets alone. Whether noise tells them apart in everything that
+ * leaves, and in nothing that does not. */
+static bool secrets_matter(struct world *w, int (*fill)(void *, void *, size_t))
+{
+    struct train_result results[2];
+    for (uint64_t i = 0; i < 2; i++) {
+        struct rng rng;
+        struct trainer *trainer;
+        rng_init(&rng, i, RNG_TEST, 0, 0, 0);
+        const struct trainer_options options = {.name = "site-a", .threads = 1, .noise = {fill, &rng}};
+        assert_int_equal(trainer_new(&w->plan, w->layout, w->dataset, &options, &trainer, NULL), 0);
+        train(trainer, &w->job, &results[i]);
+        trainer_free(trainer);
+    }
+    struct train_result *a = &results[0], *b = &results[1];
+    assert_int_equal(a->feature_rows, 6);
+    assert_memory_equal(&a->loss, &b->loss, sizeof a->loss);
+    uint64_t same = 0;
+    for (uint32_t i = 0; i < 6 * D; i++) {
+        same += a->features[i] == b->features[i];
+    }
+    const float *x = a->update, *y = b->update;
+    for (uint64_t i = 0; i < w->layout->total; i++) {
+        same += x[i] == y[i];
+    }
+    bool kept = memcmp(a->carry, b->carry, a->carry_bytes) == 0;
+    train_result_fini(a);
+    train_result_fini(b);
+    return same < 20 && kept;
+}
+
+static void noise_is_secret(void **state)
+{
+    struct world *w = *state;
+    w->plan.fusion.privacy.noise = 0.1;
+    w->plan.update.privacy.clip = 1;
+    w->plan.update.privacy.noise = 0.1;
+    for (uint32_t encoder = 0; encoder < 2; encoder++) {
+        w->plan.fusion.encoder = encoder;
+        assert_true(secrets_matter(w, fill_secret));
+        assert_false(secrets_matter(w, fill_from_the_plan));
+    }
+    struct trainer *trainer;
+    struct err err;
+    const struct trainer_options options = {.name = "site-a", .threads = 1};
+    assert_int_equal(trainer_new(&w->plan, w->layout, w->dataset, &options, &trainer, &err), ERR_USAGE);
+    assert_null(trainer);
+}
+
+/* The noise is as large as the plan says, on all of the update and on the features, which stay unit rows; the report of
+ * its cost follows. */
+static void noise_is_what_the_plan_says(void **state)
+{
+    struct world *w = *state;
+    struct train_result clean, noisy;
+    struct trainer *trainer = trainer_of(w, "site-a", 1);
+    train(trainer, &w->job, &clean);
+    trainer_free(trainer);
+    assert_true(clean.features_cost == 0 && clean.update_cost == 0 && clean.update_length == 0);
+    w->plan.fusion.privacy.noise = 0.25;
+    w->plan.update.privacy.clip = 2;
+    w->plan.update.privacy.noise = 0.5;
+    struct rng rng;
+    rng_init(&rng, 3, RNG_TEST, 0, 0, 0);
+    const struct trainer_options options = {.name = "site-a", .threads = 1, .noise = {fill_secret, &rng}};
+    assert_int_equal(trainer_new(&w->plan, w->layout, w->dataset, &options, &trainer, NULL), 0);
+    train(trainer, &w->job, &noisy);
+    trainer_free(trainer);
+    const float *x = clean.update, *y = noisy.update;
+    uint64_t total = w->layout->total, trained = w->layout->trainable_end;
+    double square = 0, noise[2] = {0};
+    for (uint64_t i = 0; i < total; i++) {
+        square += (double)x[i] * (double)x[i];
+    }
+    double scale = square > 4 ? 2 / sqrt(square) : 1;
+    for (uint64_t i = 0; i < total; i++) {
+        double added = (double)y[i] - scale * (double)x[i];
+        noise[i >= trained] += added * added;
+    }
+    assert_true(fabs(noisy.update_length - sqrt(square)) < 1e-6 * sqrt(square));
+    assert_true(fabs(noise[0] / (double)trained - 1) < 0.1); /* (0.5 * 2)^2 each */
+    assert_true(fabs(noise[1] / (double)(total - trained) - 1) < 0.3);
+    assert_true(fabs(noisy.update_cost - 8) < 1e-9 && fabs(noisy.features_cost - 6 * 32) < 1e-9);
+    for (uint32_t r = 0; r < 6; r++) {
+        double length = 0, cosine = 0;
+        for (uint32_t i = 0; i < D; i++) {
+            length += (double)noisy.features[r * D + i] * (double)noisy.features[r * D + i];
+            cosine += (double)noisy.features[r * D + i] * (double)clean.features[r * D + i];
+        }
+        assert_true(fabs(length - 1) < 1e-6);
+        assert_true(cosine < 0.9999 && cosine > -0.5);
+    }
+    train_result_fini(&clean);
+    train_result_fini(&noisy);
+}
+
+/* Error feedback after noise: what is sent and what is kept add up to the noisy update, whose clip and noise do not see
+ * the rest. */
+static void a_rest_is_made_of_noisy_numbers(void **state)
+{
+    struct world *w = *state;
+    struct train_result plain, packed;
+    w->plan.update.privacy.clip = 1;
+    w->plan.update.privacy.noise = 0.5;
+    for (int form = 0; form < 2; form++) {
+        struct rng rng;
+        struct trainer *trainer;
+        w->plan.wire.update = form ? QUANT_INT8 : QUANT_F32;
+        rng_init(&rng, 3, RNG_TEST, 0, 0, 0);
+        const struct trainer_options options = {.name = "site-a", .threads = 1, .noise = {fill_secret, &rng}};
+        assert_int_equal(trainer_new(&w->plan, w->layout, w->dataset, &options, &trainer, NULL), 0);
+        train(trainer, &w->job, form ? &packed : &plain);
+        trainer_free(trainer);
+    }
+    uint64_t total = w->layout->total;
+    float *sent = mem_new_aligned((size_t)total, sizeof *sent);
+    const float *whole = plain.update,
+                *rest = (const float *)(const void *)((const uint8_t *)packed.carry + plain.carry_bytes);
+    uint32_t at;
+    assert_int_equal(packed.carry_bytes - plain.carry_bytes, total * sizeof(float));
+    assert_int_equal(quant_update_decode(QUANT_INT8, w->layout, packed.update, packed.update_bytes, sent, &at),
+                     QUANT_OK);
+    for (uint64_t i = 0; i < total; i++) {
+        assert_true(fabs((double)sent[i] + (double)rest[i] - (double)whole[i]) < 1e-6);
+    }
+    mem_free(sent);
+    train_result_fini(&plain);
+    train_result_fini(&packed);
+}
+
 static void features_travel_when_either_use_is_on(void **state)
 {
     struct world *w = *state;
@@ -635,6 +786,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_aggregate_is_measured_before_it_learns, setup, teardown),
         cmocka_unit_test_setup_teardown(features_are_by_the_chosen_encoder, setup, teardown),
         cmocka_unit_test_setup_teardown(features_are_of_this_round_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(noise_is_secret, setup, teardown),
+        cmocka_unit_test_setup_teardown(noise_is_what_the_plan_says, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_rest_is_made_of_noisy_numbers, setup, teardown),
         cmocka_unit_test_setup_teardown(features_travel_when_either_use_is_on, setup, teardown),
         cmocka_unit_test_setup_teardown(a_folder_smaller_than_a_batch_is_enough, setup, teardown),
         cmocka_unit_test_setup_teardown(cancelling_ends_a_round, setup, teardown),

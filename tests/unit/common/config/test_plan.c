@@ -81,6 +81,25 @@ static void test_added_keys(void **state)
     }
 }
 
+/* Keys of a section within a section. */
+static void test_nested_keys(void **state)
+{
+    (void)state;
+    struct plan plan, back;
+    struct buf out;
+    standard(&plan);
+    plan.fusion.ttl = 7;
+    plan.fusion.privacy.noise = 0.5;
+    buf_init(&out, 65536);
+    assert_int_equal(plan_encode(&plan, &out), 0);
+    assert_int_equal(buf_append(&out, "", 1), 0);
+    assert_non_null(
+        strstr((const char *)out.data, "  encoder: momentum\n  ttl: 7\n  privacy:\n    noise: 0.5\nmatching:\n"));
+    assert_int_equal(plan_decode(out.data, out.len - 1, &back, NULL), 0);
+    assert_memory_equal(&back, &plan, sizeof back);
+    buf_fini(&out);
+}
+
 static int count_arrows(const struct buf *text)
 {
     int count = 0;
@@ -227,6 +246,20 @@ static void test_check(void **state)
     plan.weight_cap = FIXED_WEIGHT_MAX + 1;
     check_refused(&plan, "weight_cap: 67108865 is more than 67108864");
     standard(&plan);
+    plan.fusion.min_contributors = plan.fusion.remote + 1;
+    check_refused(&plan, "fusion.min_contributors: 2049 clients cannot have part in fusion.remote, 2048 rows");
+    standard(&plan);
+    plan.update.privacy.noise = 1;
+    check_refused(&plan,
+                  "update.privacy.noise: noise for updates of any length protects none; set update.privacy.clip");
+    plan.update.privacy.clip = 1;
+    assert_int_equal(plan_check(&plan, NULL), 0);
+    plan.update.privacy.noise = 0.0005;
+    check_refused(&plan, "update.privacy.noise: 0.0005 protects nobody; 0, or 0.001 and more");
+    plan.update.privacy.noise = 0;
+    plan.fusion.privacy.noise = 1e-9;
+    check_refused(&plan, "fusion.privacy.noise: 1e-09 protects nobody; 0, or 0.001 and more");
+    standard(&plan);
     plan.model.block = MODEL_BLOCK_BOTTLENECK;
     assert_int_equal(plan_check(&plan, NULL), 0);
     standard(&plan);
@@ -278,8 +311,10 @@ static void test_difference(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_canonical),        cmocka_unit_test(test_added_keys), cmocka_unit_test(test_every_option),
-        cmocka_unit_test(test_decode_is_strict), cmocka_unit_test(test_check),      cmocka_unit_test(test_difference),
+        cmocka_unit_test(test_canonical),        cmocka_unit_test(test_added_keys),
+        cmocka_unit_test(test_nested_keys),      cmocka_unit_test(test_every_option),
+        cmocka_unit_test(test_decode_is_strict), cmocka_unit_test(test_check),
+        cmocka_unit_test(test_difference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -159,7 +159,7 @@ static void test_truncated(void **state)
 {
     (void)state;
     /* In these the last field on the wire is required, so that every cut loses something. */
-    static const uint8_t strict[] = {MSG_READY,    MSG_FETCH,    MSG_CHUNK,     MSG_GRANT,  MSG_STATUS,
+    static const uint8_t strict[] = {MSG_FETCH,    MSG_CHUNK,    MSG_GRANT,     MSG_STATUS,
                                      MSG_ACCEPTED, MSG_DECLINED, MSG_ROUND_END, MSG_WELCOME};
     for (uint8_t type = 1; type < MSG_TYPE_END; type++) {
         struct buf proto;
@@ -578,8 +578,18 @@ static void make_biggest(uint8_t type, struct msg *msg)
         msg->evaluated = (struct msg_evaluated){UINT32_MAX, 1, UINT64_MAX};
         break;
     case MSG_OFFER:
-        msg->offer.report = (struct report){UINT64_MAX, UINT64_MAX,          UINT32_MAX,         1, 1, 1, 1, 1,
-                                            UINT64_MAX, {true, 1, -1, 1, 1}, {true, 1, -1, 1, 1}};
+        msg->offer.report = (struct report){UINT64_MAX,
+                                            UINT64_MAX,
+                                            UINT32_MAX,
+                                            1,
+                                            1,
+                                            1,
+                                            1,
+                                            1,
+                                            UINT64_MAX,
+                                            {true, 1, -1, 1, 1},
+                                            {true, 1, -1, 1, 1},
+                                            {true, UINT32_MAX, 1, 1, 1, 1}};
         msg->offer.update = msg->offer.features = biggest;
         msg->offer.update.kind = BLOB_UPDATE;
         msg->offer.features.kind = BLOB_FEATURES;
@@ -629,7 +639,9 @@ static void make_biggest_status(struct msg_status_reply *reply)
                                          .bytes_down = UINT64_MAX,
                                          .bytes_by_kind = {0, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX},
                                          .aggregate = measures,
-                                         .own = measures};
+                                         .own = measures,
+                                         .withholds_features = true,
+                                         .privacy = {true, UINT32_MAX, 1, 1, 1, 1}};
         memset(client->name, 'n', sizeof client->name - 1);
         memset(client->state, 's', sizeof client->state - 1);
     }

@@ -240,6 +240,45 @@ static void damaged_bytes_are_refused(void **state)
     bank_free(bank);
 }
 
+/* Rows of rounds 1 to 6 for owner 1, of 1 and 2 for owner 2, of 6 for owner 3. */
+static void old_rows_expire(void **state)
+{
+    (void)state;
+    for (uint32_t oldest = 0; oldest <= 7; oldest++) {
+        struct bank *bank, *again;
+        struct bank_intake *intake;
+        assert_int_equal(bank_new(100, DIMENSION, &bank), 0);
+        assert_int_equal(bank_intake_new(100, DIMENSION, &intake), 0);
+        for (uint32_t round = 1; round <= 6; round++) {
+            (void)add(intake, 1, round, 2);
+            (void)(round <= 2 && add(intake, 2, round, 3));
+            (void)(round == 6 && add(intake, 3, round, 4));
+            turn(&bank, intake);
+        }
+        uint32_t before = oldest ? oldest - 1 : 0, second = before < 2 ? 3 * (2 - before) : 0;
+        bank_expire(bank, oldest);
+        assert_int_equal(bank->rows, 2 * (6 - before) + second + (before < 6 ? 4 : 0));
+        assert_int_equal(bank->owners_count, before == 6 ? 0 : second ? 3 : 2);
+        for (uint32_t i = 0; i < bank->owners_count; i++) {
+            const struct bank_owner *owner = &bank->owners[i];
+            for (uint32_t r = owner->first; r < owner->first + owner->count; r++) {
+                char name[NAME_MAX_BYTES];
+                assert_true(bank->rounds[r] >= oldest);
+                assert_string_equal(owner->name, name_of(owner_of(bank, r), name));
+            }
+        }
+        uint8_t *bytes; /* and it is a bank still */
+        uint64_t len;
+        assert_int_equal(bank_encode(bank, &bytes, &len), 0);
+        assert_int_equal(bank_decode(bytes, len, 100, DIMENSION, &again, NULL), 0);
+        assert_same_bank(bank, again);
+        mem_free(bytes);
+        bank_free(again);
+        bank_free(bank);
+        bank_intake_free(intake);
+    }
+}
+
 static void want_of_memory_leaves_everything_as_it_was(void **state)
 {
     (void)state;
@@ -301,6 +340,7 @@ int main(void)
         cmocka_unit_test(more_owners_than_rows_take_turns),
         cmocka_unit_test(bytes_come_back),
         cmocka_unit_test(damaged_bytes_are_refused),
+        cmocka_unit_test(old_rows_expire),
         cmocka_unit_test(want_of_memory_leaves_everything_as_it_was),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

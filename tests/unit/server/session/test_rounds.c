@@ -1,5 +1,6 @@
 /* Whole rounds: what everybody hears, what ends up in the model and in the bank, that the order of arrival leaves no
  * trace, that nobody gets its own features, and that a restart changes nothing. */
+#include "server/bank/bank.h"
 #include "tests/unit/server/session/world.h"
 
 static struct world w;
@@ -227,6 +228,137 @@ static void nobody_gets_its_own_features(void **state)
     train(&w, &sites[2], 1);
     assert_int_equal(count_own(sites[2].features, ROWS, 2), ROWS);
     assert_int_equal(count_own(sites[2].features, ROWS, 1), 0);
+}
+
+/* Three sites, so that each has two others. Site 3 comes for round 3, and everybody has three from round 4 on. */
+static void features_wait_for_contributors(void **state)
+{
+    (void)state;
+    w.plan.rounds = 5;
+    w.plan.fusion.min_contributors = 3;
+    world_start(&w);
+    for (uint32_t s = 0; s < 3; s++) {
+        join(&w, &sites[s]);
+    }
+    for (uint32_t round = 1; round <= 5; round++) {
+        uint32_t here = round < 3 ? 3 : 4;
+        for (uint32_t s = 0; s < here; s++) {
+            struct msg msg = hear(&w, s, MSG_ROUND);
+            assert_int_equal(msg.round.round, round);
+            assert_int_equal(msg.round.has_remote, round >= 4 || (round == 3 && s == 3));
+        }
+        if (round == 2) {
+            join(&w, &sites[3]);
+        }
+        for (uint32_t s = 0; s < here; s++) {
+            train(&w, &sites[s], round);
+            say(&w, s, sites[s].offer);
+            answer_grants(&w, &sites[s]);
+            (void)hear(&w, s, MSG_ACCEPTED);
+        }
+        for (uint32_t s = 0; s < (round < 2 ? 3 : 4); s++) {
+            hear_end(s, round, s < here, round == 5);
+        }
+    }
+}
+
+static void features_are_forgotten_after_their_time(void **state)
+{
+    (void)state;
+    w.plan.rounds = 6;
+    w.plan.fusion.ttl = 2;
+    w.plan.fusion.remote = 8 * ROWS;
+    world_start(&w);
+    for (uint32_t s = 0; s < 3; s++) {
+        join(&w, &sites[s]);
+    }
+    for (uint32_t round = 1; round <= 6; round++) {
+        uint32_t rounds = round - 1 < 2 ? round - 1 : 2; /* whose rows are handed out */
+        for (uint32_t s = 0; s < 3; s++) {
+            struct msg msg = hear(&w, s, MSG_ROUND);
+            assert_int_equal(msg.round.has_remote ? msg.round.remote.count / D : 0, 2 * ROWS * rounds);
+            train(&w, &sites[s], round);
+            say(&w, s, sites[s].offer);
+            answer_grants(&w, &sites[s]);
+            (void)hear(&w, s, MSG_ACCEPTED);
+        }
+        for (uint32_t s = 0; s < 3; s++) {
+            hear_end(s, round, true, round == 6);
+        }
+        struct bank *kept; /* nor does the disk hold older ones */
+        assert_int_equal(bank_decode(w.disk.bank, w.disk.bank_len, 1000, D, &kept, NULL), 0);
+        for (uint32_t r = 0; r < kept->rows; r++) {
+            assert_true(kept->rounds[r] + 2 > round);
+        }
+        bank_free(kept);
+    }
+}
+
+/* Site 1 says that it withholds its features; site 2 does not say so and gives none all the same. The others get what
+ * site 0 and each other gave, and site 2 gets some again in the round after it has given. */
+static void who_gives_none_gets_none(void **state)
+{
+    (void)state;
+    w.plan.rounds = 5;
+    w.plan.min_clients = 4;
+    world_start(&w);
+    for (uint32_t s = 0; s < 4; s++) {
+        struct msg ready = ready_of(&w);
+        ready.ready.withholds_features = s == 1;
+        (void)greet(&w, &sites[s]);
+        say(&w, s, ready);
+    }
+    for (uint32_t round = 1; round <= 5; round++) {
+        for (uint32_t s = 0; s < 4; s++) {
+            struct msg msg = hear(&w, s, MSG_ROUND);
+            bool gets = round > 1 && s != 1 && (s != 2 || round == 5);
+            assert_int_equal(msg.round.has_remote, gets);
+            if (gets) {
+                uint8_t *data = fetch(&w, s, &msg.round.remote, 0);
+                uint64_t rows = msg.round.remote.count / D;
+                assert_int_equal(count_own((const float *)(const void *)data, rows, 1), 0);
+                mem_free(data);
+            }
+        }
+        struct msg keep;
+        struct msg_status_reply status = status_of(&w, &keep);
+        for (uint32_t s = 0; s < 4; s++) {
+            assert_int_equal(status.clients[s].withholds_features, s == 1 || (s == 2 && round > 1 && round < 5));
+        }
+        msg_fini(&keep);
+        for (uint32_t s = 0; s < 4; s++) {
+            train(&w, &sites[s], round);
+            if (s == 1 || (s == 2 && round < 4)) {
+                sites[s].rows = 0;
+                describe_offer(&w, &sites[s], round);
+            }
+            say(&w, s, sites[s].offer);
+            answer_grants(&w, &sites[s]);
+            (void)hear(&w, s, MSG_ACCEPTED);
+        }
+        for (uint32_t s = 0; s < 4; s++) {
+            hear_end(s, round, true, round == 5);
+        }
+    }
+}
+
+static void a_sample_cannot_be_fetched_by_who_gives_none(void **state)
+{
+    (void)state;
+    world_start(&w);
+    for (uint32_t s = 0; s < 3; s++) {
+        struct msg ready = ready_of(&w);
+        ready.ready.withholds_features = s == 1;
+        (void)greet(&w, &sites[s]);
+        say(&w, s, ready);
+    }
+    for (uint32_t s = 0; s < 3; s++) {
+        deliver(&w, &sites[s]);
+    }
+    hear_end(1, 1, true, false);
+    assert_false(hear(&w, 1, MSG_ROUND).round.has_remote);
+    say(&w, 1, (struct msg){.type = MSG_FETCH, .fetch = {BLOB_REMOTE, 2, 0}});
+    (void)hear_fault(&w, 1);
 }
 
 static void no_features_without_fusion_and_matching(void **state)
@@ -597,6 +729,10 @@ int main(void)
         TEST(announced_only_when_durable),
         TEST(the_order_of_arrival_leaves_no_trace),
         TEST(nobody_gets_its_own_features),
+        TEST(features_wait_for_contributors),
+        TEST(features_are_forgotten_after_their_time),
+        TEST(who_gives_none_gets_none),
+        TEST(a_sample_cannot_be_fetched_by_who_gives_none),
         TEST(no_features_without_fusion_and_matching),
         TEST(a_large_model_comes_in_chunks_and_can_be_resumed),
         TEST(remote_rows_are_cut_anywhere),

@@ -1,4 +1,5 @@
 """TLS from a bare start: CA, tokens, joining, renewal, revocation; who is refused, and how it is told."""
+import fcntl
 import os
 import unittest
 
@@ -117,6 +118,20 @@ class Trust(harness.Federation):
             "starling", "status", "--server", server.address, "--identity", os.path.join(self.path("client-a"), "identity")
         )
         self.assertEqual(done.returncode, DENIED, done.stderr)
+
+    def test_a_command_that_is_frozen_with_the_lock(self):
+        """It is waited for once, not again for each who brings a token."""
+        server = self.server(plan={"min_clients": 2})
+        clients = [self.joining("a", server)]
+        clients[0].wait_for("welcomed")
+        with open(os.path.join(self.ca, "lock")) as lock:
+            token = self.token("b")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            clients.append(self.client("b", server.address, flags=["--join", token]))
+            at = server.wait_for("trust_unreadable")
+            self.assertIn("has held its lock", server.events[at - 1]["reason"])
+            server.wait_for("trust_unreadable", at, reason="the folder's lock was held just now")
+        self.check_finished(server, clients, rounds=4, images=24)
 
     def test_plain_beyond_loopback_needs_a_word(self):
         done = self.run_to_end("starling-server", "--listen", "0.0.0.0:0", "--state", self.path("s"))

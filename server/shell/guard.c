@@ -42,7 +42,7 @@ static int make_setup(struct daemon *daemon, struct err *err)
     if (rc == 0) {
         tls_setup_free(guard->setup);
         guard->setup = setup;
-        guard->setup_until = now + OWN_VALID_S / 2;
+        guard->setup_since = now;
     }
     return rc;
 }
@@ -89,6 +89,12 @@ static void judge_all(struct daemon *daemon, int64_t now)
     }
 }
 
+/* A clock that was ahead when the certificate was made and has been set right since has made one that holds later. */
+static bool is_fresh(const struct guard *guard, int64_t now)
+{
+    return now >= guard->setup_since && now - guard->setup_since < OWN_VALID_S / 2;
+}
+
 static void on_tick(uv_timer_t *timer)
 {
     struct daemon *daemon = timer->data;
@@ -100,7 +106,7 @@ static void on_tick(uv_timer_t *timer)
     if (authority_reload(daemon->guard.authority, NULL, &err)) {
         log_event(daemon->log, LOG_LEVEL_WARN, "trust_unreadable", "reason=\"%s\"", err.text);
     }
-    if (now >= daemon->guard.setup_until && make_setup(daemon, &err)) {
+    if (!is_fresh(&daemon->guard, now) && make_setup(daemon, &err)) {
         log_event(daemon->log, LOG_LEVEL_WARN, "trust_unreadable", "reason=\"%s\"", err.text);
     }
     judge_all(daemon, now);
@@ -186,7 +192,8 @@ static int check_enrol(const struct peer *peer, const struct msg_enrol *enrol, s
         return err_set(err, ERR_ACCESS, "%s",
                        subject ? "a token is for who has no certificate yet" : "no token was given");
     }
-    if (subject && machine_unix_s() - peer->renewed < RENEW_GAP_S) {
+    int64_t since = machine_unix_s() - peer->renewed;
+    if (subject && since >= 0 && since < RENEW_GAP_S) { /* less than 0: the clock was set back */
         return err_set(err, ERR_ACCESS, "the certificate was renewed just now");
     }
     return 0;

@@ -14,11 +14,17 @@
 
 #define OWN_VALID_S (INT64_C(90) * 24 * 3600)
 #define TICK_MS     1000
-#define RENEW_GAP_S 1 /* a renewal costs two signatures; a client needs one in days */
+#define BUSY_MS     10000 /* how long no token is looked at when the folder's lock was held for a second */
+#define RENEW_GAP_S 1     /* a renewal costs two signatures; a client needs one in days */
 
 static bool is_up(const struct daemon *daemon)
 {
     return daemon->guard.authority != NULL;
+}
+
+static uint32_t number_of(const struct peer *peer)
+{
+    return (uint32_t)(peer - peer->daemon->peers.items);
 }
 
 static int make_setup(struct daemon *daemon, struct err *err)
@@ -36,7 +42,7 @@ static int make_setup(struct daemon *daemon, struct err *err)
     if (rc == 0) {
         tls_setup_free(guard->setup);
         guard->setup = setup;
-        guard->setup_until = now + OWN_VALID_S / 2;
+        guard->setup_since = now;
     }
     return rc;
 }
@@ -60,8 +66,7 @@ static void turn_away(struct peer *peer, uint32_t reject, const char *text)
     }
     (void)snprintf(said, MSG_TEXT_MAX, "%s", text);
     const struct trust_subject *subject = conn_subject(peer->conn);
-    uint32_t number = (uint32_t)(peer - daemon->peers.items);
-    log_event(coordinator_log(daemon->coordinator, number, "access_refused"), LOG_LEVEL_WARN, "access_refused",
+    log_event(coordinator_log(daemon->coordinator, number_of(peer), "access_refused"), LOG_LEVEL_WARN, "access_refused",
               "name=%s address=%s reason=\"%s\"", subject ? subject->name : "", conn_peer(peer->conn), text);
     (void)conn_send(peer->conn, &msg, NULL);
     peer->closing = true;
@@ -84,6 +89,12 @@ static void judge_all(struct daemon *daemon, int64_t now)
     }
 }
 
+/* A clock that was ahead when the certificate was made and has been set right since has made one that holds later. */
+static bool is_fresh(const struct guard *guard, int64_t now)
+{
+    return now >= guard->setup_since && now - guard->setup_since < OWN_VALID_S / 2;
+}
+
 static void on_tick(uv_timer_t *timer)
 {
     struct daemon *daemon = timer->data;
@@ -95,7 +106,7 @@ static void on_tick(uv_timer_t *timer)
     if (authority_reload(daemon->guard.authority, NULL, &err)) {
         log_event(daemon->log, LOG_LEVEL_WARN, "trust_unreadable", "reason=\"%s\"", err.text);
     }
-    if (now >= daemon->guard.setup_until && make_setup(daemon, &err)) {
+    if (!is_fresh(&daemon->guard, now) && make_setup(daemon, &err)) {
         log_event(daemon->log, LOG_LEVEL_WARN, "trust_unreadable", "reason=\"%s\"", err.text);
     }
     judge_all(daemon, now);
@@ -122,13 +133,29 @@ bool guard_admit(struct peer *peer)
     return true;
 }
 
+/* Waiting for the folder's lock stops the loop, so that a command that is stopped with it (SIGSTOP, a frozen disk) must
+ * not cost that again for each who comes. */
+static int redeem(struct daemon *daemon, const uint8_t *secret, int64_t now, struct trust_subject *subject,
+                  struct err *err)
+{
+    struct guard *guard = &daemon->guard;
+    if (net_now_ms() < guard->busy_until_ms) {
+        return err_set(err, ERR_TEMPFAIL, "the folder's lock was held just now");
+    }
+    int rc = authority_redeem(guard->authority, secret, now, subject, err);
+    if (rc == ERR_TEMPFAIL) {
+        guard->busy_until_ms = net_now_ms() + BUSY_MS;
+    }
+    return rc;
+}
+
 static int sign(struct peer *peer, const struct msg_enrol *enrol, struct trust_subject *subject, struct buf *out,
                 struct err *err)
 {
     struct authority *authority = peer->daemon->guard.authority;
     int64_t now = machine_unix_s();
     if (enrol->secret) {
-        int rc = authority_redeem(authority, enrol->secret, now, subject, err);
+        int rc = redeem(peer->daemon, enrol->secret, now, subject, err);
         if (rc) {
             return rc;
         }
@@ -165,7 +192,8 @@ static int check_enrol(const struct peer *peer, const struct msg_enrol *enrol, s
         return err_set(err, ERR_ACCESS, "%s",
                        subject ? "a token is for who has no certificate yet" : "no token was given");
     }
-    if (subject && machine_unix_s() - peer->renewed < RENEW_GAP_S) {
+    int64_t since = machine_unix_s() - peer->renewed;
+    if (subject && since >= 0 && since < RENEW_GAP_S) { /* less than 0: the clock was set back */
         return err_set(err, ERR_ACCESS, "the certificate was renewed just now");
     }
     return 0;
@@ -179,7 +207,8 @@ static void refuse_enrol(struct peer *peer, int rc, const char *why)
         turn_away(peer, REJECT_ACCESS, why);
         return;
     }
-    log_event(peer->daemon->log, LOG_LEVEL_ERROR, "trust_unreadable", "reason=\"%s\"", why);
+    log_event(coordinator_log(peer->daemon->coordinator, number_of(peer), "trust_unreadable"), LOG_LEVEL_ERROR,
+              "trust_unreadable", "reason=\"%s\"", why);
     if (rc == ERR_DATA) { /* the request, or what the folder holds of the token */
         turn_away(peer, REJECT_ACCESS, "this cannot be signed; ask for a new token");
     } else if (!conn_subject(peer->conn)) {

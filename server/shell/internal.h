@@ -21,7 +21,8 @@ struct daemon;
 struct guard {
     struct authority *authority; /* NULL: plain */
     struct tls_setup *setup;     /* what new connections are made of */
-    int64_t setup_until;         /* unix seconds: when it is made anew */
+    int64_t setup_since;         /* unix seconds: when it was made */
+    uint64_t busy_until_ms;      /* when tokens are looked at again */
     uv_timer_t timer;
 };
 int guard_start(struct daemon *daemon, struct err *err);

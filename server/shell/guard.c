@@ -17,16 +17,6 @@
 #define BUSY_MS     10000 /* how long no token is looked at when the folder's lock was held for a second */
 #define RENEW_GAP_S 1     /* a renewal costs two signatures; a client needs one in days */
 
-static bool is_up(const struct daemon *daemon)
-{
-    return daemon->guard.authority != NULL;
-}
-
-static uint32_t number_of(const struct peer *peer)
-{
-    return (uint32_t)(peer - peer->daemon->peers.items);
-}
-
 static int make_setup(struct daemon *daemon, struct err *err)
 {
     struct guard *guard = &daemon->guard;
@@ -49,28 +39,36 @@ static int make_setup(struct daemon *daemon, struct err *err)
 
 /* ---- Closing ---- */
 
-/* reject: enum reject_code; 0: BYE, on a connection that was welcomed. */
-static void turn_away(struct peer *peer, uint32_t reject, const char *text)
+static void close_behind_last_word(struct peer *peer)
 {
-    struct daemon *daemon = peer->daemon;
-    struct msg msg = {.type = MSG_BYE, .bye.code = (uint32_t)-ERR_ACCESS};
-    char *said = msg.bye.text;
-    if (reject) {
-        msg = (struct msg){.type = MSG_REJECT,
-                           .reject = {.code = reject,
-                                      .retry = reject != REJECT_ACCESS,
-                                      .retry_after_ms = daemon->options->idle_timeout_ms / 60,
-                                      .minor_least = PROTOCOL_MINOR_LEAST,
-                                      .minor_most = PROTOCOL_MINOR_MOST}};
-        said = msg.reject.text;
-    }
-    (void)snprintf(said, MSG_TEXT_MAX, "%s", text);
+    peer_close(peer, conn_linger_ms(peer->daemon->options->idle_timeout_ms));
+}
+
+/* `msg` says the same to the peer. */
+static void turn_away(struct peer *peer, struct msg *msg, const char *text)
+{
     const struct trust_subject *subject = conn_subject(peer->conn);
-    log_event(coordinator_log(daemon->coordinator, number_of(peer), "access_refused"), LOG_LEVEL_WARN, "access_refused",
-              "name=%s address=%s reason=\"%s\"", subject ? subject->name : "", conn_peer(peer->conn), text);
-    (void)conn_send(peer->conn, &msg, NULL);
-    peer->closing = true;
-    conn_close(peer->conn, conn_linger_ms(daemon->options->idle_timeout_ms));
+    log_event(coordinator_log(peer->daemon->coordinator, peer_number(peer), "access_refused"), LOG_LEVEL_WARN,
+              "access_refused", "name=%s address=%s reason=\"%s\"", subject ? subject->name : "", conn_peer(peer->conn),
+              text);
+    (void)conn_send(peer->conn, msg, NULL);
+    close_behind_last_word(peer);
+}
+
+/* On a connection that was welcomed. */
+static void say_goodbye(struct peer *peer, const char *text)
+{
+    struct msg msg = {.type = MSG_BYE, .bye.code = (uint32_t)-ERR_ACCESS};
+    (void)snprintf(msg.bye.text, sizeof msg.bye.text, "%s", text);
+    turn_away(peer, &msg, text);
+}
+
+/* REJECT_ACCESS is for good. */
+static void reject(struct peer *peer, enum reject_code code, const char *text)
+{
+    uint64_t retry_after_ms = code == REJECT_ACCESS ? 0 : peer->daemon->options->idle_timeout_ms / 60;
+    struct msg msg = peer_rejection(code, retry_after_ms, text);
+    turn_away(peer, &msg, text);
 }
 
 static void judge_all(struct daemon *daemon, int64_t now)
@@ -82,9 +80,9 @@ static void judge_all(struct daemon *daemon, int64_t now)
             continue;
         }
         if (authority_is_revoked(daemon->guard.authority, subject)) {
-            turn_away(peer, 0, "this certificate has been revoked; a new token makes the site welcome again");
+            say_goodbye(peer, "this certificate has been revoked; a new token makes the site welcome again");
         } else if (peer->expires <= now) {
-            turn_away(peer, 0, "this certificate has expired and was not renewed; ask for a new token");
+            say_goodbye(peer, "this certificate has expired and was not renewed; ask for a new token");
         }
     }
 }
@@ -116,18 +114,14 @@ static void on_tick(uv_timer_t *timer)
 
 bool guard_admit(struct peer *peer)
 {
-    struct daemon *daemon = peer->daemon;
-    if (!is_up(daemon)) {
-        return true;
-    }
     const struct trust_subject *subject = conn_subject(peer->conn);
     if (!subject) {
         conn_limit(peer->conn, &msg_limits_server_stranger); /* for as long as strangers have to say HELLO */
         return false;
     }
     peer->expires = subject->not_after;
-    if (authority_is_revoked(daemon->guard.authority, subject)) {
-        turn_away(peer, REJECT_ACCESS, "this certificate has been revoked; a new token makes the site welcome again");
+    if (authority_is_revoked(peer->daemon->guard.authority, subject)) {
+        reject(peer, REJECT_ACCESS, "this certificate has been revoked; a new token makes the site welcome again");
         return false;
     }
     return true;
@@ -175,13 +169,12 @@ static int answer(struct peer *peer, const struct buf *certificate, struct err *
 {
     size_t len;
     const uint8_t *ca = authority_ca_der(peer->daemon->guard.authority, &len);
-    const struct msg msg = {.type = MSG_CERTIFICATE,
-                            .certificate = {.certificate = certificate->data,
-                                            .certificate_len = (uint32_t)certificate->len,
-                                            .authority = (uint8_t *)(uintptr_t)ca,
-                                            .authority_len = (uint32_t)len}};
-    struct msg sent = msg; /* which owns nothing of it */
-    return conn_send(peer->conn, &sent, err);
+    struct msg msg = {.type = MSG_CERTIFICATE, /* which owns nothing of it */
+                      .certificate = {.certificate = certificate->data,
+                                      .certificate_len = (uint32_t)certificate->len,
+                                      .authority = (uint8_t *)(uintptr_t)ca,
+                                      .authority_len = (uint32_t)len}};
+    return conn_send(peer->conn, &msg, err);
 }
 
 /* A token is for who has no certificate; a renewal, for who has one and is at work. */
@@ -204,15 +197,15 @@ static int check_enrol(const struct peer *peer, const struct msg_enrol *enrol, s
 static void refuse_enrol(struct peer *peer, int rc, const char *why)
 {
     if (rc == ERR_ACCESS) {
-        turn_away(peer, REJECT_ACCESS, why);
+        reject(peer, REJECT_ACCESS, why);
         return;
     }
-    log_event(coordinator_log(peer->daemon->coordinator, number_of(peer), "trust_unreadable"), LOG_LEVEL_ERROR,
+    log_event(coordinator_log(peer->daemon->coordinator, peer_number(peer), "trust_unreadable"), LOG_LEVEL_ERROR,
               "trust_unreadable", "reason=\"%s\"", why);
     if (rc == ERR_DATA) { /* the request, or what the folder holds of the token */
-        turn_away(peer, REJECT_ACCESS, "this cannot be signed; ask for a new token");
+        reject(peer, REJECT_ACCESS, "this cannot be signed; ask for a new token");
     } else if (!conn_subject(peer->conn)) {
-        turn_away(peer, REJECT_FULL, "the server cannot give out certificates just now");
+        reject(peer, REJECT_FULL, "the server cannot give out certificates just now");
     }
 }
 
@@ -235,8 +228,7 @@ void guard_enrol(struct peer *peer, const struct msg_enrol *enrol)
               "name=%s role=%s address=%s valid_s=%lld", subject.name, role_name(subject.role), conn_peer(peer->conn),
               (long long)(peer->expires - peer->renewed));
     if (!conn_subject(peer->conn)) {
-        peer->closing = true;
-        conn_close(peer->conn, conn_linger_ms(peer->daemon->options->idle_timeout_ms));
+        close_behind_last_word(peer);
     }
 }
 

@@ -43,23 +43,29 @@ static int make_setup(struct daemon *daemon, struct err *err)
 
 /* ---- Closing ---- */
 
-static void turn_away(struct peer *peer, bool reject, const char *text)
+/* reject: enum reject_code; 0: BYE, on a connection that was welcomed. */
+static void turn_away(struct peer *peer, uint32_t reject, const char *text)
 {
+    struct daemon *daemon = peer->daemon;
     struct msg msg = {.type = MSG_BYE, .bye.code = (uint32_t)-ERR_ACCESS};
     char *said = msg.bye.text;
     if (reject) {
-        msg = (struct msg){
-            .type = MSG_REJECT,
-            .reject = {.code = REJECT_ACCESS, .minor_least = PROTOCOL_MINOR_LEAST, .minor_most = PROTOCOL_MINOR_MOST}};
+        msg = (struct msg){.type = MSG_REJECT,
+                           .reject = {.code = reject,
+                                      .retry = reject != REJECT_ACCESS,
+                                      .retry_after_ms = daemon->options->idle_timeout_ms / 60,
+                                      .minor_least = PROTOCOL_MINOR_LEAST,
+                                      .minor_most = PROTOCOL_MINOR_MOST}};
         said = msg.reject.text;
     }
     (void)snprintf(said, MSG_TEXT_MAX, "%s", text);
     const struct trust_subject *subject = conn_subject(peer->conn);
-    log_event(peer->daemon->log, LOG_LEVEL_WARN, "access_refused", "name=%s address=%s reason=\"%s\"",
-              subject ? subject->name : "", conn_peer(peer->conn), text);
+    uint32_t number = (uint32_t)(peer - daemon->peers.items);
+    log_event(coordinator_log(daemon->coordinator, number, "access_refused"), LOG_LEVEL_WARN, "access_refused",
+              "name=%s address=%s reason=\"%s\"", subject ? subject->name : "", conn_peer(peer->conn), text);
     (void)conn_send(peer->conn, &msg, NULL);
     peer->closing = true;
-    conn_close(peer->conn, conn_linger_ms(peer->daemon->options->idle_timeout_ms));
+    conn_close(peer->conn, conn_linger_ms(daemon->options->idle_timeout_ms));
 }
 
 static void judge_all(struct daemon *daemon, int64_t now)
@@ -71,9 +77,9 @@ static void judge_all(struct daemon *daemon, int64_t now)
             continue;
         }
         if (authority_is_revoked(daemon->guard.authority, subject)) {
-            turn_away(peer, false, "this certificate has been revoked; a new token makes the site welcome again");
+            turn_away(peer, 0, "this certificate has been revoked; a new token makes the site welcome again");
         } else if (peer->expires <= now) {
-            turn_away(peer, false, "this certificate has expired and was not renewed; ask for a new token");
+            turn_away(peer, 0, "this certificate has expired and was not renewed; ask for a new token");
         }
     }
 }
@@ -110,7 +116,7 @@ bool guard_admit(struct peer *peer)
     }
     peer->expires = subject->not_after;
     if (authority_is_revoked(daemon->guard.authority, subject)) {
-        turn_away(peer, true, "this certificate has been revoked; a new token makes the site welcome again");
+        turn_away(peer, REJECT_ACCESS, "this certificate has been revoked; a new token makes the site welcome again");
         return false;
     }
     return true;
@@ -165,6 +171,22 @@ static int check_enrol(const struct peer *peer, const struct msg_enrol *enrol, s
     return 0;
 }
 
+/* What is the server's own trouble (disk, a lock that somebody holds) is told to the log alone; the client asks again:
+ * with its token, or for its renewal when that is due once more. */
+static void refuse_enrol(struct peer *peer, int rc, const char *why)
+{
+    if (rc == ERR_ACCESS) {
+        turn_away(peer, REJECT_ACCESS, why);
+        return;
+    }
+    log_event(peer->daemon->log, LOG_LEVEL_ERROR, "trust_unreadable", "reason=\"%s\"", why);
+    if (rc == ERR_DATA) { /* the request, or what the folder holds of the token */
+        turn_away(peer, REJECT_ACCESS, "this cannot be signed; ask for a new token");
+    } else if (!conn_subject(peer->conn)) {
+        turn_away(peer, REJECT_FULL, "the server cannot give out certificates just now");
+    }
+}
+
 void guard_enrol(struct peer *peer, const struct msg_enrol *enrol)
 {
     struct trust_subject subject = {0};
@@ -177,7 +199,7 @@ void guard_enrol(struct peer *peer, const struct msg_enrol *enrol)
     rc = rc ? rc : answer(peer, &certificate, &err);
     buf_fini(&certificate);
     if (rc) {
-        turn_away(peer, true, log_quotable(err.text, text, sizeof text));
+        refuse_enrol(peer, rc, log_quotable(err.text, text, sizeof text));
         return;
     }
     log_event(peer->daemon->log, LOG_LEVEL_INFO, enrol->secret ? "certificate_issued" : "certificate_renewed",

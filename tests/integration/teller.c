@@ -179,7 +179,7 @@ static bool hear(struct teller *t, const struct msg *msg)
     case MSG_WELCOME:
         prepare(t, &msg->welcome);
         answer.type = MSG_READY;
-        answer.ready = (struct msg_ready){t->layout->fingerprint, t->images};
+        answer.ready = (struct msg_ready){.layout = t->layout->fingerprint, .images = t->images};
         return tell(t, &answer);
     case MSG_ROUND:
         return offer(t, msg->round.round);

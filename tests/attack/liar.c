@@ -51,8 +51,11 @@ enum kind {
     KIND_SPY,
     KINDS
 };
-static const char *const kinds[KINDS] = {"honest",   "scale", "flip",    "nan", "noise",
-                                         "constant", "copy",  "witness", "spy"};
+static const char *const kinds[KINDS] = {
+    [KIND_HONEST] = "honest",   [KIND_SCALE] = "scale", [KIND_FLIP] = "flip",         [KIND_STATS] = "stats",
+    [KIND_NAN] = "nan",         [KIND_NOISE] = "noise", [KIND_CONSTANT] = "constant", [KIND_COPY] = "copy",
+    [KIND_WITNESS] = "witness", [KIND_SPY] = "spy",
+};
 
 /* One trainer a process. */
 static struct {

@@ -42,7 +42,7 @@ TINY_SHARED = {"fusion.remote": 64, "fusion.share": 0.5, "matching.neighbours": 
 # `limit_s`: after that an attacked run that still has not ended is given up. `images`: of each class.
 FULL = {"plan": SMALL, "shared": SHARED, "images": 1000, "images_seen": 60000, "limit_s": 600, "pool": 4000, "views": 8,
         "snapshots": 3, "known": 500}  # fmt: skip
-QUICK = {"plan": TINY, "shared": TINY_SHARED, "images": 40, "images_seen": 5 * 32 * 40, "limit_s": 60, "pool": 40,
+QUICK = {"plan": TINY, "shared": TINY_SHARED, "images": 40, "images_seen": 5 * 32 * 16, "limit_s": 60, "pool": 40,
          "views": 2, "snapshots": 2, "known": 40}  # fmt: skip
 QUICK_PRIVACY = {**QUICK, "images_seen": 5 * 32 * 300}  # an encoder that knows nothing betrays nothing
 

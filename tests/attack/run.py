@@ -338,7 +338,7 @@ def bank_table(cells):
                 text += f"| {'no liar' if lie == 'none' else lie} | {'without screening' if credulous else 'as it is'} | "
                 text += " | ".join(score(here.get(what)) for what in EXCHANGES) + " | "
                 text += ", ".join(f"{c['declined']} of {c['accepted'] + c['declined']}" for c in here.values()) + " |\n"
-    return text + f"\nAveraging alone, without features, {alone}." + trivial(cells).replace("\n", " ", 1)
+    return text + f"\nAveraging alone, without features: {alone or '-'}.\n" + trivial(cells)
 
 
 def privacy_table(cells):

@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define OWN_VALID_S (INT64_C(30) * 24 * 3600)
+#define OWN_VALID_S (INT64_C(90) * 24 * 3600)
 #define TICK_MS     1000
 #define RENEW_GAP_S 1 /* a renewal costs two signatures; a client needs one in days */
 

@@ -35,16 +35,16 @@ RESULTS = os.path.join(HERE, "results")
 SMALL = {"local_steps": 1, "batch": 32, "bn_groups": 1, "queue": 1024, "model.blocks": "1,1,1,1", "model.width": 16}
 ALONE = {"fusion.enabled": "false", "matching.enabled": "false"}
 SHARED = {"fusion.remote": 1024, "fusion.share": 0.8}
-TINY = {"local_steps": 1, "batch": 32, "bn_groups": 1, "queue": 64, "model.blocks": "1,1", "model.width": 8,
+TINY = {"local_steps": 1, "batch": 8, "bn_groups": 1, "queue": 64, "model.blocks": "1,1", "model.width": 8,
         "model.input": 16, "model.features": 16}  # fmt: skip
 TINY_SHARED = {"fusion.remote": 64, "fusion.share": 0.5, "matching.neighbours": 3}
 
 # `limit_s`: after that an attacked run that still has not ended is given up. `images`: of each class.
 FULL = {"plan": SMALL, "shared": SHARED, "images": 1000, "images_seen": 60000, "limit_s": 600, "pool": 4000, "views": 8,
         "snapshots": 3, "known": 500}  # fmt: skip
-QUICK = {"plan": TINY, "shared": TINY_SHARED, "images": 40, "images_seen": 5 * 32 * 16, "limit_s": 60, "pool": 40,
+QUICK = {"plan": TINY, "shared": TINY_SHARED, "images": 40, "images_seen": 5 * 8 * 30, "limit_s": 60, "pool": 40,
          "views": 2, "snapshots": 2, "known": 40}  # fmt: skip
-QUICK_PRIVACY = {**QUICK, "images_seen": 5 * 32 * 300}  # an encoder that knows nothing betrays nothing
+QUICK_PRIVACY = {**QUICK, "plan": {**TINY, "batch": 32}, "images_seen": 5 * 32 * 300}  # an encoder that knows nothing betrays nothing
 
 NO_LIMIT = {"aggregation.norm_limit": 0}
 RULES = {

@@ -57,8 +57,8 @@ class Liars(Attack):
         length = {name: result["length"] for name, result in self.results("poison").items()}
         mean, median = (length[f"one-of-five-scale-100-{rule}"] / length[f"one-of-five-none-{rule}"]
                         for rule in ("mean", "median"))  # fmt: skip
-        self.assertGreater(mean, 2)
-        self.assertLess(abs(median - 1), 0.2)
+        self.assertGreater(mean, 1.2)
+        self.assertLess(abs(median - 1), 0.1)
         self.assertIn("| median |", self.table("poison"))
 
         again = self.run_quick("poison")

@@ -5,9 +5,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define JOIN_TIMEOUT_MS 10000
-#define JOIN_WAIT_MS    500u /* between attempts, doubling to JOIN_MOST_MS: the server may start after its clients */
-#define JOIN_MOST_MS    16000u
+#define JOIN_WAIT_MS 500u /* between attempts, doubling to JOIN_MOST_MS: the server may start after its clients */
+#define JOIN_MOST_MS 16000u
 
 /* The host's name, with what a name may not have replaced. */
 static void default_name(char out[NAME_MAX_BYTES])
@@ -42,7 +41,7 @@ void identify_folders(const struct client_options *given, const struct token *to
 static int join(const struct token *token, const char *folder, bool patience, const struct log *log, struct err *err)
 {
     for (uint32_t wait_ms = JOIN_WAIT_MS;; wait_ms = wait_ms * 2 < JOIN_MOST_MS ? wait_ms * 2 : JOIN_MOST_MS) {
-        int rc = passport_join(token, folder, JOIN_TIMEOUT_MS, err);
+        int rc = passport_join(token, folder, err);
         if (!patience || (rc != ERR_UNAVAILABLE && rc != ERR_TEMPFAIL)) {
             return rc;
         }

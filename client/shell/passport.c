@@ -9,10 +9,10 @@
 #include <string.h>
 #include <time.h>
 
-#define BACKDATED_S    300 /* certificates begin so long before they are made */
-#define MINTED_S       (7 * 24 * 3600)
-#define TOKEN_PREFIX   "starling"
-#define TOKEN_FILE_MAX 4096u
+#define JOIN_TIMEOUT_MS 10000
+#define MINTED_S        (7 * 24 * 3600)
+#define TOKEN_PREFIX    "starling"
+#define TOKEN_FILE_MAX  4096u
 
 static int64_t now_s(void)
 {
@@ -76,11 +76,11 @@ static int take_certificate(void *ctx, struct conn *conn, const struct msg *msg,
     return rc ? rc : 1;
 }
 
-int passport_join(const struct token *token, const char *folder, uint64_t timeout_ms, struct err *err)
+int passport_join(const struct token *token, const char *folder, struct err *err)
 {
     struct join join = {.token = token, .folder = folder};
     struct exchange exchange = {.server = token->address,
-                                .timeout_ms = timeout_ms,
+                                .timeout_ms = JOIN_TIMEOUT_MS,
                                 .open = say_enrol,
                                 .message = take_certificate,
                                 .ctx = &join};
@@ -98,6 +98,12 @@ int passport_join(const struct token *token, const char *folder, uint64_t timeou
 
 /* ---- What is kept ---- */
 
+/* How long the certificate is good for from the moment that it was made. */
+static int64_t valid_s(const struct trust_subject *subject)
+{
+    return subject->not_after - subject->not_before - TRUST_CLOCKS_DIFFER_S;
+}
+
 /* What a connection is made of, and when the certificate is to be renewed. */
 static int adopt(struct passport *passport, const struct credential *credential, struct err *err)
 {
@@ -107,8 +113,7 @@ static int adopt(struct passport *passport, const struct credential *credential,
         tls_setup_free(passport->setup);
         passport->setup = setup;
         passport->subject = *credential_subject(credential);
-        int64_t valid = passport->subject.not_after - passport->subject.not_before - BACKDATED_S;
-        passport->ask_at = passport->subject.not_after - valid / 3;
+        passport->ask_at = passport->subject.not_after - valid_s(&passport->subject) / 3;
     }
     return rc;
 }
@@ -158,7 +163,7 @@ int passport_renew(struct passport *passport, struct msg *msg, struct err *err)
     if (!passport->setup || now < passport->ask_at) {
         return 0;
     }
-    int64_t gap = (passport->subject.not_after - passport->subject.not_before - BACKDATED_S) / 10;
+    int64_t gap = valid_s(&passport->subject) / 10;
     passport->ask_at = now + (gap > 2 ? gap : 2);
     request_free(passport->asked);
     int rc = request_new(&passport->asked, err);

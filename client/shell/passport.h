@@ -24,7 +24,7 @@ struct passport {
 int passport_read_token(const char *given, struct token *out, struct err *err);
 /* Gets a certificate for a key that is made here, and keeps both in the folder. ERR_ACCESS: the token is spent, expired
  * or not the server's; ERR_UNAVAILABLE, ERR_TEMPFAIL: try again; ERR_CANTCREATE, ERR_IO, ... of the folder. */
-int passport_join(const struct token *token, const char *folder, uint64_t timeout_ms, struct err *err);
+int passport_join(const struct token *token, const char *folder, struct err *err);
 
 /* The folder's identity, if there is one; else plain. ERR_ACCESS: its certificate has expired. */
 int passport_open(struct passport *passport, const char *folder, struct err *err);

@@ -153,11 +153,6 @@ static int pack_features(const struct work *work, const struct train_result *res
     return 0;
 }
 
-static bool has_noise(const struct plan *plan)
-{
-    return plan->fusion.privacy.noise > 0 || plan->update.privacy.noise > 0;
-}
-
 static struct privacy figures(const struct plan *plan, const struct kept_spent *spent)
 {
     struct privacy figures = {.counted = true, .releases = spent->releases};
@@ -284,7 +279,7 @@ int work_train(struct work *work, uint32_t round, const uint8_t *model, uint8_t 
     rc = rc ? rc : contribution_of(work, round, &result, out, err);
     struct kept_carry carry = {.round = round, .data = result.carry, .bytes = result.carry_bytes};
     struct kept_spent spent = state_spend(work->state, result.features_cost, result.update_cost);
-    bool noisy = has_noise(work->plan);
+    bool noisy = plan_has_noise(work->plan);
     if (rc == 0) {
         (*out)->report.privacy = noisy ? figures(work->plan, &spent) : (struct privacy){0};
         log_privacy(work, &(*out)->report, &result);

@@ -6,8 +6,6 @@
 
 #include <stdio.h>
 
-#define TIMEOUT_MS 10000
-
 int verb_join(int argc, char **argv)
 {
     static const struct cli_verb verb = {
@@ -33,7 +31,7 @@ int verb_join(int argc, char **argv)
         return cli_fail(&err);
     }
     int rc = passport_read_token(given, &token, &err);
-    rc = rc ? rc : passport_join(&token, out, TIMEOUT_MS, &err);
+    rc = rc ? rc : passport_join(&token, out, &err);
     if (rc) {
         return cli_fail(&err);
     }

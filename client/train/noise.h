@@ -2,15 +2,16 @@
  * costs (common/base/privacy.h adds it up). Normalising a noisy row again, packing it in fewer bits, error feedback and
  * whatever the server does are post-processing: they cost nothing.
  *
- * Who are neighbours
- *   features  Two folders of as many images that differ in one: one image was replaced. (The number of images is no
- *             secret: READY and the report say it.) Rows have length 1 at most. With fusion.encoder aggregated a row
- *             depends on its image and on the model that the server sent, and no image has two, so one row moves, by 2
- *             at most. With momentum every row was made by an encoder that has learnt from all images, so all of the n
- *             rows may move: sqrt(n) times 2. The figure for the features of a run holds for a given sequence of
- * models; what an image tells through the updates that made them is the update's account. update    Any two folders
- * whatever: the guarantee is the site's, and so each image's. Clipped, two updates lie twice the clip apart. It covers
- * the whole vector: statistics of batch normalisation are clipped and noised with the rest.
+ * Who are neighbours:
+ *   - of features: two folders of as many images that differ in one: one image was replaced. (The number of images is
+ *     no secret: READY and the report say it.) Rows have length 1 at most. With fusion.encoder aggregated a row depends
+ *     on its image and on the model that the server sent, and no image has two, so one row moves, by 2 at most. With
+ *     momentum every row was made by an encoder that has learnt from all images, so all of the n rows may move: sqrt(n)
+ *     times 2. The figure for the features of a run holds for a given sequence of models; what an image tells through
+ *     the updates that made them is the update's account.
+ *   - of updates: any two folders whatever: the guarantee is the site's, and so each image's. Clipped, two updates lie
+ *     twice the clip apart. It covers the whole vector: statistics of batch normalisation are clipped and noised with
+ *     the rest.
  *
  * Not covered: how many images and steps there were, and how long they took. (Losses and measures of features, which
  * would not be covered either, stay at the site where the update has noise: plan_hides_measures.)

@@ -119,7 +119,7 @@ int trainer_new(const struct plan *plan, const struct layout *layout, const stru
         return err_set(err, ERR_CONFIG, "images of %u pixels a side for a model that takes %u", dataset_side(dataset),
                        plan->model.input);
     }
-    if (!options->noise.fill && (plan->fusion.privacy.noise > 0 || plan->update.privacy.noise > 0)) {
+    if (!options->noise.fill && plan_has_noise(plan)) {
         return err_set(err, ERR_USAGE, "the plan has noise for privacy, and this trainer has no source of it");
     }
     struct trainer *trainer = mem_new(1, sizeof *trainer);

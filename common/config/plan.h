@@ -94,6 +94,11 @@ static inline bool plan_shares_features(const struct plan *plan)
     return plan->fusion.enabled || plan->matching.enabled;
 }
 
+static inline bool plan_has_noise(const struct plan *plan)
+{
+    return plan->fusion.privacy.noise > 0 || plan->update.privacy.noise > 0;
+}
+
 /* Losses and measures tell of the images and have no noise: where the update has some they stay at the site. */
 static inline bool plan_hides_measures(const struct plan *plan)
 {

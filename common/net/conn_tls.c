@@ -17,7 +17,8 @@
 #define RECORD_MAJOR     3
 
 struct tls {
-    struct channel *channel;
+    struct tls_setup *setup;
+    struct channel *channel; /* a server's: NULL until the peer has said something, so that silence costs no memory */
     struct write *first, **last; /* plaintext that waits */
     size_t offset;               /* how far the first one is encrypted */
     size_t flying;               /* ciphertext that libuv has */
@@ -42,13 +43,14 @@ int conn_tls_new(struct conn *conn, struct tls_setup *setup, struct err *err)
     if (!tls) {
         return err_set(err, ERR_NOMEM, "out of memory for a TLS connection");
     }
-    int rc = channel_new(setup, &tls->channel, err);
+    tls->server = tls_setup_is_server(setup);
+    int rc = tls->server ? 0 : channel_new(setup, &tls->channel, err);
     if (rc < 0) {
         mem_free(tls);
         return rc;
     }
+    tls->setup = tls_setup_ref(setup);
     tls->last = &tls->first;
-    tls->server = tls_setup_is_server(setup);
     conn->tls = tls;
     return 0;
 }
@@ -71,6 +73,7 @@ void conn_tls_free(struct conn *conn)
     }
     drop_queue(tls);
     channel_free(tls->channel);
+    tls_setup_free(tls->setup);
     mem_free(tls);
     conn->tls = NULL;
 }
@@ -192,7 +195,7 @@ void conn_tls_shut(struct conn *conn)
 void conn_tls_farewell(struct conn *conn)
 {
     struct tls *tls = conn->tls;
-    if (tls->first || tls->flying > 0) {
+    if (!tls->channel || tls->first || tls->flying > 0) {
         return; /* not all has been said */
     }
     channel_end(tls->channel);
@@ -250,7 +253,7 @@ static void refuse_plain(struct conn *conn, const uint8_t *data, size_t len)
 void conn_tls_start(struct conn *conn)
 {
     conn->state = CONN_SHAKING;
-    int rc = launch(conn, 0);
+    int rc = conn->tls->channel ? launch(conn, 0) : 0;
     if (rc < 0) {
         conn_fail(conn, ERR_IO, uv_strerror(rc));
     }
@@ -264,12 +267,16 @@ void conn_tls_input(struct conn *conn, const uint8_t *data, size_t len)
         return;
     }
     tls->heard = true;
+    struct err err = {0};
+    if (!tls->channel && channel_new(tls->setup, &tls->channel, &err)) {
+        conn_fail(conn, err.code, err.text);
+        return;
+    }
     uint8_t *plain = mem_room(FRAME_READ_MAX, 1);
     if (!plain) {
         conn_fail(conn, ERR_NOMEM, "out of memory for a read");
         return;
     }
-    struct err err = {0};
     size_t got = 0;
     int rc;
     channel_input(tls->channel, data, len);
@@ -307,5 +314,5 @@ bool conn_tls_has_ended(const struct conn *conn)
 
 const struct trust_subject *conn_subject(const struct conn *conn)
 {
-    return conn->tls ? channel_peer(conn->tls->channel) : NULL;
+    return conn->tls && conn->tls->channel ? channel_peer(conn->tls->channel) : NULL;
 }

@@ -318,15 +318,20 @@ bool authority_is_revoked(const struct authority *authority, const struct trust_
     return revoked && subject->generation <= revoked->generation;
 }
 
-/* Spends the token, whatever else is wrong with it. */
+static int load_token(struct authority *authority, struct vault_token *token, struct err *err)
+{
+    int rc = vault_token_load(&authority->vault, token, err);
+    return rc == ERR_NOTFOUND
+               ? err_set(err, ERR_ACCESS,
+                         "the token was used already, or withdrawn, or is none of this server's; ask for a new one")
+               : rc;
+}
+
+/* Spends the token, whatever else is wrong with it. It may be gone since it was looked for. */
 static int redeem_locked(struct authority *authority, struct vault_token *token, int64_t now, struct trust_subject *out,
                          struct err *err)
 {
-    int rc = vault_token_load(&authority->vault, token, err);
-    if (rc == ERR_NOTFOUND) {
-        return err_set(err, ERR_ACCESS,
-                       "the token was used already, or withdrawn, or is none of this server's; ask for a new one");
-    }
+    int rc = load_token(authority, token, err);
     rc = rc ? rc : authority_reload(authority, NULL, err);
     rc = rc ? rc : vault_token_remove(&authority->vault, token->id, err);
     if (rc) {
@@ -342,12 +347,15 @@ static int redeem_locked(struct authority *authority, struct vault_token *token,
                                                 : 0;
 }
 
+/* Whoever reaches the port may try a secret, and this is the server's own thread: what is no token waits for no lock.
+ */
 int authority_redeem(struct authority *authority, const uint8_t secret[32], int64_t now, struct trust_subject *out,
                      struct err *err)
 {
     struct vault_token token = {0};
     *out = (struct trust_subject){0};
     int rc = secret_id(secret, token.id, err);
+    rc = rc ? rc : load_token(authority, &token, err);
     rc = rc ? rc : vault_lock(&authority->vault, err);
     if (rc == 0) {
         rc = redeem_locked(authority, &token, now, out, err);

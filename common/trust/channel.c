@@ -23,6 +23,7 @@
 
 struct tls_setup {
     SSL_CTX *context;
+    unsigned users; /* beside the first */
     bool server;
     uint8_t pin[PIN_BYTES];
 };
@@ -203,9 +204,15 @@ bool tls_setup_is_server(const struct tls_setup *setup)
     return setup->server;
 }
 
+struct tls_setup *tls_setup_ref(struct tls_setup *setup)
+{
+    setup->users++;
+    return setup;
+}
+
 void tls_setup_free(struct tls_setup *setup)
 {
-    if (setup) {
+    if (setup && setup->users-- == 0) {
         SSL_CTX_free(setup->context);
         mem_free(setup);
     }

@@ -18,12 +18,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What channels are made of; one for all connections of a credential. */
+/* What channels are made of; one for all connections of a credential. Counted: each use that outlives the maker's has
+ * one of its own (tls_setup_ref), and gives it back (tls_setup_free). One thread alone. */
 struct tls_setup;
 /* ERR_NOMEM, ERR_FAILED. The credential is needed no longer than the call. */
 int tls_setup_server(const struct credential *credential, struct tls_setup **out, struct err *err);
 int tls_setup_client(const struct credential *credential, struct tls_setup **out, struct err *err);
 int tls_setup_joining(const uint8_t pin[32], struct tls_setup **out, struct err *err);
+struct tls_setup *tls_setup_ref(struct tls_setup *setup);
 bool tls_setup_is_server(const struct tls_setup *setup);
 void tls_setup_free(struct tls_setup *setup); /* NULL is fine. Channels live on */
 

@@ -19,8 +19,6 @@
 #undef ERR_STATE
 #include <stddef.h>
 
-#define TRUST_CLOCKS_DIFFER_S 300 /* a certificate holds from so long before it is made */
-
 struct credential {
     EVP_PKEY *key;
     X509 *certificate, *ca;

@@ -23,6 +23,8 @@
 #define TRUST_ADDRESS_MAX 300  /* "host:port" and the zero */
 #define TRUST_DER_MAX     4096 /* a certificate or a request for one: ours have fewer than 700 bytes */
 
+#define TRUST_CLOCKS_DIFFER_S 300 /* a certificate holds from so long before it is made */
+
 /* What a certificate says. It holds from not_before to not_after, unix seconds. The generation is the number of the
  * token that it goes back to; whoever is revoked is revoked up to a generation, so that no clock decides. */
 struct trust_subject {

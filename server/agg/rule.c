@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-#define LANES 8u /* sums in a fixed order that a compiler can make vectors of */
+#define ROW 64u /* numbers of each update that are sorted at once: those of 100 updates fit the first cache */
 
 uint32_t rule_cut(const struct rule *rule, uint32_t count)
 {
@@ -40,9 +40,9 @@ struct column {
 
 static int column_begin(struct column *column, const struct updates *updates, struct err *err)
 {
-    size_t room = COLUMN_BYTES / sizeof(float) / updates->count / LANES * LANES;
+    size_t room = COLUMN_BYTES / sizeof(float) / updates->count / ROW * ROW;
     *column = (struct column){.updates = updates};
-    column->room = room > COLUMN_MOST ? COLUMN_MOST : room < LANES ? LANES : room;
+    column->room = room > COLUMN_MOST ? COLUMN_MOST : room < ROW ? ROW : room;
     column->numbers = mem_new_aligned(column->room * updates->count, sizeof *column->numbers);
     return column->numbers ? 0 : err_set(err, ERR_NOMEM, "out of memory for a column of %u updates", updates->count);
 }
@@ -66,40 +66,64 @@ static void column_end(struct column *column)
     mem_free(column->numbers);
 }
 
-/* ---- One number of all updates ---- */
+/* ---- The same numbers of all updates ---- */
 
-/* Shell's, with the gaps of Ciura: it is short, and quick for the counts that a round has. */
-static void sort(float *values, uint32_t count)
+/* The lesser into a, the greater into b. Of equal numbers none is lost, so that zeros keep their signs; which of them
+ * comes first is nobody's business, since no sum in mean_of can tell. */
+static inline void exchange(float *restrict a, float *restrict b)
 {
-    static const uint32_t gaps[] = {29524, 9841, 3280, 1093, 301, 132, 57, 23, 10, 4, 1};
-    for (size_t g = 0; g < sizeof gaps / sizeof gaps[0]; g++) {
-        uint32_t gap = gaps[g];
-        for (uint32_t i = gap; i < count; i++) {
-            float value = values[i];
-            uint32_t at = i;
-            for (; at >= gap && values[at - gap] > value; at -= gap) {
-                values[at] = values[at - gap];
-            }
-            values[at] = value;
+    for (size_t l = 0; l < ROW; l++) {
+        float low = a[l] < b[l] ? a[l] : b[l], high = a[l] < b[l] ? b[l] : a[l];
+        a[l] = low;
+        b[l] = high;
+    }
+}
+
+static void sweep(float *rows, uint32_t count, uint32_t far, uint32_t bit, uint32_t set)
+{
+    for (uint32_t i = 0; i + far < count; i++) {
+        if ((i & bit) == set) {
+            exchange(rows + (size_t)i * ROW, rows + ((size_t)i + far) * ROW);
         }
     }
 }
 
-/* The mean of [from, to) of sorted values. */
-static double mean_of(const float *values, uint32_t from, uint32_t to)
+/* Batcher's merge exchange (Knuth, volume 3, 5.2.2, algorithm M). Which rows meet depends on their number alone, so
+ * that whole rows are minima and maxima, which a compiler makes vectors of. A network for the middle alone would save a
+ * sixth at the most. */
+static void sort(float *rows, uint32_t count)
 {
-    double sum = 0;
-    for (uint32_t i = from; i < to; i++) {
-        sum += (double)values[i];
+    uint32_t top = 1;
+    while (top < count - top) {
+        top *= 2;
     }
-    return sum / (to - from);
+    for (uint32_t p = top; p > 0; p /= 2) {
+        sweep(rows, count, p, p, 0);
+        for (uint32_t q = top; q > p; q /= 2) {
+            sweep(rows, count, q - p, p, p);
+        }
+    }
 }
 
-static double middle(const struct rule *rule, float *values, uint32_t count)
+/* Of the rows [from, to), from the least up. The sums begin with +0, and so none is -0. */
+static void mean_of(const float *rows, uint32_t from, uint32_t to, double *means)
 {
-    sort(values, count);
+    memset(means, 0, ROW * sizeof *means);
+    for (uint32_t i = from; i < to; i++) {
+        for (size_t l = 0; l < ROW; l++) {
+            means[l] += (double)rows[(size_t)i * ROW + l];
+        }
+    }
+    for (size_t l = 0; l < ROW; l++) {
+        means[l] /= to - from;
+    }
+}
+
+static void middle(const struct rule *rule, float *rows, uint32_t count, double *means)
+{
+    sort(rows, count);
     uint32_t cut = rule->kind == RULE_MEDIAN ? (count - 1) / 2 : rule_cut(rule, count);
-    return mean_of(values, cut, count - cut);
+    mean_of(rows, cut, count - cut, means);
 }
 
 /* ---- What goes into the sum ---- */
@@ -128,51 +152,74 @@ static int64_t fixed_at(struct place *place, uint64_t i, double value)
 
 /* ---- Krum ---- */
 
-static double squared_distance(const float *a, const float *b, size_t count)
-{
-    double lanes[LANES] = {0}, sum = 0;
-    size_t whole = count / LANES * LANES;
-    for (size_t i = 0; i < whole; i += LANES) {
-        for (size_t l = 0; l < LANES; l++) {
-            double d = (double)a[i + l] - (double)b[i + l];
-            lanes[l] += d * d;
-        }
-    }
-    for (size_t i = whole; i < count; i++) {
-        double d = (double)a[i] - (double)b[i];
-        lanes[i - whole] += d * d;
-    }
-    for (size_t l = 0; l < LANES; l++) {
-        sum += lanes[l];
-    }
-    return sum;
-}
+/* Distances are made of products, |a - b|^2 = a a + b b - 2 a b, those of a few updates with a few others at a time:
+ * each number that is loaded serves GROUP times. A product of two floats has no rounding in double, so that fusing it
+ * with the addition, or not, gives the same sum; and equal updates have the distance 0 to the bit. */
+#define GROUP 3u
+#define SPAN  256u /* numbers of each update, in the second cache */
 
-/* Of all pairs. How long a column is depends on the number of updates alone, and so does the order of the sums. */
-static int measure(const struct layout *layout, const struct updates *updates, double *distances, struct err *err)
+typedef double lanes __attribute__((vector_size(16))); /* of 2, on every machine: their order is part of the result */
+#define LANES 2u
+
+static void multiply(const lanes *a, const lanes *b, size_t side, double *products)
 {
-    struct column column;
-    uint32_t n = updates->count;
-    bool more = true;
-    int rc = column_begin(&column, updates, err);
-    while (rc == 0 && (rc = column_next(&column, layout->trainable_end, &more, err)) == 0 && more) {
-        size_t pair = 0;
-        for (uint32_t i = 0; i < n; i++) {
-            for (uint32_t j = i + 1; j < n; j++, pair++) {
-                distances[pair] +=
-                    squared_distance(column.numbers + i * column.room, column.numbers + j * column.room, column.count);
+    lanes sums[GROUP][GROUP] = {0};
+    for (size_t k = 0; k < SPAN / LANES; k++) {
+        for (size_t i = 0; i < GROUP; i++) {
+            for (size_t j = 0; j < GROUP; j++) {
+                sums[i][j] += a[i * (SPAN / LANES) + k] * b[j * (SPAN / LANES) + k];
             }
         }
     }
-    column_end(&column);
-    return rc;
+    for (size_t i = 0; i < GROUP; i++) {
+        for (size_t j = 0; j < GROUP; j++) {
+            products[i * side + j] += sums[i][j][0] + sums[i][j][1];
+        }
+    }
 }
 
-/* Of i < j < n: where the pair stands when all are counted in order. */
-static size_t pair_of(uint32_t n, uint32_t i, uint32_t j)
+static void multiply_all(const struct column *column, size_t at, size_t side, lanes *rows, double *products)
 {
-    size_t a = i < j ? i : j, b = i < j ? j : i;
-    return a * (2 * (size_t)n - a - 1) / 2 + b - a - 1;
+    size_t count = column->count - at < SPAN ? column->count - at : SPAN, width = SPAN / LANES;
+    for (uint32_t i = 0; i < column->updates->count; i++) {
+        const float *from = column->numbers + i * column->room + at;
+        double *row = (double *)(rows + i * width);
+        for (size_t k = 0; k < count; k++) {
+            row[k] = (double)from[k];
+        }
+        memset(row + count, 0, (SPAN - count) * sizeof *row);
+    }
+    for (size_t i = 0; i < side; i += GROUP) {
+        for (size_t j = i; j < side; j += GROUP) {
+            multiply(rows + i * width, rows + j * width, side, products + i * side + j);
+        }
+    }
+}
+
+/* distances [side, side] of all pairs; side is the number of updates, and what is missing to a whole GROUP. How long a
+ * column is depends on the number of updates alone, and so does the order of the sums. */
+static int measure(const struct layout *layout, const struct updates *updates, size_t side, double *distances,
+                   struct err *err)
+{
+    struct column column = {0};
+    bool more = true;
+    lanes *rows = mem_new_aligned(side * (SPAN / LANES), sizeof *rows);
+    int rc = rows ? column_begin(&column, updates, err)
+                  : err_set(err, ERR_NOMEM, "out of memory for a span of %u updates", updates->count);
+    while (rc == 0 && (rc = column_next(&column, layout->trainable_end, &more, err)) == 0 && more) {
+        for (size_t at = 0; at < column.count; at += SPAN) {
+            multiply_all(&column, at, side, rows, distances);
+        }
+    }
+    for (size_t i = 0; rc == 0 && i < side; i++) {
+        for (size_t j = i + 1; j < side; j++) {
+            double *to = distances + i * side + j;
+            distances[j * side + i] = *to = distances[i * side + i] + distances[j * side + j] - 2 * *to;
+        }
+    }
+    column_end(&column);
+    mem_free(rows);
+    return rc;
 }
 
 /* Moves the `count` least of `values` to the front, ascending. */
@@ -189,12 +236,13 @@ static void least_first(double *values, uint32_t total, uint32_t count)
     }
 }
 
+/* Of update i, whose distances are given. */
 static double score(uint32_t n, uint32_t near, uint32_t i, const double *distances, double *room)
 {
     uint32_t others = 0;
     for (uint32_t j = 0; j < n; j++) {
         if (j != i) {
-            room[others++] = distances[pair_of(n, i, j)];
+            room[others++] = distances[j];
         }
     }
     least_first(room, others, near);
@@ -209,12 +257,13 @@ static int krum(const struct rule *rule, const struct layout *layout, const stru
                 struct err *err)
 {
     uint32_t n = updates->count, keep = n - rule->byzantine;
-    double *distances = mem_new((size_t)n * (n - 1) / 2, sizeof *distances);
+    size_t side = ((size_t)n + GROUP - 1) / GROUP * GROUP;
+    double *distances = mem_new(side * side, sizeof *distances);
     double *scores = mem_new(n, sizeof *scores), *room = mem_new(n, sizeof *room);
-    int rc = distances && scores && room ? measure(layout, updates, distances, err)
+    int rc = distances && scores && room ? measure(layout, updates, side, distances, err)
                                          : err_set(err, ERR_NOMEM, "out of memory for the distances of %u updates", n);
     for (uint32_t i = 0; rc == 0 && i < n; i++) {
-        scores[i] = score(n, n - rule->byzantine - 2, i, distances, room);
+        scores[i] = score(n, n - rule->byzantine - 2, i, distances + i * side, room);
     }
     for (uint32_t k = 0; rc == 0 && k < keep; k++) {
         uint32_t best = n;
@@ -231,16 +280,17 @@ static int krum(const struct rule *rule, const struct layout *layout, const stru
 
 /* ---- All ---- */
 
-/* The numbers at one place of those that are kept. */
-static uint32_t gather(const struct column *column, const bool *kept, size_t at, float *out)
+/* Numbers [at, at + ROW) of a column, of those that are kept; beyond its end whatever was there. */
+static uint32_t gather(const struct column *column, const bool *kept, size_t at, float *rows)
 {
-    uint32_t count = 0;
+    size_t count = column->count - at < ROW ? column->count - at : ROW;
+    uint32_t next = 0;
     for (uint32_t i = 0; i < column->updates->count; i++) {
         if (kept[i]) {
-            out[count++] = column->numbers[i * column->room + at];
+            memcpy(rows + (size_t)next++ * ROW, column->numbers + i * column->room + at, count * sizeof *rows);
         }
     }
-    return count;
+    return next;
 }
 
 int rule_apply(const struct rule *rule, const struct layout *layout, const int32_t *shifts,
@@ -249,23 +299,31 @@ int rule_apply(const struct rule *rule, const struct layout *layout, const int32
     assert(rule->kind != RULE_MEAN && updates->count >= rule_least(rule));
     memset(kept, rule->kind != RULE_KRUM, updates->count * sizeof *kept);
     int rc = rule->kind == RULE_KRUM ? krum(rule, layout, updates, kept, err) : 0;
-    float *values = rc ? NULL : mem_new(updates->count, sizeof *values);
-    if (!values) {
-        return rc ? rc : err_set(err, ERR_NOMEM, "out of memory for %u numbers", updates->count);
+    float *rows = rc ? NULL : mem_new_aligned((size_t)updates->count * ROW, sizeof *rows);
+    if (!rows) {
+        return rc ? rc : err_set(err, ERR_NOMEM, "out of memory for %u rows", updates->count);
     }
+    double means[ROW];
     struct column column;
     struct place place = {.layout = layout, .shifts = shifts};
     bool more = true;
     place_set(&place, 0);
     rc = column_begin(&column, updates, err);
     while (rc == 0 && (rc = column_next(&column, layout->total, &more, err)) == 0 && more) {
-        for (size_t i = 0; i < column.count; i++) {
-            uint32_t count = gather(&column, kept, i, values);
-            double value = rule->kind == RULE_KRUM ? mean_of(values, 0, count) : middle(rule, values, count);
-            sum[column.at + i] = fixed_at(&place, column.at + i, value);
+        for (size_t at = 0; at < column.count; at += ROW) {
+            uint32_t count = gather(&column, kept, at, rows);
+            if (rule->kind == RULE_KRUM) {
+                mean_of(rows, 0, count, means);
+            } else {
+                middle(rule, rows, count, means);
+            }
+            for (size_t l = 0; l < ROW && at + l < column.count; l++) {
+                uint64_t i = column.at + at + l;
+                sum[i] = fixed_at(&place, i, means[l]);
+            }
         }
     }
     column_end(&column);
-    mem_free(values);
+    mem_free(rows);
     return rc;
 }

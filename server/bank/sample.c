@@ -1,6 +1,10 @@
 /* A sample of the others' rows. Every owner gives the same number of rows, its newest, or all that it has; what is left
  * over is given by owners that are drawn. Newest, because features of an older encoder teach less, and in short rounds
- * a bank reaches back many of them. */
+ * a bank reaches back many of them.
+ *
+ * Receivers know the plan's seed, their name and the round, and can so undo whatever is drawn from these. So the rows
+ * are put in the order of their bytes before they are permuted: what comes out depends on which rows go, and not on
+ * whose they are. */
 #include "server/bank/bank.h"
 
 #include "common/base/hash.h"
@@ -51,6 +55,41 @@ static uint32_t level_for(const struct bank *bank, uint32_t own, uint32_t most)
     return low;
 }
 
+static bool is_before(const struct bank *bank, uint32_t a, uint32_t b)
+{
+    size_t bytes = bank->dimension * sizeof *bank->features;
+    return memcmp(bank->features + (size_t)a * bank->dimension, bank->features + (size_t)b * bank->dimension, bytes) <
+           0;
+}
+
+/* rows[at] goes down to its place in a heap whose largest row is the first. */
+static void sink(const struct bank *bank, uint32_t *rows, uint32_t at, uint32_t count)
+{
+    for (uint32_t child; (child = 2 * at + 1) < count; at = child) {
+        child += child + 1 < count && is_before(bank, rows[child], rows[child + 1]);
+        if (!is_before(bank, rows[at], rows[child])) {
+            return;
+        }
+        uint32_t row = rows[at];
+        rows[at] = rows[child];
+        rows[child] = row;
+    }
+}
+
+/* In the order of their bytes; rows that are alike are told apart by nobody. */
+static void sort_rows(const struct bank *bank, uint32_t *rows, uint32_t count)
+{
+    for (uint32_t at = count / 2; at > 0; at--) {
+        sink(bank, rows, at - 1, count);
+    }
+    for (uint32_t left = count; left > 1; left--) {
+        uint32_t row = rows[0];
+        rows[0] = rows[left - 1];
+        rows[left - 1] = row;
+        sink(bank, rows, 0, left - 1);
+    }
+}
+
 uint32_t bank_sample(const struct bank *bank, uint64_t seed, uint32_t round, const char *receiver, uint32_t most,
                      uint32_t *out)
 {
@@ -80,6 +119,8 @@ uint32_t bank_sample(const struct bank *bank, uint64_t seed, uint32_t round, con
             out[taken++] = owner->first + r;
         }
     }
-    rng_permute(&rng, out, taken); /* The order says nothing about owners. */
+    sort_rows(bank, out, taken);
+    rng_init(&rng, seed, RNG_REMOTE, round, name_half, 1); /* how much was drawn before depends on owners */
+    rng_permute(&rng, out, taken);
     return taken;
 }

@@ -8,7 +8,7 @@
  *     are dropped, and the others count: a batch weighs by what it says, and at least one row is left;
  *   - a batch is a copy when more than a quarter of it is near to rows that the bank has of others, and that is four
  *     times as often as the bank's own rows of others are near to one another (other owners' rows, or the owner's of
- * the same round). What is common to a whole cohort, or to sites that hold the same images, is no copy.
+ *     the same round). What is common to a whole cohort, or to sites that hold the same images, is no copy.
  *
  * Shares are those of at most SCREEN_LOOKS rows spread over a batch, and batches of fewer than SCREEN_LEAST rows are
  * not judged: then a quarter of them is chance. So an honest batch costs SCREEN_LOOKS times (its rows + the bank's) dot

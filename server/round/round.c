@@ -98,13 +98,18 @@ bool round_owes(const struct round *round, uint32_t member)
     return m->participant && !m->delivered && !m->declined && !m->refused && (!m->absent || m->absorbing);
 }
 
+bool round_has_delivered(const struct round *round, uint32_t member)
+{
+    return round->members[member].participant && round->members[member].delivered;
+}
+
 struct round_tally round_count(const struct round *round)
 {
     struct round_tally tally = {0};
     for (uint32_t i = 0; i < round->count; i++) {
         tally.ready += round->members[i].ready;
         tally.participants += round->members[i].participant;
-        tally.delivered += round->members[i].participant && round->members[i].delivered;
+        tally.delivered += round_has_delivered(round, i);
         tally.owing += round_owes(round, i);
         tally.refused += round->members[i].refused;
     }

@@ -183,6 +183,8 @@ const char *round_state(const struct round *round); /* for people: the phase's n
 
 /* Whether the open round still waits for this member. */
 bool round_owes(const struct round *round, uint32_t member);
+/* Whether it has this member's contribution; also while the round is being closed. */
+bool round_has_delivered(const struct round *round, uint32_t member);
 
 struct round_tally {
     uint32_t ready;        /* members */

@@ -11,9 +11,7 @@
 
 #define MESSAGES_EACH_MS 10u   /* 100 a second, */
 #define MESSAGES_BURST   1000u /* and so many at once */
-#define CHUNK_UNIT                                                                                                     \
-    65536u /* a chunk that is not wanted costs one for each of these; a wanted one of so many, nothing                 \
-            */
+#define CHUNK_UNIT       65536u
 
 /* Which messages a peer may send in its state. A trainer's CHUNKs may be on the way when the server declines, so they
  * are never out of place after READY. */
@@ -68,6 +66,7 @@ void messages_take(struct coordinator *c, struct peer *peer, uint64_t count)
     peer_pause(c, peer, debt_ms);
 }
 
+/* A chunk that is not wanted costs one more for each CHUNK_UNIT; one that is, and has as much, nothing. */
 static uint64_t price(const struct peer *peer, const struct msg *msg)
 {
     uint64_t units = msg->raw_len / CHUNK_UNIT;

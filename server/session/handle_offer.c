@@ -153,7 +153,7 @@ void handle_offer(struct coordinator *c, struct peer *peer, const struct msg_off
     }
     bool under_way =
         c->round.phase == ROUND_OPEN || c->round.phase == ROUND_AGGREGATING || c->round.phase == ROUND_SAVING;
-    if (under_way && in_round->participant && in_round->delivered) {
+    if (under_way && round_has_delivered(&c->round, index)) {
         peer->state = PEER_DELIVERED;
         send_accepted(c, peer, offer->round);
         return;

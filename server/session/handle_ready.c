@@ -34,9 +34,8 @@ void handle_ready(struct coordinator *c, struct peer *peer, const struct msg_rea
         observe(c, peer);
         return;
     }
-    const struct round_member *in_round = &c->round.members[index];
     bool open = c->round.phase == ROUND_OPEN;
-    peer->state = open && in_round->participant && in_round->delivered ? PEER_DELIVERED : PEER_READY;
+    peer->state = open && round_has_delivered(&c->round, index) ? PEER_DELIVERED : PEER_READY;
     log_event(log_of_peer(c, peer, "client_joined"), LOG_LEVEL_INFO, "client_joined",
               "name=%s address=%s images=%llu shares_features=%s", member->name, peer->address,
               (unsigned long long)ready->images, ready->withholds_features ? "no" : "yes");

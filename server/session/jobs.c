@@ -93,12 +93,14 @@ static bool absorb_features(struct absorb *absorb, float *features)
 /* Measures the update, and shortens one that is to be. False: it is too long. */
 static bool fit_update(struct absorb *absorb, float *update)
 {
-    absorb->norm = norm_of(absorb->layout, update);
-    if (absorb->clip_above > 0 && isfinite(absorb->norm) && absorb->norm > absorb->clip_above &&
-        !(absorb->most > 0 && absorb->norm > absorb->most)) {
-        norm_scale(absorb->layout, update, absorb->clip_above / absorb->norm);
+    double norm = absorb->norm = norm_of(absorb->layout, update);
+    if (absorb->most > 0 && norm > absorb->most) {
+        return false;
     }
-    return !(absorb->most > 0 && absorb->norm > absorb->most);
+    if (absorb->clip_above > 0 && isfinite(norm) && norm > absorb->clip_above) {
+        norm_scale(absorb->layout, update, absorb->clip_above / norm);
+    }
+    return true;
 }
 
 /* Into the sum; where a rule needs all updates, nowhere yet. */
@@ -367,10 +369,9 @@ static struct watch watch_mean(const struct coordinator *c, size_t which)
     double weights = 0;
     for (uint32_t i = 0; i < c->round.count; i++) {
         uint32_t member = c->round.order[i];
-        const struct round_member *in_round = &c->round.members[member];
         const char *report = (const char *)&c->members[member].offer.report;
         const struct watch *watch = (const struct watch *)(const void *)(report + which);
-        if (in_round->participant && in_round->delivered && watch->measured) {
+        if (round_has_delivered(&c->round, member) && watch->measured) {
             watch_add(&sum, watch, (double)member_weight(c, member));
             weights += (double)member_weight(c, member);
         }
@@ -389,8 +390,7 @@ static void summarise(struct coordinator *c)
     *s = (struct round_summary){.round = round_current(c), .declined = c->declined, .closed_unix_ms = c->unix_ms};
     for (uint32_t i = 0; i < c->round.count; i++) {
         uint32_t member = c->round.order[i];
-        const struct round_member *in_round = &c->round.members[member];
-        if (!in_round->participant || !in_round->delivered) {
+        if (!round_has_delivered(&c->round, member)) {
             continue;
         }
         const struct report *report = &c->members[member].offer.report;
@@ -427,7 +427,7 @@ static int prepare_save(struct coordinator *c)
     for (uint32_t i = 0; i < c->round.count; i++) {
         uint32_t index = c->round.order[i];
         const struct member *member = &c->members[index];
-        bool now = c->round.members[index].participant && c->round.members[index].delivered;
+        bool now = round_has_delivered(&c->round, index);
         if (now || member->has_counted) {
             struct counted *entry = &c->counted[count++];
             memcpy(entry->name, member->name, sizeof entry->name);
@@ -500,9 +500,9 @@ static int list_updates(struct coordinator *c)
         return ERR_NOMEM;
     }
     for (uint32_t i = 0; i < c->round.count; i++) {
-        const struct round_member *in_round = &c->round.members[c->round.order[i]];
-        if (in_round->participant && in_round->delivered) {
-            memcpy(work->names[work->count++], c->members[c->round.order[i]].name, sizeof work->names[0]);
+        uint32_t member = c->round.order[i];
+        if (round_has_delivered(&c->round, member)) {
+            memcpy(work->names[work->count++], c->members[member].name, sizeof work->names[0]);
         }
     }
     work->rule = &c->rule;
@@ -554,7 +554,7 @@ static void remember(struct coordinator *c)
 static void adopt(struct coordinator *c)
 {
     for (uint32_t i = 0; i < c->round.count; i++) {
-        if (c->round.members[i].participant && c->round.members[i].delivered) {
+        if (round_has_delivered(&c->round, i)) {
             c->members[i].has_counted = true;
             c->members[i].counted_round = round_current(c);
             c->members[i].gave_none = !c->members[i].offer.has_features;

@@ -16,16 +16,11 @@ double usual_norm(const struct coordinator *c)
     return usual > 0 ? usual : c->cohort_norm;
 }
 
-static bool has_delivered(const struct coordinator *c, uint32_t member)
-{
-    return c->round.members[member].participant && c->round.members[member].delivered;
-}
-
 double cohort_median(const struct coordinator *c)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < c->round.count; i++) {
-        if (has_delivered(c, i)) {
+        if (round_has_delivered(&c->round, i)) {
             c->lengths[count++] = c->members[i].norm;
         }
     }
@@ -38,7 +33,8 @@ static uint32_t longest(const struct coordinator *c)
     uint32_t longest = NONE;
     for (uint32_t i = 0; i < c->round.count; i++) {
         uint32_t member = c->round.order[i];
-        if (has_delivered(c, member) && (longest == NONE || c->members[member].norm > c->members[longest].norm)) {
+        if (round_has_delivered(&c->round, member) &&
+            (longest == NONE || c->members[member].norm > c->members[longest].norm)) {
             longest = member;
         }
     }
@@ -48,7 +44,7 @@ static uint32_t longest(const struct coordinator *c)
 static void send_back(struct coordinator *c)
 {
     for (uint32_t i = 0; i < c->round.count; i++) {
-        struct peer *peer = has_delivered(c, i) ? member_peer(c, i) : NULL;
+        struct peer *peer = round_has_delivered(&c->round, i) ? member_peer(c, i) : NULL;
         if (peer) {
             peer_bye(c, peer, ERR_TEMPFAIL, "the first round takes its contributions once more; offer yours again");
         }

@@ -318,6 +318,8 @@ uint64_t slots_next_ms(const struct coordinator *c);
 void round_apply(struct coordinator *c, enum round_event_kind kind, uint32_t member);
 uint32_t round_current(const struct coordinator *c);                  /* durable + 1 */
 uint64_t member_weight(const struct coordinator *c, uint32_t member); /* what its contribution counts for */
+void remind_tick(struct coordinator *c);
+void remind_set(struct coordinator *c); /* at the end of a step: begins anew when the state is another */
 
 /* ---- lengths.c ---- */
 
@@ -328,8 +330,6 @@ double cohort_median(const struct coordinator *c);
 /* The round has closed, and nothing was known to compare its updates with. True: some are too long beside the others,
  * or to be clipped, and all are asked for again. */
 bool cohort_recall(struct coordinator *c);
-void remind_tick(struct coordinator *c);
-void remind_set(struct coordinator *c); /* at the end of a step: begins anew when the state is another */
 
 /* ---- jobs.c ---- */
 

@@ -14,12 +14,8 @@
 
 #define OWN_VALID_S (INT64_C(90) * 24 * 3600)
 #define TICK_MS     1000
-#define RENEW_GAP_S 1 /* a renewal costs two signatures; a client needs one in days */
-
-static bool is_up(const struct daemon *daemon)
-{
-    return daemon->guard.authority != NULL;
-}
+#define BUSY_MS     10000 /* how long no token is looked at when the folder's lock was held for a second */
+#define RENEW_GAP_S 1     /* a renewal costs two signatures; a client needs one in days */
 
 static int make_setup(struct daemon *daemon, struct err *err)
 {
@@ -36,36 +32,43 @@ static int make_setup(struct daemon *daemon, struct err *err)
     if (rc == 0) {
         tls_setup_free(guard->setup);
         guard->setup = setup;
-        guard->setup_until = now + OWN_VALID_S / 2;
+        guard->setup_since = now;
     }
     return rc;
 }
 
 /* ---- Closing ---- */
 
-/* reject: enum reject_code; 0: BYE, on a connection that was welcomed. */
-static void turn_away(struct peer *peer, uint32_t reject, const char *text)
+static void close_behind_last_word(struct peer *peer)
 {
-    struct daemon *daemon = peer->daemon;
-    struct msg msg = {.type = MSG_BYE, .bye.code = (uint32_t)-ERR_ACCESS};
-    char *said = msg.bye.text;
-    if (reject) {
-        msg = (struct msg){.type = MSG_REJECT,
-                           .reject = {.code = reject,
-                                      .retry = reject != REJECT_ACCESS,
-                                      .retry_after_ms = daemon->options->idle_timeout_ms / 60,
-                                      .minor_least = PROTOCOL_MINOR_LEAST,
-                                      .minor_most = PROTOCOL_MINOR_MOST}};
-        said = msg.reject.text;
-    }
-    (void)snprintf(said, MSG_TEXT_MAX, "%s", text);
+    peer_close(peer, conn_linger_ms(peer->daemon->options->idle_timeout_ms));
+}
+
+/* `msg` says the same to the peer. */
+static void turn_away(struct peer *peer, struct msg *msg, const char *text)
+{
     const struct trust_subject *subject = conn_subject(peer->conn);
-    uint32_t number = (uint32_t)(peer - daemon->peers.items);
-    log_event(coordinator_log(daemon->coordinator, number, "access_refused"), LOG_LEVEL_WARN, "access_refused",
-              "name=%s address=%s reason=\"%s\"", subject ? subject->name : "", conn_peer(peer->conn), text);
-    (void)conn_send(peer->conn, &msg, NULL);
-    peer->closing = true;
-    conn_close(peer->conn, conn_linger_ms(daemon->options->idle_timeout_ms));
+    log_event(coordinator_log(peer->daemon->coordinator, peer_number(peer), "access_refused"), LOG_LEVEL_WARN,
+              "access_refused", "name=%s address=%s reason=\"%s\"", subject ? subject->name : "", conn_peer(peer->conn),
+              text);
+    (void)conn_send(peer->conn, msg, NULL);
+    close_behind_last_word(peer);
+}
+
+/* On a connection that was welcomed. */
+static void say_goodbye(struct peer *peer, const char *text)
+{
+    struct msg msg = {.type = MSG_BYE, .bye.code = (uint32_t)-ERR_ACCESS};
+    (void)snprintf(msg.bye.text, sizeof msg.bye.text, "%s", text);
+    turn_away(peer, &msg, text);
+}
+
+/* REJECT_ACCESS is for good. */
+static void reject(struct peer *peer, enum reject_code code, const char *text)
+{
+    uint64_t retry_after_ms = code == REJECT_ACCESS ? 0 : peer->daemon->options->idle_timeout_ms / 60;
+    struct msg msg = peer_rejection(code, retry_after_ms, text);
+    turn_away(peer, &msg, text);
 }
 
 static void judge_all(struct daemon *daemon, int64_t now)
@@ -77,11 +80,17 @@ static void judge_all(struct daemon *daemon, int64_t now)
             continue;
         }
         if (authority_is_revoked(daemon->guard.authority, subject)) {
-            turn_away(peer, 0, "this certificate has been revoked; a new token makes the site welcome again");
+            say_goodbye(peer, "this certificate has been revoked; a new token makes the site welcome again");
         } else if (peer->expires <= now) {
-            turn_away(peer, 0, "this certificate has expired and was not renewed; ask for a new token");
+            say_goodbye(peer, "this certificate has expired and was not renewed; ask for a new token");
         }
     }
+}
+
+/* A clock that was ahead when the certificate was made and has been set right since has made one that holds later. */
+static bool is_fresh(const struct guard *guard, int64_t now)
+{
+    return now >= guard->setup_since && now - guard->setup_since < OWN_VALID_S / 2;
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -95,7 +104,7 @@ static void on_tick(uv_timer_t *timer)
     if (authority_reload(daemon->guard.authority, NULL, &err)) {
         log_event(daemon->log, LOG_LEVEL_WARN, "trust_unreadable", "reason=\"%s\"", err.text);
     }
-    if (now >= daemon->guard.setup_until && make_setup(daemon, &err)) {
+    if (!is_fresh(&daemon->guard, now) && make_setup(daemon, &err)) {
         log_event(daemon->log, LOG_LEVEL_WARN, "trust_unreadable", "reason=\"%s\"", err.text);
     }
     judge_all(daemon, now);
@@ -105,21 +114,33 @@ static void on_tick(uv_timer_t *timer)
 
 bool guard_admit(struct peer *peer)
 {
-    struct daemon *daemon = peer->daemon;
-    if (!is_up(daemon)) {
-        return true;
-    }
     const struct trust_subject *subject = conn_subject(peer->conn);
     if (!subject) {
         conn_limit(peer->conn, &msg_limits_server_stranger); /* for as long as strangers have to say HELLO */
         return false;
     }
     peer->expires = subject->not_after;
-    if (authority_is_revoked(daemon->guard.authority, subject)) {
-        turn_away(peer, REJECT_ACCESS, "this certificate has been revoked; a new token makes the site welcome again");
+    if (authority_is_revoked(peer->daemon->guard.authority, subject)) {
+        reject(peer, REJECT_ACCESS, "this certificate has been revoked; a new token makes the site welcome again");
         return false;
     }
     return true;
+}
+
+/* Waiting for the folder's lock stops the loop, so that a command that is stopped with it (SIGSTOP, a frozen disk) must
+ * not cost that again for each who comes. */
+static int redeem(struct daemon *daemon, const uint8_t *secret, int64_t now, struct trust_subject *subject,
+                  struct err *err)
+{
+    struct guard *guard = &daemon->guard;
+    if (net_now_ms() < guard->busy_until_ms) {
+        return err_set(err, ERR_TEMPFAIL, "the folder's lock was held just now");
+    }
+    int rc = authority_redeem(guard->authority, secret, now, subject, err);
+    if (rc == ERR_TEMPFAIL) {
+        guard->busy_until_ms = net_now_ms() + BUSY_MS;
+    }
+    return rc;
 }
 
 static int sign(struct peer *peer, const struct msg_enrol *enrol, struct trust_subject *subject, struct buf *out,
@@ -128,7 +149,7 @@ static int sign(struct peer *peer, const struct msg_enrol *enrol, struct trust_s
     struct authority *authority = peer->daemon->guard.authority;
     int64_t now = machine_unix_s();
     if (enrol->secret) {
-        int rc = authority_redeem(authority, enrol->secret, now, subject, err);
+        int rc = redeem(peer->daemon, enrol->secret, now, subject, err);
         if (rc) {
             return rc;
         }
@@ -148,13 +169,12 @@ static int answer(struct peer *peer, const struct buf *certificate, struct err *
 {
     size_t len;
     const uint8_t *ca = authority_ca_der(peer->daemon->guard.authority, &len);
-    const struct msg msg = {.type = MSG_CERTIFICATE,
-                            .certificate = {.certificate = certificate->data,
-                                            .certificate_len = (uint32_t)certificate->len,
-                                            .authority = (uint8_t *)(uintptr_t)ca,
-                                            .authority_len = (uint32_t)len}};
-    struct msg sent = msg; /* which owns nothing of it */
-    return conn_send(peer->conn, &sent, err);
+    struct msg msg = {.type = MSG_CERTIFICATE, /* which owns nothing of it */
+                      .certificate = {.certificate = certificate->data,
+                                      .certificate_len = (uint32_t)certificate->len,
+                                      .authority = (uint8_t *)(uintptr_t)ca,
+                                      .authority_len = (uint32_t)len}};
+    return conn_send(peer->conn, &msg, err);
 }
 
 /* A token is for who has no certificate; a renewal, for who has one and is at work. */
@@ -165,7 +185,8 @@ static int check_enrol(const struct peer *peer, const struct msg_enrol *enrol, s
         return err_set(err, ERR_ACCESS, "%s",
                        subject ? "a token is for who has no certificate yet" : "no token was given");
     }
-    if (subject && machine_unix_s() - peer->renewed < RENEW_GAP_S) {
+    int64_t since = machine_unix_s() - peer->renewed;
+    if (subject && since >= 0 && since < RENEW_GAP_S) { /* less than 0: the clock was set back */
         return err_set(err, ERR_ACCESS, "the certificate was renewed just now");
     }
     return 0;
@@ -176,14 +197,15 @@ static int check_enrol(const struct peer *peer, const struct msg_enrol *enrol, s
 static void refuse_enrol(struct peer *peer, int rc, const char *why)
 {
     if (rc == ERR_ACCESS) {
-        turn_away(peer, REJECT_ACCESS, why);
+        reject(peer, REJECT_ACCESS, why);
         return;
     }
-    log_event(peer->daemon->log, LOG_LEVEL_ERROR, "trust_unreadable", "reason=\"%s\"", why);
+    log_event(coordinator_log(peer->daemon->coordinator, peer_number(peer), "trust_unreadable"), LOG_LEVEL_ERROR,
+              "trust_unreadable", "reason=\"%s\"", why);
     if (rc == ERR_DATA) { /* the request, or what the folder holds of the token */
-        turn_away(peer, REJECT_ACCESS, "this cannot be signed; ask for a new token");
+        reject(peer, REJECT_ACCESS, "this cannot be signed; ask for a new token");
     } else if (!conn_subject(peer->conn)) {
-        turn_away(peer, REJECT_FULL, "the server cannot give out certificates just now");
+        reject(peer, REJECT_FULL, "the server cannot give out certificates just now");
     }
 }
 
@@ -206,8 +228,7 @@ void guard_enrol(struct peer *peer, const struct msg_enrol *enrol)
               "name=%s role=%s address=%s valid_s=%lld", subject.name, role_name(subject.role), conn_peer(peer->conn),
               (long long)(peer->expires - peer->renewed));
     if (!conn_subject(peer->conn)) {
-        peer->closing = true;
-        conn_close(peer->conn, conn_linger_ms(peer->daemon->options->idle_timeout_ms));
+        close_behind_last_word(peer);
     }
 }
 

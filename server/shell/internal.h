@@ -16,20 +16,7 @@
 
 struct daemon;
 
-/* ---- guard.c ---- */
-
-struct guard {
-    struct authority *authority; /* NULL: plain */
-    struct tls_setup *setup;     /* what new connections are made of */
-    int64_t setup_until;         /* unix seconds: when it is made anew */
-    uv_timer_t timer;
-};
-int guard_start(struct daemon *daemon, struct err *err);
-void guard_stop(struct daemon *daemon); /* lets go of the timer, within a turn of the loop */
-void guard_fini(struct daemon *daemon);
-
-/* ---- peers.c ---- */
-
+/* A connection; its place in daemon.peers is its number. */
 struct peer {
     struct daemon *daemon;
     struct conn *conn; /* NULL: the number is free */
@@ -38,11 +25,26 @@ struct peer {
     int64_t renewed;   /* when it last asked for another */
 };
 
-/* guard.c: a connection is open. False: not for the coordinator; it is being closed, or may ask for a certificate. */
+/* ---- guard.c ---- */
+
+struct guard {
+    struct authority *authority; /* NULL: plain */
+    struct tls_setup *setup;     /* what new connections are made of */
+    int64_t setup_since;         /* unix seconds: when it was made */
+    uint64_t busy_until_ms;      /* when tokens are looked at again */
+    uv_timer_t timer;
+};
+int guard_start(struct daemon *daemon, struct err *err);
+void guard_stop(struct daemon *daemon); /* lets go of the timer, within a turn of the loop */
+void guard_fini(struct daemon *daemon);
+/* With TLS: a connection is open. False: not for the coordinator; it is being closed, or may ask for a certificate. */
 bool guard_admit(struct peer *peer);
 void guard_enrol(struct peer *peer, const struct msg_enrol *enrol);
+
+/* ---- peers.c ---- */
+
 struct peers {
-    struct peer *items; /* [room]; a peer's number is its place */
+    struct peer *items; /* [room] */
     uint32_t room;
     uint32_t refusing; /* further connections that are being told that there is no room */
     bool full;         /* said in the log, once until there is room again */
@@ -57,6 +59,10 @@ void peers_send(struct daemon *daemon, uint32_t number, struct msg *msg);
 void peers_close(struct daemon *daemon, uint32_t number);
 void peers_pause(struct daemon *daemon, uint32_t number, uint64_t pause_ms);
 void peers_close_all(struct daemon *daemon);
+uint32_t peer_number(const struct peer *peer);
+void peer_close(struct peer *peer, uint64_t linger_ms);
+/* REJECT, of the shell's own; retry_after_ms 0: never. */
+struct msg peer_rejection(enum reject_code code, uint64_t retry_after_ms, const char *text);
 
 /* ---- jobs.c ---- */
 

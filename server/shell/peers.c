@@ -7,8 +7,9 @@
  *
  * There are as many numbers as open files allow, less FILES_RESERVE, so that the limit on open files is never met by
  * connections: whoever comes when all numbers are taken, or finds no place among the strangers, is accepted out of the
- * reserve, told so, and closed; beyond REFUSALS_MAX at a time, closed without a word. (Should files run out all the
- * same, libuv gives up a descriptor of its own to close who stands in the backlog, and the log says so.) */
+ * reserve, told so, and closed; beyond REFUSALS_MAX at a time, and with TLS, where nothing can be said before the
+ * handshake, closed without a word. (Should files run out all the same, libuv gives up a descriptor of its own to close
+ * who stands in the backlog, and the log says so.) */
 #include "server/shell/internal.h"
 
 #include "common/base/mem.h"
@@ -21,21 +22,27 @@
  * and somebody who asks for answers without reading them must not fill the memory with them. */
 #define UNREAD_MAX_BYTES ((size_t)FRAME_CHUNK_MAX + ((size_t)128 << 10))
 
-static uint32_t number_of(const struct peer *peer)
+uint32_t peer_number(const struct peer *peer)
 {
     return (uint32_t)(peer - peer->daemon->peers.items);
 }
 
+void peer_close(struct peer *peer, uint64_t linger_ms)
+{
+    peer->closing = true;
+    conn_close(peer->conn, linger_ms);
+}
+
 static void tell(struct peer *peer, struct event event)
 {
-    event.peer = number_of(peer);
+    event.peer = peer_number(peer);
     daemon_event(peer->daemon, &event);
 }
 
 /* What a peer may say depends on what it and the server have said; its own events are what changes it. */
 static void update_limits(struct peer *peer)
 {
-    const struct frame_limits *limits = coordinator_limits(peer->daemon->coordinator, number_of(peer));
+    const struct frame_limits *limits = coordinator_limits(peer->daemon->coordinator, peer_number(peer));
     if (peer->conn && limits) {
         conn_limit(peer->conn, limits);
     }
@@ -54,8 +61,7 @@ static bool is_admitted(struct peer *peer, struct conn *conn)
     if (why) {
         refuse(daemon, conn, REJECT_FULL, daemon->options->idle_timeout_ms / 60, why);
     } else if (instead != UINT32_MAX) {
-        daemon->peers.items[instead].closing = true;
-        conn_close(daemon->peers.items[instead].conn, 0);
+        peer_close(&daemon->peers.items[instead], 0);
     }
     return why == NULL;
 }
@@ -93,8 +99,7 @@ static void on_message(void *ctx, struct conn *conn, const struct msg *msg)
         return;
     }
     if (peer->daemon->guard.authority && !conn_subject(conn)) { /* a BYE: nothing else may come */
-        peer->closing = true;
-        conn_close(conn, 0);
+        peer_close(peer, 0);
         return;
     }
     /* To ask the kernel is dearer than all the rest; a STATUS that comes before the last answer is written waits. */
@@ -123,7 +128,7 @@ static void on_close(void *ctx, struct conn *conn, const struct err *reason)
     peer->closing = true;
     if (peer->daemon->guard.authority && reason->code && !conn_subject(conn)) {
         char text[MSG_TEXT_MAX];
-        log_event(coordinator_log(peer->daemon->coordinator, number_of(peer), "stranger_left"), LOG_LEVEL_WARN,
+        log_event(coordinator_log(peer->daemon->coordinator, peer_number(peer), "stranger_left"), LOG_LEVEL_WARN,
                   "stranger_left", "reason=\"%s\"", log_quotable(reason->text, text, sizeof text));
     }
     tell(peer, (struct event){.kind = EVENT_PEER_CLOSED, .reason = reason});
@@ -133,17 +138,23 @@ static void on_close(void *ctx, struct conn *conn, const struct err *reason)
 
 static const struct conn_events events = {on_open, on_message, on_drained, on_close};
 
+struct msg peer_rejection(enum reject_code code, uint64_t retry_after_ms, const char *text)
+{
+    struct msg msg = {.type = MSG_REJECT,
+                      .reject = {.code = code,
+                                 .retry = retry_after_ms > 0,
+                                 .retry_after_ms = retry_after_ms,
+                                 .minor_least = PROTOCOL_MINOR_LEAST,
+                                 .minor_most = PROTOCOL_MINOR_MOST}};
+    (void)snprintf(msg.reject.text, sizeof msg.reject.text, "%s", text);
+    return msg;
+}
+
 /* Says why, and closes; beyond REFUSALS_MAX at a time it only closes. */
 static void refuse(struct daemon *daemon, struct conn *conn, enum reject_code code, uint64_t retry_after_ms,
                    const char *why)
 {
-    struct msg msg = {.type = MSG_REJECT};
-    msg.reject = (struct msg_reject){.code = code,
-                                     .retry = true,
-                                     .retry_after_ms = retry_after_ms,
-                                     .minor_least = PROTOCOL_MINOR_LEAST,
-                                     .minor_most = PROTOCOL_MINOR_MOST};
-    (void)snprintf(msg.reject.text, sizeof msg.reject.text, "%s", why);
+    struct msg msg = peer_rejection(code, retry_after_ms, why);
     bool told = daemon->peers.refusing++ < REFUSALS_MAX && conn_send(conn, &msg, NULL) == 0;
     msg_fini(&msg);
     conn_close(conn, told ? conn_linger_ms(daemon->options->idle_timeout_ms) : 0);
@@ -249,8 +260,7 @@ void peers_send(struct daemon *daemon, uint32_t number, struct msg *msg)
     if (rc && rc != ERR_STATE) { /* ERR_STATE: the connection is on its way out, on_close will tell */
         log_event(coordinator_log(daemon->coordinator, number, "send_failed"), LOG_LEVEL_WARN, "send_failed",
                   "reason=\"%s\"", err.text);
-        peer->closing = true;
-        conn_close(peer->conn, 0);
+        peer_close(peer, 0);
     }
 }
 
@@ -258,8 +268,7 @@ void peers_close(struct daemon *daemon, uint32_t number)
 {
     struct peer *peer = number < daemon->peers.room ? &daemon->peers.items[number] : NULL;
     if (peer && peer->conn && !peer->closing) {
-        peer->closing = true;
-        conn_close(peer->conn, conn_linger_ms(daemon->options->idle_timeout_ms));
+        peer_close(peer, conn_linger_ms(daemon->options->idle_timeout_ms));
     }
 }
 

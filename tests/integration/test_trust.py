@@ -1,10 +1,13 @@
 """TLS from a bare start: CA, tokens, joining, renewal, revocation; who is refused, and how it is told."""
+import fcntl
 import os
+import time
 import unittest
 
 import harness
 
 DENIED = 77
+CLOCK = os.environ.get("STARLING_CLOCK_LIB", os.path.abspath(os.path.join(harness.BIN, "..", "tests", "libclock.so")))
 
 
 class Trust(harness.Federation):
@@ -117,6 +120,53 @@ class Trust(harness.Federation):
             "starling", "status", "--server", server.address, "--identity", os.path.join(self.path("client-a"), "identity")
         )
         self.assertEqual(done.returncode, DENIED, done.stderr)
+
+    def test_a_command_that_is_frozen_with_the_lock(self):
+        """It is waited for once, not again for each who brings a token."""
+        server = self.server(plan={"min_clients": 2})
+        clients = [self.joining("a", server)]
+        clients[0].wait_for("welcomed")
+        with open(os.path.join(self.ca, "lock")) as lock:
+            token = self.token("b")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            clients.append(self.client("b", server.address, flags=["--join", token]))
+            at = server.wait_for("trust_unreadable")
+            self.assertIn("has held its lock", server.events[at - 1]["reason"])
+            server.wait_for("trust_unreadable", at, reason="the folder's lock was held just now")
+        self.check_finished(server, clients, rounds=4, images=24)
+
+    def set_clock(self, seconds):
+        """Of what runs `under` the answer: the wall clock is so far ahead."""
+        with open(self.path("clock.new"), "w") as file:
+            file.write(str(seconds))
+        os.rename(self.path("clock.new"), self.path("clock"))
+        sanitizer = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
+        return ["env", "LD_PRELOAD=" + CLOCK, "ASAN_OPTIONS=" + sanitizer, "STARLING_CLOCK=" + self.path("clock")]
+
+    def test_a_clock_that_was_ahead(self):
+        """When it is set right, the server's certificate is of the future, and is made anew."""
+        under = self.set_clock(86400)
+        server = self.server(plan={"min_clients": 2}, under=under)
+        self.assertNotEqual(self.run_to_end("starling", "status", "--server", server.address, "--trust", self.ca).returncode, 0)
+        self.set_clock(0)
+        deadline = time.monotonic() + harness.WAIT_S
+        while self.run_to_end("starling", "status", "--server", server.address, "--trust", self.ca).returncode:
+            self.assertLess(time.monotonic(), deadline, "nobody gets in")
+        clients = [self.joining(name, server) for name in ("a", "b")]
+        self.check_finished(server, clients, rounds=4, images=24)
+
+    def test_a_clock_that_is_set_back(self):
+        """Who has renewed by it may renew again."""
+        under = self.set_clock(0)
+        server = self.server(plan={"min_clients": 2}, certificate_valid="3s", under=under)
+        clients = [self.joining("a", server)]
+        server.wait_for("certificate_renewed")
+        self.set_clock(-60)
+        at = len(server.events)
+        for _ in range(2):
+            at = server.wait_for("certificate_renewed", at)
+        self.assertEqual(server.count("access_refused"), 0)
+        self.assertIsNone(clients[0].process.poll())
 
     def test_plain_beyond_loopback_needs_a_word(self):
         done = self.run_to_end("starling-server", "--listen", "0.0.0.0:0", "--state", self.path("s"))

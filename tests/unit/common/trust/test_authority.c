@@ -493,6 +493,8 @@ static void a_lock_that_is_held_stops_nobody_for_long(void **state)
     FILE *held = fopen(path, "r");
     assert_non_null(held);
     assert_int_equal(flock(fileno(held), LOCK_EX), 0);
+    const uint8_t guess[32] = {1}; /* a stranger's, for which nobody waits */
+    assert_int_equal(authority_redeem(w->authority, guess, NOW, &subject, &err), ERR_ACCESS);
     assert_int_equal(authority_redeem(w->authority, token.secret, NOW, &subject, &err), ERR_TEMPFAIL);
     assert_int_equal(authority_token(w->authority, "site-a", TRUST_TRAINER, HOUR, NOW, text, &err), ERR_TEMPFAIL);
     assert_string_equal(text, "");

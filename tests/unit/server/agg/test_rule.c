@@ -184,6 +184,174 @@ static void rules_are_what_they_say(void **state)
     }
 }
 
+/* ---- To the bit, for many counts ---- */
+
+enum { MANY = 130 };
+
+struct many {
+    float *rows; /* [MANY, total] */
+    int32_t *shifts;
+    int64_t *sum;
+    bool kept[MANY];
+};
+
+static int take_of_many(void *ctx, uint32_t i, uint64_t at, size_t count, float *out, struct err *err)
+{
+    (void)err;
+    memcpy(out, ((struct many *)ctx)->rows + i * total + at, count * sizeof *out);
+    return 0;
+}
+
+/* Tensors of large, usual and tiny numbers; in each, also zeros of both signs, the least float, and many that are
+ * equal. */
+static struct many *many_new(void)
+{
+    static const int exponents[] = {-2, 120, -120};
+    struct many *many = mem_new(1, sizeof *many);
+    struct rng rng;
+    rng_init(&rng, 17, RNG_TEST, 0, 0, 0);
+    many->rows = mem_new(MANY * total, sizeof(float));
+    many->shifts = mem_new(layout->count, sizeof(int32_t));
+    many->sum = mem_new(total, sizeof(int64_t));
+    for (uint32_t t = 0; t < layout->count; t++) {
+        const struct tensor *tensor = &layout->tensors[t];
+        int e = exponents[t % 3];
+        many->shifts[t] = FIXED_BITS - 4 - e;
+        for (uint64_t i = tensor->offset; i < tensor->offset + tensor->count; i++) {
+            for (size_t s = 0; s < MANY; s++) {
+                const float some[] = {0, -0.0f, ldexpf(1, e), ldexpf(-0.75f, e), 0x1p-149f, -0x1p-149f};
+                uint32_t which = rng_below(&rng, i % 2 ? 6 : 60);
+                many->rows[s * total + i] =
+                    which < 6 ? some[which] : ldexpf(rng_range(&rng, -1, 1), e - (int)rng_below(&rng, 60));
+            }
+        }
+    }
+    return many;
+}
+
+static void many_free(struct many *many)
+{
+    mem_free(many->rows);
+    mem_free(many->shifts);
+    mem_free(many->sum);
+    mem_free(many);
+}
+
+/* Of those that are kept, in order, or sorted. */
+static double plain_mean(const struct many *many, uint32_t count, uint32_t cut, bool sorted, size_t i)
+{
+    double values[MANY], sum = 0;
+    uint32_t n = 0;
+    for (uint32_t s = 0; s < count; s++) {
+        if (many->kept[s]) {
+            values[n++] = (double)many->rows[s * total + i];
+        }
+    }
+    if (sorted) {
+        qsort(values, n, sizeof *values, ascending);
+    }
+    for (uint32_t s = cut; s < n - cut; s++) {
+        sum += values[s];
+    }
+    return sum / (n - 2 * cut);
+}
+
+/* How many numbers differ. */
+static size_t differ(const struct many *many, uint32_t count, uint32_t cut, bool sorted)
+{
+    size_t wrong = 0;
+    for (uint32_t t = 0; t < layout->count; t++) {
+        const struct tensor *tensor = &layout->tensors[t];
+        for (uint64_t i = tensor->offset; i < tensor->offset + tensor->count; i++) {
+            double value = plain_mean(many, count, cut, sorted, (size_t)i);
+            wrong += many->sum[i] != llrint(value * ldexp((double)RULE_WEIGHT, many->shifts[t]));
+        }
+    }
+    return wrong;
+}
+
+static void every_count_sorts_to_the_bit(void **state)
+{
+    (void)state;
+    const struct rule third = {.kind = RULE_TRIMMED, .trim = 0.34}, little = {.kind = RULE_TRIMMED, .trim = 0.05};
+    struct many *many = many_new();
+    for (uint32_t count = 3; count <= MANY; count++) {
+        const struct updates given = {count, take_of_many, many};
+        assert_int_equal(rule_apply(&median, layout, many->shifts, &given, many->sum, many->kept, NULL), 0);
+        assert_int_equal(differ(many, count, (count - 1) / 2, true), 0);
+        assert_true(differ(many, count, (count - 1) / 2, false) > total / 3); /* who forgets to sort is found */
+        const struct rule *rule = count < 20 ? &third : &little;
+        assert_int_equal(rule_apply(rule, layout, many->shifts, &given, many->sum, many->kept, NULL), 0);
+        assert_int_equal(differ(many, count, rule_cut(rule, count), true), 0);
+    }
+    many_free(many);
+}
+
+/* Every seventh lies: all of them are left out, and the others' mean is that of their order. Where all
+ * are equal every distance is 0, and the first by name are kept. */
+static void krum_keeps_the_honest_of_every_count(void **state)
+{
+    (void)state;
+    struct many *many = many_new();
+    for (size_t s = 0; s < MANY; s++) {
+        for (size_t i = 0; s % 7 == 3 && i < layout->trainable_end; i++) {
+            many->rows[s * total + i] *= s % 2 ? 4 : -4;
+        }
+    }
+    for (uint32_t count = 7; count <= MANY; count++) {
+        const struct rule rule = {.kind = RULE_KRUM, .byzantine = (count + 3) / 7};
+        const struct updates given = {count, take_of_many, many};
+        assert_int_equal(rule_apply(&rule, layout, many->shifts, &given, many->sum, many->kept, NULL), 0);
+        for (uint32_t s = 0; s < count; s++) {
+            assert_int_equal(many->kept[s], s % 7 != 3);
+        }
+        assert_int_equal(differ(many, count, 0, false), 0);
+    }
+    for (size_t s = 1; s < MANY; s++) {
+        memcpy(many->rows + s * total, many->rows, total * sizeof(float));
+    }
+    for (uint32_t count = 5; count <= MANY; count++) {
+        const struct rule rule = {.kind = RULE_KRUM, .byzantine = (count - 3) / 2};
+        const struct updates given = {count, take_of_many, many};
+        assert_int_equal(rule_apply(&rule, layout, many->shifts, &given, many->sum, many->kept, NULL), 0);
+        for (uint32_t s = 0; s < count; s++) {
+            assert_int_equal(many->kept[s], s < count - rule.byzantine);
+        }
+    }
+    many_free(many);
+}
+
+/* Wherever one update is far from the others by a little less than another is at its first number, that other one is
+ * left out; by a little more, and of what is trained, it is. */
+static void krum_counts_every_number_once(void **state)
+{
+    (void)state;
+    struct shelf shelf = {0};
+    const struct updates given = {5, take, &shelf};
+    int32_t *shifts = mem_new(layout->count, sizeof *shifts);
+    int64_t *sum = mem_new(total, sizeof *sum);
+    float *zero = mem_new(total, sizeof *zero), *one = mem_new(total, sizeof *one), *two = mem_new(total, sizeof *two);
+    bool kept[5];
+    const float *const rows[] = {zero, one, two, zero, zero};
+    memcpy(shelf.updates, rows, sizeof rows);
+    two[0] = 1;
+    assert_true(layout->trainable_end > 256 && layout->trainable_end % 256 > 0 && layout->trainable_end < total);
+    for (size_t i = 1; i < total; i++) {
+        for (int more = 0; more < 2; more++) {
+            one[i] = more ? 1.1f : -0.9f;
+            assert_int_equal(rule_apply(&krum, layout, shifts, &given, sum, kept, NULL), 0);
+            bool first = more && i < layout->trainable_end;
+            assert_true(kept[0] && kept[1] == !first && kept[2] == first && kept[3] && kept[4]);
+        }
+        one[i] = 0;
+    }
+    mem_free(shifts);
+    mem_free(sum);
+    mem_free(zero);
+    mem_free(one);
+    mem_free(two);
+}
+
 /* All 120 orders of five. The caller sorts by name; what a rule makes of another order may differ in krum's ties and
  * roundings alone, and here not at all. */
 static void no_order_leaves_a_trace(void **state)
@@ -400,7 +568,7 @@ static void failures_are_told_and_may_pass(void **state)
         assert_int_equal(rule_apply(rules[r], layout, shifts, &given, again, kept, &err), ERR_IO);
         assert_non_null(strstr(err.text, "update 1: read"));
         shelf.fails_after = 0;
-        for (uint64_t n = 1; n <= 2; n++) {
+        for (uint64_t n = 1; n <= (r == 2 ? 7 : 2); n++) { /* krum measures first */
             mem_fail_after(n);
             assert_int_equal(rule_apply(rules[r], layout, shifts, &given, again, kept, &err), ERR_NOMEM);
             mem_fail_after(0);
@@ -473,6 +641,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rules_are_what_they_say),
+        cmocka_unit_test(every_count_sorts_to_the_bit),
+        cmocka_unit_test(krum_keeps_the_honest_of_every_count),
+        cmocka_unit_test(krum_counts_every_number_once),
         cmocka_unit_test(no_order_leaves_a_trace),
         cmocka_unit_test(equal_updates_are_kept_to_the_bit),
         cmocka_unit_test(one_liar_of_five_moves_nothing_far),

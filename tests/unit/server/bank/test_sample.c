@@ -200,6 +200,47 @@ static void the_order_does_not_tell_the_owner(void **state)
     assert_true(same_as_before(sorted_sample) > 0.8);
 }
 
+enum { LIKE = 5, EACH = 8 };
+
+/* Five owners of eight rows each; the rows that say they are owner k's belong to the one `turned` places on. */
+static struct bank *make_turned(uint32_t turned)
+{
+    struct bank *bank;
+    struct bank_intake *intake;
+    assert_int_equal(bank_new(1000, DIMENSION, &bank), 0);
+    assert_int_equal(bank_intake_new(1000, DIMENSION, &intake), 0);
+    for (uint32_t owner = 0; owner < LIKE; owner++) {
+        char name[NAME_MAX_BYTES];
+        float features[EACH * DIMENSION];
+        for (uint32_t i = 0; i < EACH; i++) {
+            mark(features + (size_t)i * DIMENSION, owner, 1, i);
+        }
+        assert_int_equal(bank_intake_add(intake, name_of((owner + turned) % LIKE, name), 1, features, EACH), 0);
+    }
+    turn(&bank, intake);
+    bank_intake_free(intake);
+    return bank;
+}
+
+/* Rows change hands and nothing else does: the receiver gets the same bytes. A drawn order alone does not do: receivers
+ * know the seed, and can undo it. */
+static void what_is_sent_does_not_depend_on_whose_it_is(void **state)
+{
+    (void)state;
+    for (uint32_t turned = 1; turned < LIKE; turned++) {
+        struct bank *bank = make_turned(0), *other = make_turned(turned);
+        uint32_t a[MOST], b[MOST];
+        assert_int_equal(bank_sample(bank, 1, 2, "site-9", LIKE * EACH, a), LIKE * EACH);
+        assert_int_equal(bank_sample(other, 1, 2, "site-9", LIKE * EACH, b), LIKE * EACH);
+        for (uint32_t i = 0; i < LIKE * EACH; i++) {
+            assert_memory_equal(bank->features + (size_t)a[i] * DIMENSION, other->features + (size_t)b[i] * DIMENSION,
+                                DIMENSION * sizeof(float));
+        }
+        bank_free(bank);
+        bank_free(other);
+    }
+}
+
 static void others_are_counted(void **state)
 {
     (void)state;
@@ -231,6 +272,7 @@ int main(void)
         cmocka_unit_test(named_by_seed_round_and_receiver),
         cmocka_unit_test(newest_first),
         cmocka_unit_test(the_order_does_not_tell_the_owner),
+        cmocka_unit_test(what_is_sent_does_not_depend_on_whose_it_is),
         cmocka_unit_test(others_are_counted),
         cmocka_unit_test(an_empty_bank_gives_nothing),
     };

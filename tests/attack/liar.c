@@ -6,6 +6,7 @@
  *
  *   scale:X     the update X times
  *   flip[:X]    the update -X times (1)
+ *   stats:X     of the update the statistics of batch normalisation alone X times
  *   nan         a NaN in the middle of the update
  *   noise:X     Gaussian noise of X times the update's length in place of it
  *   constant    all features are one unit vector, the same in all rounds
@@ -41,6 +42,7 @@ enum kind {
     KIND_HONEST,
     KIND_SCALE,
     KIND_FLIP,
+    KIND_STATS,
     KIND_NAN,
     KIND_NOISE,
     KIND_CONSTANT,
@@ -49,8 +51,11 @@ enum kind {
     KIND_SPY,
     KINDS
 };
-static const char *const kinds[KINDS] = {"honest",   "scale", "flip",    "nan", "noise",
-                                         "constant", "copy",  "witness", "spy"};
+static const char *const kinds[KINDS] = {
+    [KIND_HONEST] = "honest",   [KIND_SCALE] = "scale", [KIND_FLIP] = "flip",         [KIND_STATS] = "stats",
+    [KIND_NAN] = "nan",         [KIND_NOISE] = "noise", [KIND_CONSTANT] = "constant", [KIND_COPY] = "copy",
+    [KIND_WITNESS] = "witness", [KIND_SPY] = "spy",
+};
 
 /* One trainer a process. */
 static struct {
@@ -173,7 +178,8 @@ static void lie_about_update(float *update, uint32_t round)
     } else if (liar.kind == KIND_NOISE) {
         fill_noise(update, round);
     } else {
-        for (uint64_t i = 0; i < liar.layout->total; i++) {
+        uint64_t first = liar.kind == KIND_STATS ? liar.layout->trainable_end : 0;
+        for (uint64_t i = first; i < liar.layout->total; i++) {
             update[i] *= factor;
         }
     }

@@ -35,16 +35,16 @@ RESULTS = os.path.join(HERE, "results")
 SMALL = {"local_steps": 1, "batch": 32, "bn_groups": 1, "queue": 1024, "model.blocks": "1,1,1,1", "model.width": 16}
 ALONE = {"fusion.enabled": "false", "matching.enabled": "false"}
 SHARED = {"fusion.remote": 1024, "fusion.share": 0.8}
-TINY = {"local_steps": 1, "batch": 32, "bn_groups": 1, "queue": 64, "model.blocks": "1,1", "model.width": 8,
+TINY = {"local_steps": 1, "batch": 8, "bn_groups": 1, "queue": 64, "model.blocks": "1,1", "model.width": 8,
         "model.input": 16, "model.features": 16}  # fmt: skip
 TINY_SHARED = {"fusion.remote": 64, "fusion.share": 0.5, "matching.neighbours": 3}
 
 # `limit_s`: after that an attacked run that still has not ended is given up. `images`: of each class.
 FULL = {"plan": SMALL, "shared": SHARED, "images": 1000, "images_seen": 60000, "limit_s": 600, "pool": 4000, "views": 8,
         "snapshots": 3, "known": 500}  # fmt: skip
-QUICK = {"plan": TINY, "shared": TINY_SHARED, "images": 40, "images_seen": 5 * 32 * 40, "limit_s": 60, "pool": 40,
+QUICK = {"plan": TINY, "shared": TINY_SHARED, "images": 40, "images_seen": 5 * 8 * 30, "limit_s": 60, "pool": 40,
          "views": 2, "snapshots": 2, "known": 40}  # fmt: skip
-QUICK_PRIVACY = {**QUICK, "images_seen": 5 * 32 * 300}  # an encoder that knows nothing betrays nothing
+QUICK_PRIVACY = {**QUICK, "plan": {**TINY, "batch": 32}, "images_seen": 5 * 32 * 300}  # an encoder that knows nothing betrays nothing
 
 NO_LIMIT = {"aggregation.norm_limit": 0}
 RULES = {
@@ -55,7 +55,7 @@ RULES = {
     "trimmed": {**NO_LIMIT, "aggregation.rule": "trimmed", "aggregation.trim": 0.25},
     "krum": {**NO_LIMIT, "aggregation.rule": "krum"},
 }
-LIES = ["none", "scale:100", "flip:4", "noise:10", "nan"]
+LIES = ["none", "scale:100", "flip:4", "noise:10", "stats:100", "nan"]
 FEDERATIONS = {"one of five": (5, 1, "iid"), "two of ten": (10, 2, "iid"), "one of five, two classes": (5, 1, "classes:2")}
 
 
@@ -124,7 +124,7 @@ def privacy_cells(size, quick):
     return {
         what: {"what": what, "clients": 5, "split": "iid", "lies": lies, "told": 5, "spies": True,
                "set": {**size["plan"], **size["shared"], "matching.enabled": "false", **keys}}
-        for what, keys in PRIVACY.items() if not quick or what in ("f32", "int8")
+        for what, keys in PRIVACY.items() if not quick or what in ("f32", "noise 1")
     }  # fmt: skip
 
 
@@ -338,7 +338,7 @@ def bank_table(cells):
                 text += f"| {'no liar' if lie == 'none' else lie} | {'without screening' if credulous else 'as it is'} | "
                 text += " | ".join(score(here.get(what)) for what in EXCHANGES) + " | "
                 text += ", ".join(f"{c['declined']} of {c['accepted'] + c['declined']}" for c in here.values()) + " |\n"
-    return text + f"\nAveraging alone, without features, {alone}." + trivial(cells).replace("\n", " ", 1)
+    return text + f"\nAveraging alone, without features: {alone or '-'}.\n" + trivial(cells)
 
 
 def privacy_table(cells):

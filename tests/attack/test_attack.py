@@ -57,8 +57,8 @@ class Liars(Attack):
         length = {name: result["length"] for name, result in self.results("poison").items()}
         mean, median = (length[f"one-of-five-scale-100-{rule}"] / length[f"one-of-five-none-{rule}"]
                         for rule in ("mean", "median"))  # fmt: skip
-        self.assertGreater(mean, 2)
-        self.assertLess(abs(median - 1), 0.2)
+        self.assertGreater(mean, 1.2)
+        self.assertLess(abs(median - 1), 0.1)
         self.assertIn("| median |", self.table("poison"))
 
         again = self.run_quick("poison")
@@ -80,10 +80,13 @@ class Measurements(Attack):
     def test_privacy(self):
         done = self.run_quick("privacy")
         self.assertEqual(done.returncode, 0, done.stderr)
-        for name, result in self.results("privacy").items():
-            last, known = result["snapshots"][-1], result["known"]["sorted"]
-            self.assertGreater(last["top1"], 3 * last["chance"], name)
-            self.assertGreater(known["top1"], 10 * known["chance"], name)
+        results = self.results("privacy")
+        last, known = (results["f32"]["snapshots"][-1], results["f32"]["known"]["sorted"])
+        self.assertGreater(last["top1"], 3 * last["chance"])
+        self.assertGreater(known["top1"], 10 * known["chance"])
+        self.assertLess(results["noise-1"]["known"]["sorted"]["top1"], 5 * known["chance"])
+        self.assertGreater(results["noise-1"]["epsilon"], 0)
+        self.assertNotIn("epsilon", results["f32"])
 
     def test_what_scores_nothing_and_all(self):
         """A spy that guesses scores chance, one that knows scores all."""

@@ -86,6 +86,14 @@ int identify(struct passport *passport, const struct token *token, struct client
     char folder[DISK_PATH_MAX];
     const struct trust_subject *subject = &passport->subject;
     uint32_t role = options->role == CLIENT_OBSERVER ? TRUST_OBSERVER : TRUST_TRAINER;
+    if (token->address[0] && token->role != role) { /* before it is spent */
+        return err_set(err, ERR_CONFIG, "role: the token is for the %s %s, and %s is asked for",
+                       trust_role_name(token->role), token->name, trust_role_name(role));
+    }
+    if (token->address[0] && options->name[0] && strcmp(options->name, token->name) != 0) {
+        return err_set(err, ERR_CONFIG, "name: \"%s\" is asked for, and the token is for \"%s\"", options->name,
+                       token->name);
+    }
     int rc = options->identity[0] ? snprintf(folder, sizeof folder, "%s", options->identity) < 0
                                   : disk_join(folder, options->state, "identity");
     rc = rc ? err_set(err, ERR_LIMIT, "%s: the path is too long", options->state)

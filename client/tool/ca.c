@@ -49,11 +49,13 @@ static int ca_init(int argc, char **argv)
     if (authority_init(dir, address, now_s(), &err)) {
         return cli_fail(&err);
     }
-    (void)fprintf(
-        stderr,
-        "%s: a new authority for %s. Keep ca.key to yourself, and a backup of the folder.\nNext, for each site:\n"
-        "  starling ca token --name NAME --trust %s\n",
-        dir, address, dir);
+    (void)fprintf(stderr,
+                  "%s: a new authority for %s. Keep ca.key to yourself, and a backup of the folder.\nNext, the server, "
+                  "and then for "
+                  "each site:\n"
+                  "  starling-server --trust %s --listen 0.0.0.0:PORT\n"
+                  "  starling ca token --name NAME --trust %s\n",
+                  dir, address, dir, dir);
     return 0;
 }
 
@@ -72,10 +74,10 @@ static void say_what_to_do(const char *name, uint32_t role, uint64_t valid_ms)
     (void)fprintf(stderr,
                   "The line above lets in one %s, as %s, once, within %s. Hand it over where nobody listens; there:\n",
                   trust_role_name(role), name, human_ms(valid_ms, left));
-    (void)fprintf(stderr, "  starling-client --join TOKEN%s\n",
-                  role == TRUST_TRAINER    ? " --images DIR"
-                  : role == TRUST_OBSERVER ? " --role observer --train DIR --test DIR"
-                                           : "");
+    (void)fprintf(stderr, "  %s\n",
+                  role == TRUST_TRAINER    ? "starling-client --join TOKEN --images DIR"
+                  : role == TRUST_OBSERVER ? "starling-client --join TOKEN --role observer --train DIR --test DIR"
+                                           : "starling join TOKEN --out DIR, then starling status --identity DIR");
 }
 
 static int ca_token(int argc, char **argv)

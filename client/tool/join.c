@@ -9,16 +9,18 @@
 int verb_join(int argc, char **argv)
 {
     static const struct cli_verb verb = {
-        .usage = "starling join TOKEN|FILE --out DIR",
+        .usage = "starling join TOKEN|FILE --out DIR [--server HOST:PORT]",
         .about =
             "Gets the certificate that a token of `starling ca token` stands for, and keeps it in a folder with its "
             "key, which is made here. A token is good once. A client needs none of this: starling-client --join "
             "does it by itself. Exit 77 when the server does not take the token.",
         .examples = "  starling join \"$TOKEN\" --out ops && starling status --identity ops\n",
     };
-    const char *out = NULL, *given = NULL;
+    const char *out = NULL, *given = NULL, *server = NULL;
     const struct flag flags[] = {
         {"out", FLAG_TEXT, &out, "DIR", "folder of the key and the certificate", 0, 0, true},
+        {"server", FLAG_TEXT, &server, "HOST:PORT", "where the server is reached from here; default: as the token says",
+         0, 0, false},
     };
     int exit_code;
     if (!cli_flags_word(&verb, flags, sizeof flags / sizeof flags[0], argc, argv, "TOKEN|FILE", &given, &exit_code)) {
@@ -31,6 +33,9 @@ int verb_join(int argc, char **argv)
         return cli_fail(&err);
     }
     int rc = passport_read_token(given, &token, &err);
+    if (rc == 0 && server) {
+        (void)snprintf(token.address, sizeof token.address, "%s", server);
+    }
     rc = rc ? rc : passport_join(&token, out, &err);
     if (rc) {
         return cli_fail(&err);

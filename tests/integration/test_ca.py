@@ -27,7 +27,7 @@ class Ca(harness.Federation):
         done = self.ca("token", "--name", name, "--trust", trust, *args)
         self.assertEqual(done.stdout.count("\n"), 1)  # a line, and nothing else
         self.assertNotIn(done.stdout.strip(), done.stderr)
-        self.assertIn("starling-client --join TOKEN", done.stderr)
+        self.assertRegex(done.stderr, "starling(-client --join| join) TOKEN")
         return done.stdout.strip()
 
     def list(self, trust):

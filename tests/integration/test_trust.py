@@ -108,9 +108,12 @@ class Trust(harness.Federation):
         folder = self.path("ops")
         done = self.run_to_end("starling", "join", self.token("ops", "--role", "operator"), "--out", folder)
         self.assertEqual(done.returncode, 69, done.stderr)  # at the CA's address nobody listens; the token is unspent
-        operator = self.client("ops", server.address, flags=["--join", self.token("ops", "--role", "operator")])
-        self.assertEqual(operator.exit_code(), 78)
-        identity = os.path.join(self.path("client-ops"), "identity")
+        token = self.token("ops", "--role", "operator")
+        operator = self.client("ops", server.address, flags=["--join", token])
+        self.assertEqual(operator.exit_code(), 78)  # and the token is unspent
+        done = self.run_to_end("starling", "join", token, "--out", folder, "--server", server.address)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        identity = folder
         done = self.run_to_end("starling", "status", "--server", server.address, "--identity", identity, "--json")
         self.assertEqual(done.returncode, 0, done.stderr)
         trainer = self.joining("a", server)

@@ -151,7 +151,7 @@ NET = [
      "conn_tls", "test_certificates_of_others"),
     ("conn_tls.c", "channel_end(tls->channel);\n        (void)launch(conn, 0);", "",
      "conn_end", "test_linger_delivers_everything over TLS"),
-    ("conn_tls.c", "return conn->tls ? channel_peer(conn->tls->channel) : NULL;", "return NULL;",
+    ("conn_tls.c", "return conn->tls && conn->tls->channel ? channel_peer(conn->tls->channel) : NULL;", "return NULL;",
      "conn_tls", "test_subjects"),
     ("conn.c", "} else if (conn->tls && !conn_tls_has_ended(conn)) {", "} else if (false) {",
      "conn_tls", "test_end_without_the_last_word"),

@@ -22,15 +22,11 @@ static float dot(const float *a, const float *b, uint32_t dimension)
     return sum;
 }
 
-/* Rows are of unit length to a thousandth, so a dot product says first whether a cosine can be so large. */
 static bool is_near(const float *a, const float *b, uint32_t dimension)
 {
     double product = (double)dot(a, b, dimension);
-    if (product < 0.99) {
-        return false;
-    }
     double squares = (double)dot(a, a, dimension) * (double)dot(b, b, dimension);
-    return product * product > SCREEN_COSINE * SCREEN_COSINE * squares;
+    return product > 0 && product * product > SCREEN_COSINE * SCREEN_COSINE * squares;
 }
 
 /* Row `k` of `looks` that are spread over `rows`. */
@@ -44,25 +40,81 @@ static uint32_t looks_of(uint32_t rows)
     return rows < SCREEN_LOOKS ? rows : SCREEN_LOOKS;
 }
 
-/* ---- Repeats ---- */
+/* ---- Looks ---- */
 
-static bool repeats(const float *features, uint32_t rows, uint32_t dimension, uint32_t row)
+/* Rows of unit length to a thousandth that are near lie no further apart than this, squared:
+ * (2e-3)^2 + 2 (1.001)^2 (1 - SCREEN_COSINE) = 2.05e-4. */
+#define NEAR_SQUARED 2.1e-4f
+#define HEAD         8u /* so many numbers of a row say of almost every other row that it is far */
+
+/* Rows that are looked for. Others go by one at a time, and their heads are compared with all at once. */
+struct looks {
+    uint32_t count, dimension;
+    const float *row[SCREEN_LOOKS];
+    float head[HEAD][SCREEN_LOOKS];
+    uint32_t at[SCREEN_LOOKS];       /* where it is among those that go by, or NOWHERE */
+    const char *owner[SCREEN_LOOKS]; /* whose it is, where that matters */
+    bool near[SCREEN_LOOKS];
+    uint32_t found; /* how many are near */
+};
+#define NOWHERE UINT32_MAX
+
+static void looks_add(struct looks *looks, const float *row, uint32_t at, const char *owner)
 {
-    for (uint32_t i = 0; i < rows; i++) {
-        if (i != row && is_near(features + (size_t)i * dimension, features + (size_t)row * dimension, dimension)) {
-            return true;
+    uint32_t k = looks->count++;
+    looks->row[k] = row;
+    looks->at[k] = at;
+    looks->owner[k] = owner;
+    for (uint32_t d = 0; d < HEAD && d < looks->dimension; d++) {
+        looks->head[d][k] = row[d];
+    }
+}
+
+static bool heads_are_close(const struct looks *looks, const float *row)
+{
+    float apart[SCREEN_LOOKS] = {0};
+    for (uint32_t d = 0; d < HEAD && d < looks->dimension; d++) {
+        for (uint32_t k = 0; k < SCREEN_LOOKS; k++) {
+            float difference = looks->head[d][k] - row[d];
+            apart[k] += difference * difference;
         }
     }
-    return false;
+    uint32_t close = 0;
+    for (uint32_t k = 0; k < SCREEN_LOOKS; k++) {
+        close += apart[k] <= NEAR_SQUARED;
+    }
+    return close > 0;
 }
+
+static void look_at(struct looks *looks, uint32_t k, const float *row)
+{
+    if (!looks->near[k] && is_near(looks->row[k], row, looks->dimension)) {
+        looks->near[k] = true;
+        looks->found++;
+    }
+}
+
+/* ---- Repeats ---- */
 
 static bool repeats_itself(const float *features, uint32_t rows, uint32_t dimension)
 {
-    uint32_t looks = looks_of(rows), found = 0;
-    for (uint32_t k = 0; k < looks; k++) {
-        found += repeats(features, rows, dimension, spread(k, looks, rows));
+    struct looks looks = {.dimension = dimension};
+    for (uint32_t k = 0, count = looks_of(rows); k < count; k++) {
+        uint32_t at = spread(k, count, rows);
+        looks_add(&looks, features + (size_t)at * dimension, at, NULL);
     }
-    return 4 * found > looks;
+    for (uint32_t i = 0; i < rows && looks.found < looks.count; i++) {
+        const float *row = features + (size_t)i * dimension;
+        if (!heads_are_close(&looks, row)) {
+            continue;
+        }
+        for (uint32_t k = 0; k < looks.count; k++) {
+            if (looks.at[k] != i) {
+                look_at(&looks, k, row);
+            }
+        }
+    }
+    return 4 * looks.found > looks.count;
 }
 
 uint32_t screen_repeats(float *features, uint32_t rows, uint32_t dimension)
@@ -87,43 +139,39 @@ uint32_t screen_repeats(float *features, uint32_t rows, uint32_t dimension)
 
 /* ---- Copies ---- */
 
-static bool bank_has_near(const struct bank *bank, const struct bank_owner *owner, const float *row)
+/* Whether row `r` of the owner is another one than what is looked for: somebody else's, or the same owner's second one
+ * of the same round. */
+static bool is_another(const struct bank *bank, const struct bank_owner *owner, uint32_t r, const struct looks *looks,
+                       uint32_t k)
 {
-    for (uint32_t r = 0; r < owner->count; r++) {
-        if (is_near(bank->features + (size_t)(owner->first + r) * bank->dimension, row, bank->dimension)) {
-            return true;
-        }
+    if (strcmp(owner->name, looks->owner[k]) != 0) {
+        return true;
     }
-    return false;
+    return looks->at[k] != NOWHERE && looks->at[k] != r && bank->rounds[looks->at[k]] == bank->rounds[r];
 }
 
-/* Whether somebody else than `name` has such a row. */
-static bool others_have(const struct bank *bank, const char *name, const float *row)
+static void look_through(const struct bank *bank, struct looks *looks)
 {
     for (uint32_t o = 0; o < bank->owners_count; o++) {
-        if (strcmp(bank->owners[o].name, name) != 0 && bank_has_near(bank, &bank->owners[o], row)) {
-            return true;
+        const struct bank_owner *owner = &bank->owners[o];
+        for (uint32_t r = owner->first; r < owner->first + owner->count && looks->found < looks->count; r++) {
+            const float *row = bank->features + (size_t)r * bank->dimension;
+            if (!heads_are_close(looks, row)) {
+                continue;
+            }
+            for (uint32_t k = 0; k < looks->count; k++) {
+                if (is_another(bank, owner, r, looks, k)) {
+                    look_at(looks, k, row);
+                }
+            }
         }
     }
-    return false;
-}
-
-/* Whether the owner has a second one of the same round. */
-static bool has_twice(const struct bank *bank, const struct bank_owner *owner, uint32_t at)
-{
-    const float *row = bank->features + (size_t)at * bank->dimension;
-    for (uint32_t r = owner->first; r < owner->first + owner->count; r++) {
-        if (r != at && bank->rounds[r] == bank->rounds[at] &&
-            is_near(bank->features + (size_t)r * bank->dimension, row, bank->dimension)) {
-            return true;
-        }
-    }
-    return false;
 }
 
 /* How often rows of others than `name` are near to another row of the bank. */
 static void look_at_others(const struct bank *bank, const char *name, struct screen *out)
 {
+    struct looks looks = {.dimension = bank->dimension};
     uint32_t rows = 0, first = 0;
     for (uint32_t o = 0; o < bank->owners_count; o++) {
         rows += strcmp(bank->owners[o].name, name) != 0 ? bank->owners[o].count : 0;
@@ -136,11 +184,12 @@ static void look_at_others(const struct bank *bank, const char *name, struct scr
         }
         for (; k < out->sample && spread(k, out->sample, rows) < first + owner->count; k++) {
             uint32_t at = owner->first + spread(k, out->sample, rows) - first;
-            out->common += has_twice(bank, owner, at) ||
-                           others_have(bank, owner->name, bank->features + (size_t)at * bank->dimension);
+            looks_add(&looks, bank->features + (size_t)at * bank->dimension, at, owner->name);
         }
         first += owner->count;
     }
+    look_through(bank, &looks);
+    out->common = looks.found;
 }
 
 bool screen_copies(const struct bank *bank, const char *owner, const float *features, uint32_t rows, struct screen *out)
@@ -149,11 +198,13 @@ bool screen_copies(const struct bank *bank, const char *owner, const float *feat
     if (rows < SCREEN_LEAST) {
         return false;
     }
+    struct looks looks = {.dimension = bank->dimension};
     out->looked = looks_of(rows);
     for (uint32_t k = 0; k < out->looked; k++) {
-        const float *row = features + (size_t)spread(k, out->looked, rows) * bank->dimension;
-        out->copied += others_have(bank, owner, row);
+        looks_add(&looks, features + (size_t)spread(k, out->looked, rows) * bank->dimension, NOWHERE, owner);
     }
+    look_through(bank, &looks);
+    out->copied = looks.found;
     if (4 * out->copied <= out->looked) {
         return false;
     }

@@ -11,8 +11,9 @@
  *     the same round). What is common to a whole cohort, or to sites that hold the same images, is no copy.
  *
  * Shares are those of at most SCREEN_LOOKS rows spread over a batch, and batches of fewer than SCREEN_LEAST rows are
- * not judged: then a quarter of them is chance. So an honest batch costs SCREEN_LOOKS times (its rows + the bank's) dot
- * products, and one full of repeats SCREEN_KEPT times its rows at most. */
+ * not judged: then a quarter of them is chance. So an honest batch costs SCREEN_LOOKS times (its rows + the bank's)
+ * comparisons of the first few numbers of two rows, and one full of repeats SCREEN_KEPT times its rows dot products at
+ * most. */
 #ifndef STARLING_BANK_SCREEN_H
 #define STARLING_BANK_SCREEN_H
 

@@ -4,7 +4,7 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 
-#include <string.h>
+#include <math.h>
 
 #define STEP 0x1p-20f
 
@@ -61,16 +61,29 @@ static int encode_updates(struct stream *stream, uint32_t form, struct err *err)
     return rc;
 }
 
-/* Rows along the axes: of unit length in every form. */
+/* Directions drawn at random, as an encoder's features lie: no two of them near each other. */
+static void draw_rows(float *rows, uint32_t count, uint32_t dimension)
+{
+    for (uint32_t r = 0; r < count; r++) {
+        float *row = rows + (size_t)r * dimension;
+        double squares = 0;
+        for (uint32_t d = 0; d < dimension; d++) {
+            row[d] = (float)((double)(rng_mix((uint64_t)r * dimension + d) >> 11) * 0x1p-52 - 1);
+            squares += (double)row[d] * (double)row[d];
+        }
+        for (uint32_t d = 0; d < dimension; d++) {
+            row[d] = (float)((double)row[d] / sqrt(squares));
+        }
+    }
+}
+
 static int encode_features(struct stream *stream, uint32_t form, uint32_t rows, uint32_t dimension, struct err *err)
 {
     float *room = mem_new_aligned((size_t)rows * dimension, sizeof *room);
     uint32_t at;
     stream->features = bytes_new((size_t)quant_rows_bytes(form, rows, dimension));
     if (room && stream->features) {
-        for (uint32_t r = 0; r < rows; r++) {
-            room[(size_t)r * dimension + r % dimension] = r / dimension % 2 ? -1 : 1;
-        }
+        draw_rows(room, rows, dimension);
         (void)quant_rows_encode((enum quant)form, room, rows, dimension, stream->features->data, &at);
     }
     mem_free(room);

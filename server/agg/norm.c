@@ -1,27 +1,14 @@
 #include "server/agg/norm.h"
 
+#include "common/vec/squares.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define LANES 8u
-
 double norm_of(const struct layout *layout, const float *update)
 {
-    double lanes[LANES] = {0}, sum = 0;
-    uint64_t whole = layout->trainable_end / LANES * LANES;
-    for (uint64_t i = 0; i < whole; i += LANES) {
-        for (size_t l = 0; l < LANES; l++) {
-            lanes[l] += (double)update[i + l] * (double)update[i + l];
-        }
-    }
-    for (uint64_t i = whole; i < layout->trainable_end; i++) {
-        lanes[i - whole] += (double)update[i] * (double)update[i];
-    }
-    for (size_t l = 0; l < LANES; l++) {
-        sum += lanes[l];
-    }
-    return sqrt(sum);
+    return sqrt(squares_sum(update, layout->trainable_end));
 }
 
 void norm_scale(const struct layout *layout, float *update, double factor)

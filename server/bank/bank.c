@@ -25,6 +25,7 @@ void bank_free(struct bank *bank)
     if (bank) {
         mem_free(bank->owners);
         mem_free(bank->rounds);
+        mem_free(bank->rank);
         mem_free(bank->features);
         mem_free(bank);
     }
@@ -41,6 +42,7 @@ void bank_expire(struct bank *bank, uint32_t oldest)
             kept++;
         }
         memmove(bank->rounds + rows, bank->rounds + owner.first, kept * sizeof *bank->rounds);
+        memmove(bank->rank + rows, bank->rank + owner.first, kept * sizeof *bank->rank);
         memmove(bank->features + rows * dimension, bank->features + owner.first * dimension,
                 kept * dimension * sizeof *bank->features);
         owner.first = rows;

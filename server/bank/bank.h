@@ -30,6 +30,7 @@ struct bank {
     uint32_t owners_count, rows;
     struct bank_owner *owners; /* in order of name */
     uint32_t *rounds;          /* [rows] in which round a row was contributed */
+    uint32_t *rank;            /* [rows] goes up with the bytes of a row (bank_rank) */
     float *features;           /* [rows, dimension] */
 };
 
@@ -57,6 +58,9 @@ uint32_t bank_intake_rows(const struct bank_intake *intake);
 void bank_intake_clear(struct bank_intake *intake);
 /* The next snapshot. Neither argument changes. ERR_NOMEM. */
 int bank_merge(const struct bank *bank, const struct bank_intake *intake, struct bank **next);
+
+/* Ranks the rows, which are all in place: the last step of whoever makes a snapshot. ERR_NOMEM. */
+int bank_rank(struct bank *bank);
 
 /* ---- What goes out (sample.c) ---- */
 

@@ -156,7 +156,7 @@ int bank_decode(const uint8_t *bytes, uint64_t len, uint32_t capacity, uint32_t 
     }
     rc = rc ? rc : decode_owners(bank, bytes + HEAD_BYTES, err);
     rc = rc ? rc : decode_rows(bank, bytes + HEAD_BYTES + (uint64_t)OWNER_BYTES * owners, err);
-    if (rc == 0 && rows > capacity && (rc = trim(&bank, capacity)) != 0) {
+    if (rc == 0 && (rc = rows > capacity ? trim(&bank, capacity) : bank_rank(bank)) != 0) {
         (void)err_set(err, rc, "out of memory for the feature bank");
     }
     if (rc) {

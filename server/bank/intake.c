@@ -272,6 +272,9 @@ int bank_merge(const struct bank *bank, const struct bank_intake *intake, struct
     for (uint32_t i = 0; i < count; i++) {
         take(next, bank, &sources[i], quota);
     }
+    if (bank_rank(next) != 0) {
+        goto nomem;
+    }
     mem_free(sources);
     *out = next;
     return 0;

@@ -55,19 +55,12 @@ static uint32_t level_for(const struct bank *bank, uint32_t own, uint32_t most)
     return low;
 }
 
-static bool is_before(const struct bank *bank, uint32_t a, uint32_t b)
-{
-    size_t bytes = bank->dimension * sizeof *bank->features;
-    return memcmp(bank->features + (size_t)a * bank->dimension, bank->features + (size_t)b * bank->dimension, bytes) <
-           0;
-}
-
 /* rows[at] goes down to its place in a heap whose largest row is the first. */
-static void sink(const struct bank *bank, uint32_t *rows, uint32_t at, uint32_t count)
+static void sink(const uint32_t *rank, uint32_t *rows, uint32_t at, uint32_t count)
 {
     for (uint32_t child; (child = 2 * at + 1) < count; at = child) {
-        child += child + 1 < count && is_before(bank, rows[child], rows[child + 1]);
-        if (!is_before(bank, rows[at], rows[child])) {
+        child += child + 1 < count && rank[rows[child]] < rank[rows[child + 1]];
+        if (rank[rows[at]] >= rank[rows[child]]) {
             return;
         }
         uint32_t row = rows[at];
@@ -77,16 +70,16 @@ static void sink(const struct bank *bank, uint32_t *rows, uint32_t at, uint32_t 
 }
 
 /* In the order of their bytes; rows that are alike are told apart by nobody. */
-static void sort_rows(const struct bank *bank, uint32_t *rows, uint32_t count)
+static void sort_by(const uint32_t *rank, uint32_t *rows, uint32_t count)
 {
     for (uint32_t at = count / 2; at > 0; at--) {
-        sink(bank, rows, at - 1, count);
+        sink(rank, rows, at - 1, count);
     }
     for (uint32_t left = count; left > 1; left--) {
         uint32_t row = rows[0];
         rows[0] = rows[left - 1];
         rows[left - 1] = row;
-        sink(bank, rows, 0, left - 1);
+        sink(rank, rows, 0, left - 1);
     }
 }
 
@@ -119,7 +112,7 @@ uint32_t bank_sample(const struct bank *bank, uint64_t seed, uint32_t round, con
             out[taken++] = owner->first + r;
         }
     }
-    sort_rows(bank, out, taken);
+    sort_by(bank->rank, out, taken);
     rng_init(&rng, seed, RNG_REMOTE, round, name_half, 1); /* how much was drawn before depends on owners */
     rng_permute(&rng, out, taken);
     return taken;

@@ -1,5 +1,6 @@
 #include "server/bank/screen.h"
 
+#include <math.h>
 #include <string.h>
 
 #define LANES 8u /* sums in a fixed order that a compiler can make vectors of */
@@ -54,8 +55,7 @@ struct looks {
     float head[HEAD][SCREEN_LOOKS];
     uint32_t at[SCREEN_LOOKS];       /* where it is among those that go by, or NOWHERE */
     const char *owner[SCREEN_LOOKS]; /* whose it is, where that matters */
-    bool near[SCREEN_LOOKS];
-    uint32_t found; /* how many are near */
+    uint32_t found;                  /* how many are near to one that went by */
 };
 #define NOWHERE UINT32_MAX
 
@@ -70,9 +70,10 @@ static void looks_add(struct looks *looks, const float *row, uint32_t at, const 
     }
 }
 
-static bool heads_are_close(const struct looks *looks, const float *row)
+/* Whether the row may be near to a look that has not been found yet: *apart* is at most NEAR_SQUARED for each such. */
+static bool heads_are_close(const struct looks *looks, const float *row, float apart[SCREEN_LOOKS])
 {
-    float apart[SCREEN_LOOKS] = {0};
+    memset(apart, 0, SCREEN_LOOKS * sizeof *apart);
     for (uint32_t d = 0; d < HEAD && d < looks->dimension; d++) {
         for (uint32_t k = 0; k < SCREEN_LOOKS; k++) {
             float difference = looks->head[d][k] - row[d];
@@ -88,8 +89,8 @@ static bool heads_are_close(const struct looks *looks, const float *row)
 
 static void look_at(struct looks *looks, uint32_t k, const float *row)
 {
-    if (!looks->near[k] && is_near(looks->row[k], row, looks->dimension)) {
-        looks->near[k] = true;
+    if (is_near(looks->row[k], row, looks->dimension)) {
+        looks->head[0][k] = INFINITY; /* It is found, and nothing is close to it any more. */
         looks->found++;
     }
 }
@@ -105,11 +106,12 @@ static bool repeats_itself(const float *features, uint32_t rows, uint32_t dimens
     }
     for (uint32_t i = 0; i < rows && looks.found < looks.count; i++) {
         const float *row = features + (size_t)i * dimension;
-        if (!heads_are_close(&looks, row)) {
+        float apart[SCREEN_LOOKS];
+        if (!heads_are_close(&looks, row, apart)) {
             continue;
         }
         for (uint32_t k = 0; k < looks.count; k++) {
-            if (looks.at[k] != i) {
+            if (apart[k] <= NEAR_SQUARED && looks.at[k] != i) {
                 look_at(&looks, k, row);
             }
         }
@@ -156,11 +158,12 @@ static void look_through(const struct bank *bank, struct looks *looks)
         const struct bank_owner *owner = &bank->owners[o];
         for (uint32_t r = owner->first; r < owner->first + owner->count && looks->found < looks->count; r++) {
             const float *row = bank->features + (size_t)r * bank->dimension;
-            if (!heads_are_close(looks, row)) {
+            float apart[SCREEN_LOOKS];
+            if (!heads_are_close(looks, row, apart)) {
                 continue;
             }
             for (uint32_t k = 0; k < looks->count; k++) {
-                if (is_another(bank, owner, r, looks, k)) {
+                if (apart[k] <= NEAR_SQUARED && is_another(bank, owner, r, looks, k)) {
                     look_at(looks, k, row);
                 }
             }

@@ -258,6 +258,37 @@ int disk_lock(const char *folder, const char *who, int *lock, struct err *err)
     return 0;
 }
 
+/* Cuts the last part off; false: nothing is left. */
+static bool cut_last(char *path)
+{
+    char *slash = strrchr(path, '/');
+    *(slash ? slash : path) = '\0';
+    return path[0] != '\0';
+}
+
+size_t disk_there(const char *path)
+{
+    char part[DISK_PATH_MAX];
+    struct stat st;
+    if ((size_t)snprintf(part, sizeof part, "%s", path) >= sizeof part) {
+        return strlen(path); /* nobody can make it either */
+    }
+    while (stat(part, &st) && cut_last(part)) {
+    }
+    return strlen(part);
+}
+
+void disk_remove_made(const char *path, size_t there)
+{
+    char part[DISK_PATH_MAX];
+    if ((size_t)snprintf(part, sizeof part, "%s", path) >= sizeof part) {
+        return;
+    }
+    /* ENOENT: "a//b" has a part that is removed already, or one that could not be made */
+    while (strlen(part) > there && (rmdir(part) == 0 || errno == ENOENT) && cut_last(part)) {
+    }
+}
+
 const char *disk_why(const struct disk *disk, int rc)
 {
     return rc == ERR_IO && disk->ops->why ? disk->ops->why(disk->ctx) : err_meaning(rc);

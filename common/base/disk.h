@@ -66,6 +66,12 @@ static inline bool disk_may_recover(int rc)
  * ERR_LIMIT. *lock is -1 on failure. The real disk alone: a simulated one has one user. */
 int disk_lock(const char *folder, const char *who, int *lock, struct err *err);
 
+/* For who takes back what came to nothing: the bytes of the path's longest beginning that is there, before its folder
+ * is made; and afterwards, removes the folder and those above it, up to that beginning, as far as they are empty. The
+ * real disk alone. */
+size_t disk_there(const char *path);
+void disk_remove_made(const char *path, size_t there);
+
 /* "folder/name" into out; ERR_LIMIT when it does not fit. */
 int disk_join(char out[DISK_PATH_MAX], const char *folder, const char *name);
 

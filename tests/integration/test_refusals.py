@@ -66,6 +66,17 @@ class Refusals(harness.Federation):
         said = self.refused(78, "starling-client", "--images", self.folder, "--name", "two words")
         self.assertIn("two words", said)
 
+    def test_the_plan_of_the_readme(self):
+        readme = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "README.md")
+        with open(readme, encoding="utf-8") as file:
+            plans = [part.split("```")[0] for part in file.read().split("```yaml\n")[1:]]
+        self.assertEqual(len(plans), 1)
+        with open(self.path("server.yaml"), "w", encoding="utf-8") as file:
+            file.write(plans[0])
+        done = self.run_to_end("starling-server", "--config", self.path("server.yaml"), "--check-config")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(len(plans[0].splitlines()), plans[0].count("#"))  # each key with a few words
+
     def test_what_is_printed_can_be_read_back(self):
         for program, flags in (("starling-server", ["--set", "plan.rounds=7"]), ("starling-client", ["--images", "x"])):
             printed = self.run_to_end(program, "--print-config", *flags)
@@ -133,6 +144,8 @@ class Refusals(harness.Federation):
         self.assertNotIn("batch", said)
 
         server = self.server(plan=changed, flags=["--new-run"])
+        at = server.wait_for("run_moved_aside")
+        self.assertIn("--new-run", server.events[at - 1]["clients"])
         self.assertNotEqual(self.status(server)["run"], run)
         self.assertTrue(os.path.exists(os.path.join(server.state, "old-" + run, "checkpoint-000002")))
         # The client's state belongs to the old run: both sides name both, and a new start is the client's own wish.
@@ -141,6 +154,7 @@ class Refusals(harness.Federation):
         said = "\n".join(client.lines)
         self.assertIn(run, said)
         self.assertIn(self.status(server)["run"], said)
+        self.assertIn("--new-run", said)
         server.wait_for("client_rejected")
         client = self.client("a", server.address, flags=["--new-run"])
         self.check_finished(server, [client], rounds=3, images=24)

@@ -43,7 +43,8 @@ static int no_token(const char *given, const struct err *why, struct err *err)
                        "\"starling1:\"; copy the whole line that starling ca token printed",
                        strlen(given), given);
     }
-    return err_set(err, why->code, "a token (starling1:...), or a file that holds one, was expected: %s", why->text);
+    return err_set(err, why->code == ERR_LIMIT ? ERR_DATA : why->code,
+                   "a token (starling1:...), or a file that holds one, was expected: %s", why->text);
 }
 
 int passport_read_token(const char *given, struct token *out, struct err *err)

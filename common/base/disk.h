@@ -22,12 +22,13 @@ struct disk_ops {
     int (*rename)(void *ctx, const char *from, const char *to);
     int (*remove)(void *ctx, const char *path); /* a missing file is success */
     int (*sync_folder)(void *ctx, const char *path);
-    int (*make_folder)(void *ctx, const char *path); /* with parents; an existing one is success; mode 0700 */
+    /* With parents; an existing one is success; mode 0700. Also ERR_CANTCREATE: something else is in the way. */
+    int (*make_folder)(void *ctx, const char *path);
     /* The whole file; ERR_LIMIT when it is larger than max. *data from mem_new_aligned. */
     int (*load)(void *ctx, const char *path, size_t max, uint8_t **data, size_t *len);
     /* Calls visit for each name in the folder (not "." and ".."), until it returns nonzero, which is returned. */
     int (*list)(void *ctx, const char *path, int (*visit)(void *arg, const char *name), void *arg);
-    /* What this thread's latest ERR_IO was: "Permission denied". NULL: nobody can tell. */
+    /* What this thread's latest ERR_IO or ERR_CANTCREATE was: "Permission denied". NULL: nobody can tell. */
     const char *(*why)(void *ctx);
     /* Exactly len bytes of the file, from `offset` on; ERR_DATA when it is shorter. */
     int (*read_at)(void *ctx, const char *path, uint64_t offset, void *data, size_t len);

@@ -199,8 +199,8 @@ int flags_parse(const struct flag *flags, size_t count, int argc, char *const *a
             return err_set(err, ERR_USAGE, "unknown flag %.*s; flags have long names, --help lists them", WORD_SHOWN,
                            argv[i]);
         } else if (words >= positional_max) {
-            return err_set(err, ERR_USAGE, "unexpected word \"%.*s\"%s", WORD_SHOWN, argv[i],
-                           strlen(argv[i]) > WORD_SHOWN ? " (its beginning)" : "");
+            return err_set(err, ERR_USAGE, "unexpected word \"%.*s%s\"; --help shows how it is called", WORD_SHOWN,
+                           argv[i], strlen(argv[i]) > WORD_SHOWN ? "..." : "");
         } else {
             positional[words++] = argv[i];
         }

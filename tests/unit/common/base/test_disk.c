@@ -378,12 +378,12 @@ static void test_posix_folders(void **state)
     assert_int_equal(disk_posix.ops->list(NULL, room, stop_at_once, &seen), ERR_CANCELLED);
     assert_int_equal(seen, 1);
     assert_int_equal(disk_posix.ops->list(NULL, in_room("missing"), count_names, &seen), ERR_NOTFOUND);
-    assert_int_equal(disk_make_folder(&disk_posix, in_room("file"), &err), ERR_IO);
-    assert_int_equal(disk_make_folder(&disk_posix, in_room("file/x"), &err), ERR_IO);
+    assert_int_equal(disk_make_folder(&disk_posix, in_room("file"), &err), ERR_CANTCREATE);
+    assert_int_equal(disk_make_folder(&disk_posix, in_room("file/x"), &err), ERR_CANTCREATE);
     assert_non_null(strstr(err.text, "create folder"));
     static char longer[DISK_PATH_MAX + 10];
     memset(longer, 'a', sizeof longer - 1);
-    assert_int_equal(disk_make_folder(&disk_posix, longer, &err), ERR_IO);
+    assert_int_equal(disk_make_folder(&disk_posix, longer, &err), ERR_CANTCREATE);
 }
 
 /* Only what was made goes again, and of that only what is empty. */
@@ -414,7 +414,7 @@ static void test_posix_takes_folders_back(void **state)
     assert_int_equal(disk_there(""), 0);
 }
 
-/* The code of all of these is the same; the words must not be. */
+/* These share two codes; the words must not be the same. */
 static void test_posix_says_what_the_system_said(void **state)
 {
     (void)state;
@@ -435,9 +435,9 @@ static void test_posix_says_what_the_system_said(void **state)
     assert_int_equal(disk_save(&disk_posix, in_room("file"), new_parts, 2, &err), ERR_IO);
     assert_non_null(strstr(err.text, "file.tmp: create: No such device or address"));
     assert_int_equal(remove(in_room("file.tmp")), 0);
-    assert_int_equal(disk_make_folder(&disk_posix, in_room("file"), &err), ERR_IO);
+    assert_int_equal(disk_make_folder(&disk_posix, in_room("file"), &err), ERR_CANTCREATE);
     assert_non_null(strstr(err.text, "file: create folder: File exists"));
-    assert_int_equal(disk_make_folder(&disk_posix, in_room("file/x"), &err), ERR_IO);
+    assert_int_equal(disk_make_folder(&disk_posix, in_room("file/x"), &err), ERR_CANTCREATE);
     assert_non_null(strstr(err.text, "file/x: create folder: Not a directory"));
 }
 

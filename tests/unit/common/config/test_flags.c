@@ -158,9 +158,10 @@ static void mistakes_are_named(void **state)
     assert_refused(parse("--images", "--json", NULL), "--images needs a value: --images DIR");
     assert_refused(parse("--images=", NULL), "--images: the value is empty");
     assert_refused(parse("--json", NULL), "--images DIR is missing");
-    assert_refused(parse("--images=d", "one", "two", "three", NULL), "unexpected word \"three\"");
+    assert_refused(parse("--images=d", "one", "two", "three", NULL),
+                   "unexpected word \"three\"; --help shows how it is called");
     assert_refused(parse("--images=d", "one", "two", "abcdefghijklmnopqrstuvwxyz", NULL),
-                   "unexpected word \"abcdefghijklmnopqrstuvwx\" (its beginning)");
+                   "unexpected word \"abcdefghijklmnopqrstuvwx...\"; --help shows how it is called");
 }
 
 static void two_dashes_end_the_flags(void **state)

@@ -28,7 +28,8 @@ static enum log_level attempt_level(const struct session *session)
     return (session->attempt & (session->attempt - 1)) == 0 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG;
 }
 
-/* An address at which there has never been a server is mostly a wrong one. Once: it may also be down for the night. */
+/* An address at which there has never been a server is mostly a wrong one; once, since the server may also be down for
+ * the night. */
 static void hint(const struct session *session, const struct err *reason)
 {
     char text[sizeof reason->text];

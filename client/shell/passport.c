@@ -27,11 +27,13 @@ static int64_t now_s(void)
 static bool may_be_secret(const char *word)
 {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+=";
-    size_t run = 0;
-    for (; *word && run<SECRET_RUN; word += run> 0 ? run : 1) {
-        run = strspn(word, letters);
+    for (;;) {
+        size_t run = strspn(word, letters);
+        if (run >= SECRET_RUN || !word[run]) {
+            return run >= SECRET_RUN;
+        }
+        word += run + 1;
     }
-    return run >= SECRET_RUN;
 }
 
 /* `why`: what came of reading a file of this name. */

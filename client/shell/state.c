@@ -253,7 +253,7 @@ void state_close(struct state *state)
     }
 }
 
-/* The lock goes last of the files, and is held until then: nobody else can have begun here meanwhile. */
+/* The lock goes last of the files, while it is held: until then it keeps another client out. */
 void state_undo(struct state *state)
 {
     if (state->made_instance) {

@@ -13,8 +13,8 @@
 
 #define PRINT_MAX ((size_t)1 << 18)
 
-static const char usage[] =
-    "starling-client --images DIR [--join TOKEN] [flags]\n       starling-client --role observer --train DIR --test DIR [flags]";
+static const char usage[] = "starling-client --images DIR [--join TOKEN] [flags]\n       starling-client --role "
+                            "observer --train DIR --test DIR [flags]";
 static const char about[] =
     "Takes part in a federation with the images of one folder, which stay where they are: what leaves this machine are "
     "model updates and features. It can be killed at any time: started again with the same state folder it goes on "
@@ -55,7 +55,8 @@ static int read_flags(int argc, char **argv, struct wishes *wishes, struct buf *
         {"no-share", FLAG_SWITCH, &wishes->no_share, NULL, "keep this site's features: give none, and get none", 0, 0,
          false},
         {"stay", FLAG_SWITCH, &wishes->stay, NULL, "stay connected after the last round", 0, 0, false},
-        {"new-run", FLAG_SWITCH, &wishes->new_run, NULL, "forget the state of an earlier run", 0, 0, false},
+        {"new-run", FLAG_SWITCH, &wishes->new_run, NULL,
+         "once, when the server began a new run: forget the state of the old one", 0, 0, false},
         {"set", FLAG_LIST, wishes->set, "KEY=VALUE", "any key of the configuration; can be given several times", 0, 0,
          false},
         {"log-format", FLAG_TEXT, &wishes->log_format, "text|json", "of the lines on standard error", 0, 0, false},

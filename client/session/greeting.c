@@ -32,12 +32,14 @@ static int check_same(const struct session *session, const struct msg_welcome *w
     char ours[HASH_HEX], theirs[HASH_HEX];
     if (session->has_identity && !hash_equal(&session->run, &welcome->run)) {
         return err_set(err, ERR_MISMATCH,
-                       "the server is at run %s; the state of this client belongs to run %s (--new-run drops it)",
+                       "the server is at run %s; the state of this client belongs to run %s (if a new run is meant, "
+                       "start it once with --new-run, which drops that state)",
                        hash_hex(&welcome->run, theirs), hash_hex(&session->run, ours));
     }
     if (session->has_identity && !hash_equal(&session->plan_hash, &welcome->plan_hash)) {
         return err_set(err, ERR_MISMATCH,
-                       "the server has plan %s; the state of this client belongs to plan %s (--new-run drops it)",
+                       "the server has plan %s; the state of this client belongs to plan %s (if a new run is meant, "
+                       "start it once with --new-run, which drops that state)",
                        hash_hex(&welcome->plan_hash, theirs), hash_hex(&session->plan_hash, ours));
     }
     return 0;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #define BACKOFF_LEAST_MS 500u
+#define HINT_ATTEMPT     3u /* failures in a row without ever having reached the server; the first two may be its start */
 
 static uint64_t backoff_ms(struct session *session)
 {
@@ -27,6 +28,17 @@ static enum log_level attempt_level(const struct session *session)
     return (session->attempt & (session->attempt - 1)) == 0 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG;
 }
 
+/* An address at which there has never been a server is mostly a wrong one; once, since the server may also be down for
+ * the night. */
+static void hint(const struct session *session, const struct err *reason)
+{
+    char text[sizeof reason->text];
+    if (!session->reached && session->attempt == HINT_ATTEMPT) {
+        log_event(session->log, LOG_LEVEL_WARN, "server_unreachable", "attempts=%u reason=\"%s\" check=\"%s\"",
+                  session->attempt, log_quotable(reason->text, text, sizeof text), LINK_CHECK);
+    }
+}
+
 static void go_offline(struct session *session, const struct err *reason)
 {
     bool was_good = session->welcomed && !session->refused;
@@ -42,6 +54,7 @@ static void go_offline(struct session *session, const struct err *reason)
     log_event(session->log, attempt_level(session), "connection_lost",
               "reason=\"%s\" waits_for=\"next attempt\" retry_ms=%llu attempt=%u",
               log_quotable(reason->text, text, sizeof text), (unsigned long long)wait, session->attempt);
+    hint(session, reason);
 }
 
 void session_closed(struct session *session, const struct err *reason)
@@ -154,6 +167,7 @@ void session_connected(struct session *session)
         return;
     }
     session->state = STATE_GREETING;
+    session->reached = true;
     session->heard_ms = session->now_ms;
     log_event(session->log, LOG_LEVEL_INFO, "connected", "waits_for=WELCOME");
     session_greet(session);

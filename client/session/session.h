@@ -61,6 +61,12 @@ struct session_options {
     const struct log *log;
 };
 
+/* What to look at when no server was ever found at an address. */
+#define LINK_CHECK                                                                                                     \
+    "is the address right (--server, server in the configuration, or the token's)? "                                   \
+    "does the server run, and listen on this port, beyond 127.0.0.1 if it is another machine? "                        \
+    "do names, routes and firewalls lead there? it is tried on"
+
 /* ERR_NOMEM; ERR_USAGE for a name that is none. Connects at the first SESSION_TICK. */
 int session_new(const struct session_options *options, uint64_t now_ms, struct session **out, struct err *err);
 void session_free(struct session *session);

@@ -60,6 +60,7 @@ struct session {
     struct err why;          /* why we close */
     uint32_t attempt;        /* connections in a row that led nowhere */
     uint64_t retry_after_ms; /* the server's wish */
+    bool reached;            /* some connection came about, so that the address is right */
     bool foreign;            /* the latest connection ended with a first frame that is not of our version */
     uint64_t connect_ms;     /* OFFLINE: when to try again */
     uint64_t idle_timeout_ms;

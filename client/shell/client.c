@@ -445,7 +445,7 @@ int client_run(const struct client_options *given, const struct log *log, struct
     struct token token = {0};
     rc = given->join ? passport_read_token(given->join, &token, err) : 0;
     if (rc) {
-        return rc;
+        return err_prefix(err, "--join");
     }
     if (token.address[0] && given->server[0]) { /* from here the server is reached by another address */
         (void)snprintf(token.address, sizeof token.address, "%s", given->server);
@@ -457,7 +457,9 @@ int client_run(const struct client_options *given, const struct log *log, struct
         return rc;
     }
     rc = identify(&client.passport, &token, &options, log, err);
-    if (rc == 0) {
+    if (rc) {
+        state_undo(&client.state);
+    } else {
         log_event(log, LOG_LEVEL_INFO, "started",
                   "name=%s role=%s server=%s tls=%s images=\"%s\" state=\"%s\" threads=%u round=%u pending=%u",
                   options.name, options.role == CLIENT_OBSERVER ? "observer" : "trainer", options.server,

@@ -10,6 +10,7 @@ struct talk {
     const struct exchange *exchange;
     uv_timer_t timer;
     struct conn *conn;
+    bool open; /* somebody is there */
     bool done;
     struct err err; /* code 0: nothing has gone wrong yet */
 };
@@ -25,6 +26,7 @@ static void on_open(void *ctx, struct conn *conn)
 {
     struct talk *talk = ctx;
     talk->conn = conn;
+    talk->open = true;
     if (talk->exchange->open(talk->exchange->ctx, conn, &talk->err)) {
         end(talk);
     }
@@ -80,12 +82,15 @@ static int code_of(int code)
     }
 }
 
+static const char nobody[] = "; does the server run, and is this the address on which it listens?";
+
 static void on_close(void *ctx, struct conn *conn, const struct err *reason)
 {
     (void)conn;
     struct talk *talk = ctx;
     if (!talk->done && talk->err.code == 0) {
-        (void)err_set(&talk->err, code_of(reason->code), "%s", reason->text);
+        int code = code_of(reason->code);
+        (void)err_set(&talk->err, code, "%s%s", reason->text, code == ERR_UNAVAILABLE && !talk->open ? nobody : "");
     }
     uv_close((uv_handle_t *)&talk->timer, NULL);
 }
@@ -96,8 +101,8 @@ static void on_timeout(uv_timer_t *timer)
 {
     struct talk *talk = timer->data;
     if (talk->err.code == 0) {
-        (void)err_set(&talk->err, ERR_UNAVAILABLE, "%s: no answer within %llu ms", talk->exchange->server,
-                      (unsigned long long)talk->exchange->timeout_ms);
+        (void)err_set(&talk->err, ERR_UNAVAILABLE, "%s: no answer within %llu ms%s", talk->exchange->server,
+                      (unsigned long long)talk->exchange->timeout_ms, talk->open ? "" : nobody);
     }
     conn_close(talk->conn, 0);
 }

@@ -1,5 +1,7 @@
 #include "client/shell/identify.h"
 
+#include "client/session/session.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -7,6 +9,7 @@
 
 #define JOIN_WAIT_MS 500u /* between attempts, doubling to JOIN_MOST_MS: the server may start after its clients */
 #define JOIN_MOST_MS 16000u
+#define HINT_ATTEMPT 3 /* as the session has it */
 
 /* The host's name, with what a name may not have replaced. */
 static void default_name(char out[NAME_MAX_BYTES])
@@ -40,6 +43,7 @@ void identify_folders(const struct client_options *given, const struct token *to
 /* With `patience` until the server is there. */
 static int join(const struct token *token, const char *folder, bool patience, const struct log *log, struct err *err)
 {
+    uint32_t attempts = 0;
     for (uint32_t wait_ms = JOIN_WAIT_MS;; wait_ms = wait_ms * 2 < JOIN_MOST_MS ? wait_ms * 2 : JOIN_MOST_MS) {
         int rc = passport_join(token, folder, err);
         if (!patience || (rc != ERR_UNAVAILABLE && rc != ERR_TEMPFAIL)) {
@@ -48,6 +52,10 @@ static int join(const struct token *token, const char *folder, bool patience, co
         char text[MSG_TEXT_MAX];
         log_event(log, LOG_LEVEL_INFO, "join_waits", "server=%s retry_ms=%u reason=\"%s\"", token->address, wait_ms,
                   log_quotable(err->text, text, sizeof text));
+        if (++attempts == HINT_ATTEMPT && rc == ERR_UNAVAILABLE) {
+            log_event(log, LOG_LEVEL_WARN, "server_unreachable", "attempts=%u reason=\"%s\" check=\"%s\"", attempts,
+                      log_quotable(err->text, text, sizeof text), LINK_CHECK);
+        }
         (void)nanosleep(&(struct timespec){wait_ms / 1000, (long)(wait_ms % 1000) * 1000000}, NULL);
     }
 }

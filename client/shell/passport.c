@@ -13,6 +13,7 @@
 #define MINTED_S        (7 * 24 * 3600)
 #define TOKEN_PREFIX    "starling"
 #define TOKEN_FILE_MAX  4096u
+#define SECRET_RUN      24u /* 18 bytes; a token has some 90, of which 32 are its secret */
 
 static int64_t now_s(void)
 {
@@ -20,6 +21,33 @@ static int64_t now_s(void)
 }
 
 /* ---- Joining ---- */
+
+/* Whether a word may be a token, or much of one, that was cut or mistyped: so many characters of those that tokens are
+ * made of stand together. Such a word is secret, and is not repeated. */
+static bool may_be_secret(const char *word)
+{
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+=";
+    for (;;) {
+        size_t run = strspn(word, letters);
+        if (run >= SECRET_RUN || !word[run]) {
+            return run >= SECRET_RUN;
+        }
+        word += run + 1;
+    }
+}
+
+/* `why`: what came of reading a file of this name. */
+static int no_token(const char *given, const struct err *why, struct err *err)
+{
+    if (may_be_secret(given)) {
+        return err_set(err, ERR_DATA,
+                       "no file, and no token: it has %zu characters and begins with \"%.4s\", a token with "
+                       "\"starling1:\"; copy the whole line that starling ca token printed",
+                       strlen(given), given);
+    }
+    return err_set(err, why->code == ERR_LIMIT ? ERR_DATA : why->code,
+                   "a token (starling1:...), or a file that holds one, was expected: %s", why->text);
+}
 
 int passport_read_token(const char *given, struct token *out, struct err *err)
 {
@@ -29,9 +57,10 @@ int passport_read_token(const char *given, struct token *out, struct err *err)
     uint8_t *data;
     size_t len;
     char text[TOKEN_TEXT_MAX + 1];
-    int rc = disk_load(&disk_posix, given, TOKEN_FILE_MAX, &data, &len, err);
+    struct err why;
+    int rc = disk_load(&disk_posix, given, TOKEN_FILE_MAX, &data, &len, &why);
     if (rc) {
-        return err_prefix(err, "a token, or a file that holds one, was expected");
+        return no_token(given, &why, err);
     }
     (void)snprintf(text, sizeof text, "%.*s", (int)len, (const char *)data);
     mem_free(data);
@@ -87,12 +116,16 @@ int passport_join(const struct token *token, const char *folder, struct err *err
     if (now_s() >= token->expires) {
         return err_set(err, ERR_ACCESS, "the token has expired: ask for a new one");
     }
+    size_t there = disk_there(folder);
     int rc = disk_make_folder(&disk_posix, folder, err); /* before the token is spent */
     rc = rc ? rc : request_new(&join.request, err);
     rc = rc ? rc : tls_setup_joining(token->pin, &exchange.tls, err);
     rc = rc ? rc : exchange_run(&exchange, err);
     tls_setup_free(exchange.tls);
     request_free(join.request);
+    if (rc) {
+        disk_remove_made(folder, there);
+    }
     return rc;
 }
 
@@ -190,6 +223,38 @@ int passport_take(struct passport *passport, const struct msg_certificate *certi
 
 /* ---- One question ---- */
 
+/* What the server would refuse, in words for who asks. */
+static int check_operator(const char *folder, const struct trust_subject *subject, struct err *err)
+{
+    if (subject->role != TRUST_OPERATOR) {
+        return err_set(err, ERR_ACCESS,
+                       "%.120s: the certificate is for the %s %s, and the status is for operators: on the server's "
+                       "machine `starling ca token --name NAME --role operator` prints a token, here `starling join "
+                       "TOKEN --out DIR` makes the folder for --identity",
+                       folder, trust_role_name(subject->role), subject->name);
+    }
+    if (subject->not_after <= now_s()) {
+        return err_set(err, ERR_ACCESS,
+                       "%.120s: the certificate of %s has expired: ask for a new token (`starling ca token --name %s "
+                       "--role operator`), and join with it in another folder",
+                       folder, subject->name, subject->name);
+    }
+    return 0;
+}
+
+static int load_operator(const char *folder, struct credential **credential, char address[TRUST_ADDRESS_MAX],
+                         struct err *err)
+{
+    int rc = identity_load(folder, credential, address, err);
+    if (rc == ERR_NOTFOUND) {
+        return err_set(err, rc,
+                       "%.200s: there is no identity in it: `starling join TOKEN --out %.120s` makes one, with a token "
+                       "of `starling ca token --role operator`",
+                       folder, folder);
+    }
+    return rc ? rc : check_operator(folder, credential_subject(*credential), err);
+}
+
 int passport_operator(const char *identity, const char *trust, struct tls_setup **out, char address[TRUST_ADDRESS_MAX],
                       struct err *err)
 {
@@ -206,7 +271,7 @@ int passport_operator(const char *identity, const char *trust, struct tls_setup 
             authority_close(authority);
         }
     } else if (identity) {
-        rc = identity_load(identity, &credential, address, err);
+        rc = load_operator(identity, &credential, address, err);
     }
     if (rc == 0 && credential) {
         rc = tls_setup_client(credential, out, err);

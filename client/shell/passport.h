@@ -20,10 +20,12 @@ struct passport {
     int64_t ask_at;          /* unix seconds: when the next renewal is due */
 };
 
-/* A token as it was given: itself, or the name of a file that holds it. ERR_DATA, ERR_NOTFOUND, ERR_IO. */
+/* A token as it was given: itself, or the name of a file that holds it. ERR_DATA, ERR_NOTFOUND, ERR_IO. The sentence
+ * repeats no word that may be a token. */
 int passport_read_token(const char *given, struct token *out, struct err *err);
 /* Gets a certificate for a key that is made here, and keeps both in the folder. ERR_ACCESS: the token is spent, expired
- * or not the server's; ERR_UNAVAILABLE, ERR_TEMPFAIL: try again; ERR_CANTCREATE, ERR_IO, ... of the folder. */
+ * or not the server's; ERR_UNAVAILABLE, ERR_TEMPFAIL: try again; ERR_CANTCREATE, ERR_IO, ... of the folder. After a
+ * failure folders that it made are gone again. */
 int passport_join(const struct token *token, const char *folder, struct err *err);
 
 /* The folder's identity, if there is one; else plain. ERR_ACCESS: its certificate has expired. */
@@ -37,8 +39,8 @@ int passport_renew(struct passport *passport, struct msg *msg, struct err *err);
 /* The answer. The identity is on disk, and new connections use it, when it returns 0. ERR_PROTOCOL: nobody asked. */
 int passport_take(struct passport *passport, const struct msg_certificate *certificate, struct err *err);
 
-/* For a program that asks one question: by the folder of an identity, or on the server's machine by the CA's folder
- * (`trust`); both NULL: plain. address: where the server is. */
+/* For a program that asks one question: by the folder of an operator's identity, or on the server's machine by the CA's
+ * folder (`trust`); both NULL: plain. address: where the server is. ERR_ACCESS: another's, or expired. */
 int passport_operator(const char *identity, const char *trust, struct tls_setup **out, char address[TRUST_ADDRESS_MAX],
                       struct err *err);
 /* For a client of that name and role (TRUST_TRAINER, ...), which has no folder of its own. */

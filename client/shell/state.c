@@ -106,6 +106,7 @@ static int load_instance(struct state *state, struct err *err)
     struct err why;
     int rc = load(state, "instance", &data, &len, err);
     if (rc || !data) {
+        state->made_instance = rc == 0;
         return rc ? rc : make_instance(state, err);
     }
     rc = files_decode_instance(data, len, &state->instance, &why);
@@ -201,6 +202,19 @@ static int load_spent(struct state *state, struct err *err)
               : 0;
 }
 
+static bool is_real(const struct state *state)
+{
+    return state->disk->ops == disk_posix.ops;
+}
+
+static int lock(struct state *state, struct err *err)
+{
+    char path[DISK_PATH_MAX];
+    int rc = path_of(state, "lock", path, err);
+    state->made_lock = rc == 0 && access(path, F_OK) != 0;
+    return rc ? rc : disk_lock(state->folder, "client", &state->lock, err);
+}
+
 int state_open(struct state *state, const struct disk *disk, const char *folder, bool forget, const struct log *log,
                struct contribution **pending, struct err *err)
 {
@@ -209,10 +223,11 @@ int state_open(struct state *state, const struct disk *disk, const char *folder,
     if (snprintf(state->folder, sizeof state->folder, "%s", folder) >= (int)sizeof state->folder) {
         return err_set(err, ERR_LIMIT, "%.80s...: the path is too long", folder);
     }
+    state->there = disk_there(folder);
     int rc = path_of(state, "cache", state->cache, err);
     rc = rc ? rc : disk_make_folder(disk, folder, err);
-    if (rc == 0 && disk->ops == disk_posix.ops) { /* a simulated disk has one user */
-        rc = disk_lock(state->folder, "client", &state->lock, err);
+    if (rc == 0 && is_real(state)) { /* a simulated disk has one user */
+        rc = lock(state, err);
     }
     if (rc == 0 && forget) {
         rc = remove_file(state, "pending", err);
@@ -235,6 +250,21 @@ void state_close(struct state *state)
     if (state->lock >= 0) {
         (void)close(state->lock);
         state->lock = -1;
+    }
+}
+
+/* The lock goes last of the files, while it is held: until then it keeps another client out. */
+void state_undo(struct state *state)
+{
+    if (state->made_instance) {
+        (void)remove_file(state, "instance", NULL);
+    }
+    if (state->made_lock) {
+        (void)remove_file(state, "lock", NULL);
+    }
+    state_close(state);
+    if (is_real(state)) {
+        disk_remove_made(state->folder, state->there);
     }
 }
 

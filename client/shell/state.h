@@ -31,6 +31,8 @@ struct state {
     struct kept_carry pending_carry; /* after it */
     struct kept_spent spent;
     bool unsaved; /* what is kept is newer than its file */
+    size_t there; /* of the folder's path, before it was made */
+    bool made_lock, made_instance;
 };
 
 /* `forget`: what belongs to a run is removed first. *pending: NULL, or what is to be offered again; the caller's
@@ -38,6 +40,9 @@ struct state {
 int state_open(struct state *state, const struct disk *disk, const char *folder, bool forget, const struct log *log,
                struct contribution **pending, struct err *err);
 void state_close(struct state *state);
+/* Instead of state_close for a start that came to nothing: what state_open made is gone again, if nothing else has come
+ * to it. What was there before stays. */
+void state_undo(struct state *state);
 
 /* What follows runs on the worker. Durable when it returns 0; a failure leaves files and memory as they were, except
  * that state_commit goes on in memory: the pending file, which is still there, brings the commit about after a restart,

@@ -269,7 +269,7 @@ int experiment_read(const char *path, const char *images, const char *test, stru
     config_defaults(&plan_set, &reading.base);
     int rc = disk_load(&disk_posix, path, CONFIG_FILE_MAX, &text, &len, err);
     if (rc) {
-        return err_set(err, ERR_CONFIG, "%s: cannot be read: %s", path, err_meaning(rc));
+        return err_set(err, ERR_CONFIG, "%s: cannot be read: %s", path, disk_why(&disk_posix, rc));
     }
     rc = config_leaves(path, text, len, visit, &reading, err);
     reading.methods = true;

@@ -239,6 +239,18 @@ int status_text(const struct msg_status_reply *reply, struct buf *out)
     return code;
 }
 
+/* A server with TLS answers who comes without as it answers another version; its own words are for clients. */
+static void say_how_to_ask(struct err *err)
+{
+    char said[sizeof err->text];
+    memcpy(said, err->text, sizeof said);
+    (void)err_set(err, err->code,
+                  "%.250s; to ask a server that speaks TLS add --trust DIR (the CA's folder) on its machine, elsewhere "
+                  "--identity DIR, a folder of `starling join TOKEN --out DIR` with a token of `starling ca token "
+                  "--name NAME --role operator`",
+                  said);
+}
+
 int verb_status(int argc, char **argv)
 {
     static const struct cli_verb verb = {
@@ -283,6 +295,9 @@ int verb_status(int argc, char **argv)
     }
     int rc = passport_operator(identity, trust, &tls, address, &err);
     rc = rc ? rc : query_status(server ? server : address, tls, history, QUERY_TIMEOUT_MS, &reply, &err);
+    if (rc == ERR_VERSION && !tls) {
+        say_how_to_ask(&err);
+    }
     tls_setup_free(tls);
     if (rc) {
         return cli_fail(&err);

@@ -17,6 +17,7 @@
 #define BLOCK 512u
 
 struct targz {
+    const char *path; /* the caller's */
     gzFile file;
     uint64_t left, padding; /* of the current file */
     int ended;
@@ -29,6 +30,7 @@ int targz_open(const char *path, struct targz **out, struct err *err)
     if (!archive) {
         return err_set(err, ERR_NOMEM, "no memory for an archive");
     }
+    archive->path = path;
     errno = 0;
     archive->file = gzopen(path, "rbe");
     if (!archive->file) {
@@ -59,7 +61,7 @@ static int take(struct targz *archive, void *data, unsigned len, unsigned *got, 
     }
     const char *text = gzerror(archive->file, &code);
     if (code == Z_ERRNO) {
-        return err_set(err, ERR_IO, "reading the archive: %s", strerror(errno));
+        return err_set(err, ERR_IO, "archive %s: %s", archive->path, strerror(errno));
     }
     if (n < 0 || (code != Z_OK && code != Z_STREAM_END)) {
         return err_set(err, ERR_DATA, "the archive is damaged or cut short: %s", text);

@@ -90,30 +90,38 @@ static int posix_sync_folder(void *ctx, const char *path)
     return rc;
 }
 
+/* A file in the way, or a place where there can be no folder, stays as it is however often one tries. */
+static int from_folder_errno(int number)
+{
+    bool never = number == EEXIST || number == ENOTDIR || number == ENOENT || number == ENAMETOOLONG || number == ELOOP;
+    int rc = from_write_errno(number);
+    return never ? ERR_CANTCREATE : rc;
+}
+
 static int posix_make_folder(void *ctx, const char *path)
 {
     (void)ctx;
     char part[DISK_PATH_MAX];
     if ((size_t)snprintf(part, sizeof part, "%s", path) >= sizeof part) {
-        return from_errno(ENAMETOOLONG);
+        return from_folder_errno(ENAMETOOLONG);
     }
     for (char *c = part + 1; *c; c++) {
         if (*c == '/') {
             *c = '\0';
             if (mkdir(part, 0700) && errno != EEXIST) {
-                return from_write_errno(errno);
+                return from_folder_errno(errno);
             }
             *c = '/';
         }
     }
     if (mkdir(part, 0700) && errno != EEXIST) {
-        return from_write_errno(errno);
+        return from_folder_errno(errno);
     }
     struct stat st;
     if (stat(part, &st)) {
-        return from_errno(errno);
+        return from_folder_errno(errno);
     }
-    return S_ISDIR(st.st_mode) ? 0 : from_errno(EEXIST);
+    return S_ISDIR(st.st_mode) ? 0 : from_folder_errno(EEXIST);
 }
 
 static int posix_load(void *ctx, const char *path, size_t max, uint8_t **data, size_t *len)
@@ -258,9 +266,40 @@ int disk_lock(const char *folder, const char *who, int *lock, struct err *err)
     return 0;
 }
 
+/* Cuts the last part off; false: nothing is left. */
+static bool cut_last(char *path)
+{
+    char *slash = strrchr(path, '/');
+    *(slash ? slash : path) = '\0';
+    return path[0] != '\0';
+}
+
+size_t disk_there(const char *path)
+{
+    char part[DISK_PATH_MAX];
+    struct stat st;
+    if ((size_t)snprintf(part, sizeof part, "%s", path) >= sizeof part) {
+        return strlen(path); /* nobody can make it either */
+    }
+    while (stat(part, &st) && cut_last(part)) {
+    }
+    return strlen(part);
+}
+
+void disk_remove_made(const char *path, size_t there)
+{
+    char part[DISK_PATH_MAX];
+    if ((size_t)snprintf(part, sizeof part, "%s", path) >= sizeof part) {
+        return;
+    }
+    /* ENOENT: "a//b" has a part that is removed already, or one that could not be made */
+    while (strlen(part) > there && (rmdir(part) == 0 || errno == ENOENT) && cut_last(part)) {
+    }
+}
+
 const char *disk_why(const struct disk *disk, int rc)
 {
-    return rc == ERR_IO && disk->ops->why ? disk->ops->why(disk->ctx) : err_meaning(rc);
+    return (rc == ERR_IO || rc == ERR_CANTCREATE) && disk->ops->why ? disk->ops->why(disk->ctx) : err_meaning(rc);
 }
 
 static int step_failed(const struct disk *disk, struct err *err, int rc, const char *step, const char *path)
@@ -336,5 +375,5 @@ int disk_remove(const struct disk *disk, const char *path, struct err *err)
 int disk_make_folder(const struct disk *disk, const char *path, struct err *err)
 {
     int rc = disk->ops->make_folder(disk->ctx, path);
-    return rc ? step_failed(disk, err, rc == ERR_NOTFOUND ? ERR_IO : rc, "create folder", path) : 0;
+    return rc ? step_failed(disk, err, rc, "create folder", path) : 0;
 }

@@ -22,12 +22,13 @@ struct disk_ops {
     int (*rename)(void *ctx, const char *from, const char *to);
     int (*remove)(void *ctx, const char *path); /* a missing file is success */
     int (*sync_folder)(void *ctx, const char *path);
-    int (*make_folder)(void *ctx, const char *path); /* with parents; an existing one is success; mode 0700 */
+    /* With parents; an existing one is success; mode 0700. Also ERR_CANTCREATE: something else is in the way. */
+    int (*make_folder)(void *ctx, const char *path);
     /* The whole file; ERR_LIMIT when it is larger than max. *data from mem_new_aligned. */
     int (*load)(void *ctx, const char *path, size_t max, uint8_t **data, size_t *len);
     /* Calls visit for each name in the folder (not "." and ".."), until it returns nonzero, which is returned. */
     int (*list)(void *ctx, const char *path, int (*visit)(void *arg, const char *name), void *arg);
-    /* What this thread's latest ERR_IO was: "Permission denied". NULL: nobody can tell. */
+    /* What this thread's latest ERR_IO or ERR_CANTCREATE was: "Permission denied". NULL: nobody can tell. */
     const char *(*why)(void *ctx);
     /* Exactly len bytes of the file, from `offset` on; ERR_DATA when it is shorter. */
     int (*read_at)(void *ctx, const char *path, uint64_t offset, void *data, size_t len);
@@ -65,6 +66,12 @@ static inline bool disk_may_recover(int rc)
  * ERR_UNAVAILABLE: "folder: another server uses this state folder", where `who` is "server"; ERR_CANTCREATE, ERR_IO,
  * ERR_LIMIT. *lock is -1 on failure. The real disk alone: a simulated one has one user. */
 int disk_lock(const char *folder, const char *who, int *lock, struct err *err);
+
+/* For who takes back what came to nothing: the bytes of the path's longest beginning that is there, before its folder
+ * is made; and afterwards, removes the folder and those above it, up to that beginning, as far as they are empty. The
+ * real disk alone. */
+size_t disk_there(const char *path);
+void disk_remove_made(const char *path, size_t there);
 
 /* "folder/name" into out; ERR_LIMIT when it does not fit. */
 int disk_join(char out[DISK_PATH_MAX], const char *folder, const char *name);

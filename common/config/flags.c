@@ -9,7 +9,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define FLAGS_MAX 64 /* of one program; one bit each in `given` */
+#define FLAGS_MAX  64 /* of one program; one bit each in `given` */
+#define WORD_SHOWN 24 /* of a word that has no place: it may be a secret that belonged behind a flag */
 
 static bool is_help(const char *word)
 {
@@ -92,7 +93,8 @@ static int set_number(const struct flag *flag, const char *text, struct err *err
 static int set_duration(const struct flag *flag, const char *text, struct err *err)
 {
     uint64_t most = flag->most ? flag->most : UINT64_MAX, ms;
-    if (duration_parse(text, &ms) && ms >= flag->least && ms <= most) {
+    bool is_one = duration_parse(text, &ms);
+    if (is_one && ms >= flag->least && ms <= most) {
         *(uint64_t *)flag->value = ms;
         return 0;
     }
@@ -102,8 +104,8 @@ static int set_duration(const struct flag *flag, const char *text, struct err *e
     rc = rc ? rc : buf_append(&bounds, " to ", 4);
     rc = rc ? rc : duration_print(most, &bounds);
     rc = rc ? rc : buf_append(&bounds, "", 1);
-    rc = err_set(err, ERR_USAGE, "--%s: \"%.64s\" is no duration from %s", flag->name, text,
-                 rc ? "the shortest to the longest" : (const char *)bounds.data);
+    rc = err_set(err, ERR_USAGE, "--%s: \"%.64s\" is no duration from %s%s", flag->name, text,
+                 rc ? "the shortest to the longest" : (const char *)bounds.data, is_one ? "" : DURATION_HINT);
     buf_fini(&bounds);
     return rc;
 }
@@ -194,9 +196,11 @@ int flags_parse(const struct flag *flags, size_t count, int argc, char *const *a
                 return code;
             }
         } else if (!ended && argv[i][0] == '-' && argv[i][1]) {
-            return err_set(err, ERR_USAGE, "unknown flag %.64s; flags have long names, --help lists them", argv[i]);
+            return err_set(err, ERR_USAGE, "unknown flag %.*s; flags have long names, --help lists them", WORD_SHOWN,
+                           argv[i]);
         } else if (words >= positional_max) {
-            return err_set(err, ERR_USAGE, "unexpected word \"%.64s\"", argv[i]);
+            return err_set(err, ERR_USAGE, "unexpected word \"%.*s%s\"; --help shows how it is called", WORD_SHOWN,
+                           argv[i], strlen(argv[i]) > WORD_SHOWN ? "..." : "");
         } else {
             positional[words++] = argv[i];
         }

@@ -15,6 +15,8 @@ int number_print(double value, char out[32]);
 int number_parse(const char *text, double *out, bool *ok);
 /* text[0, len) as digits alone, without a leading zero (which would mean octal to other readers of YAML). */
 bool whole_parse(const char *text, size_t len, uint64_t *out);
+/* Behind the complaint about what is none: what was forgotten is mostly the unit. */
+#define DURATION_HINT "; write a number with a unit, as in 30s, 45m, 12h or 7d"
 /* "500ms", "30s", "30m", "2h", "7d". */
 bool duration_parse(const char *text, uint64_t *out_ms);
 /* With the largest unit up to hours that leaves a whole number. */

@@ -34,8 +34,10 @@ static int reject(const struct option *option, const char *text, struct err *err
         [OPTION_TEXT] = "is no printable text of",
         [OPTION_U32_LIST] = "is no list of",
     };
-    int rc = err_set(err, ERR_CONFIG, "\"%.*s\" %s %.*s", VALUE_SHOWN, text, phrases[option->type], (int)bounds.len,
-                     bounds.len ? (const char *)bounds.data : "");
+    uint64_t ms;
+    bool no_duration = option->type == OPTION_DURATION && !duration_parse(text, &ms);
+    int rc = err_set(err, ERR_CONFIG, "\"%.*s\" %s %.*s%s", VALUE_SHOWN, text, phrases[option->type], (int)bounds.len,
+                     bounds.len ? (const char *)bounds.data : "", no_duration ? DURATION_HINT : "");
     buf_fini(&bounds);
     return rc;
 }

@@ -2,6 +2,7 @@
 #include "common/base/mem.h"
 #include "server/session/state.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define REPLACED_OFTEN 4u
@@ -26,15 +27,15 @@ static bool is_of_our_run(struct coordinator *c, struct peer *peer, const struct
     }
     if (!hash_equal(&hello->saved_run, &c->run)) {
         peer_reject(c, peer, REJECT_RUN, 0,
-                    "the client's state is of run %s, the server's run is %s (the client's --new-run drops its "
-                    "state)",
+                    "the client's state is of run %s, the server's run is %s (if a new run is meant, start it "
+                    "once with --new-run)",
                     hash_hex(&hello->saved_run, theirs), hash_hex(&c->run, ours));
         return false;
     }
     if (!hash_equal(&hello->saved_plan, &c->plan_hash)) {
         peer_reject(c, peer, REJECT_PLAN, 0,
-                    "the client's state is of plan %s, the server's plan is %s (the client's --new-run drops its "
-                    "state)",
+                    "the client's state is of plan %s, the server's plan is %s (if a new run is meant, start it "
+                    "once with --new-run)",
                     hash_hex(&hello->saved_plan, theirs), hash_hex(&c->plan_hash, ours));
         return false;
     }
@@ -142,8 +143,16 @@ static bool is_who_it_says(struct coordinator *c, struct peer *peer, const struc
     if (!peer->proven || (hello->role == peer->role && (nameless || strcmp(hello->name, peer->name) == 0))) {
         return true;
     }
-    peer_reject(c, peer, REJECT_ACCESS, 0, "the certificate is for the %s %s, and the client says that it is the %s %s",
-                role_name(peer->role), peer->name, role_name(hello->role), hello->name);
+    if (hello->role == ROLE_OPERATOR && peer->role != ROLE_OPERATOR) {
+        peer_reject(c, peer, REJECT_ACCESS, 0,
+                    "the certificate is for the %s %s, and the status is for operators: a token of `starling ca token "
+                    "--role operator` makes one",
+                    role_name(peer->role), peer->name);
+    } else {
+        peer_reject(c, peer, REJECT_ACCESS, 0,
+                    "the certificate is for the %s %s, and the client says that it is the %s %s", role_name(peer->role),
+                    peer->name, role_name(hello->role), hello->name[0] ? hello->name : "without a name");
+    }
     return false;
 }
 
@@ -169,6 +178,9 @@ static void be_welcome(struct coordinator *c, struct peer *peer, enum peer_state
 
 void handle_hello(struct coordinator *c, struct peer *peer, const struct msg_hello *hello)
 {
+    if (!peer->proven && name_is_valid(hello->name)) { /* for the log */
+        (void)snprintf(peer->name, sizeof peer->name, "%s", hello->name);
+    }
     if (!speaks_our_version(c, peer, hello) || !is_who_it_says(c, peer, hello)) {
         return;
     }

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define NAME_FIELD_MAX (NAME_MAX_BYTES + sizeof "name= ")
+
 void actions_clear(struct actions *actions)
 {
     for (size_t i = 0; i < actions->count; i++) {
@@ -80,9 +82,12 @@ void peer_pause(struct coordinator *c, const struct peer *peer, uint64_t pause_m
     }
 }
 
-static const char *name_of(const struct coordinator *c, const struct peer *peer)
+/* "name=site-a ", or nothing: a stranger has none. */
+static const char *name_field(const struct coordinator *c, const struct peer *peer, char out[NAME_FIELD_MAX])
 {
-    return peer->member == NONE ? "" : c->members[peer->member].name;
+    const char *name = peer->member == NONE ? peer->name : c->members[peer->member].name;
+    (void)snprintf(out, NAME_FIELD_MAX, name[0] ? "name=%s " : "%s", name);
+    return out;
 }
 
 const struct log *log_of_address(struct coordinator *c, const char *address, const char *event)
@@ -113,10 +118,10 @@ void peer_reject(struct coordinator *c, struct peer *peer, enum reject_code code
     va_start(args, format);
     (void)vsnprintf(msg.reject.text, sizeof msg.reject.text, format, args);
     va_end(args);
-    char text[MSG_TEXT_MAX];
+    char text[MSG_TEXT_MAX], name[NAME_FIELD_MAX];
     c->strangers.told.rejected++;
     log_event(log_of_peer(c, peer, "client_rejected"), LOG_LEVEL_WARN, "client_rejected",
-              "name=%s address=%s code=%u reason=\"%s\"", name_of(c, peer), peer->address, code,
+              "%saddress=%s code=%u reason=\"%s\"", name_field(c, peer, name), peer->address, code,
               log_quotable(msg.reject.text, text, sizeof text));
     peer_send(c, peer, &msg);
     peer_doom(c, peer);
@@ -124,7 +129,7 @@ void peer_reject(struct coordinator *c, struct peer *peer, enum reject_code code
 
 void peer_fault(struct coordinator *c, struct peer *peer, const char *format, ...)
 {
-    char text[MSG_TEXT_MAX], quoted[MSG_TEXT_MAX];
+    char text[MSG_TEXT_MAX], quoted[MSG_TEXT_MAX], name[NAME_FIELD_MAX];
     va_list args;
     va_start(args, format);
     (void)vsnprintf(text, sizeof text, format, args);
@@ -134,9 +139,8 @@ void peer_fault(struct coordinator *c, struct peer *peer, const char *format, ..
         return;
     }
     c->strangers.told.faults++;
-    log_event(log_of_peer(c, peer, "protocol_error"), LOG_LEVEL_WARN, "protocol_error",
-              "name=%s address=%s reason=\"%s\"", name_of(c, peer), peer->address,
-              log_quotable(text, quoted, sizeof quoted));
+    log_event(log_of_peer(c, peer, "protocol_error"), LOG_LEVEL_WARN, "protocol_error", "%saddress=%s reason=\"%s\"",
+              name_field(c, peer, name), peer->address, log_quotable(text, quoted, sizeof quoted));
     peer_bye(c, peer, ERR_PROTOCOL, text);
 }
 
@@ -151,8 +155,9 @@ void peer_bye(struct coordinator *c, struct peer *peer, int code, const char *te
 
 void peer_nomem(struct coordinator *c, struct peer *peer, const char *what)
 {
+    char name[NAME_FIELD_MAX];
     c->nomem = true;
-    log_event(c->log, LOG_LEVEL_ERROR, "out_of_memory", "name=%s address=%s for=\"%s\"", name_of(c, peer),
+    log_event(c->log, LOG_LEVEL_ERROR, "out_of_memory", "%saddress=%s for=\"%s\"", name_field(c, peer, name),
               peer->address, what);
     peer_bye(c, peer, ERR_TEMPFAIL, "the server is out of memory; try again");
 }
@@ -166,9 +171,9 @@ void send_declined(struct coordinator *c, struct peer *peer, uint32_t round, uin
     va_start(args, format);
     (void)vsnprintf(msg.declined.text, sizeof msg.declined.text, format, args);
     va_end(args);
-    char text[MSG_TEXT_MAX];
+    char text[MSG_TEXT_MAX], name[NAME_FIELD_MAX];
     log_event(log_of_peer(c, peer, "contribution_declined"), LOG_LEVEL_WARN, "contribution_declined",
-              "name=%s round=%u reason=\"%s\" text=\"%s\"", name_of(c, peer), round, decline_reason_name(reason),
+              "%sround=%u reason=\"%s\" text=\"%s\"", name_field(c, peer, name), round, decline_reason_name(reason),
               log_quotable(msg.declined.text, text, sizeof text));
     peer_send(c, peer, &msg);
     c->declined += round == round_current(c);

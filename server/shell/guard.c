@@ -14,8 +14,7 @@
 
 #define OWN_VALID_S (INT64_C(90) * 24 * 3600)
 #define TICK_MS     1000
-#define BUSY_MS     10000 /* how long no token is looked at when the folder's lock was held for a second */
-#define RENEW_GAP_S 1     /* a renewal costs two signatures; a client needs one in days */
+#define RENEW_GAP_S 1 /* a renewal costs two signatures; a client needs one in days */
 
 static int make_setup(struct daemon *daemon, struct err *err)
 {
@@ -48,9 +47,10 @@ static void close_behind_last_word(struct peer *peer)
 static void turn_away(struct peer *peer, struct msg *msg, const char *text)
 {
     const struct trust_subject *subject = conn_subject(peer->conn);
+    /* Who has no certificate has no name either: a token that is refused says none to the server. */
     log_event(coordinator_log(peer->daemon->coordinator, peer_number(peer), "access_refused"), LOG_LEVEL_WARN,
-              "access_refused", "name=%s address=%s reason=\"%s\"", subject ? subject->name : "", conn_peer(peer->conn),
-              text);
+              "access_refused", "%s%s%saddress=%s reason=\"%s\"", subject ? "name=" : "", subject ? subject->name : "",
+              subject ? " " : "", conn_peer(peer->conn), text);
     (void)conn_send(peer->conn, msg, NULL);
     close_behind_last_word(peer);
 }
@@ -127,8 +127,8 @@ bool guard_admit(struct peer *peer)
     return true;
 }
 
-/* Waiting for the folder's lock stops the loop, so that a command that is stopped with it (SIGSTOP, a frozen disk) must
- * not cost that again for each who comes. */
+/* Waiting for the folder's lock, a second at most, stops the loop, so that a command that is stopped with it (SIGSTOP,
+ * a frozen disk) must not cost that again for each who comes: no token is looked at for a sixth of idle_timeout. */
 static int redeem(struct daemon *daemon, const uint8_t *secret, int64_t now, struct trust_subject *subject,
                   struct err *err)
 {
@@ -138,7 +138,7 @@ static int redeem(struct daemon *daemon, const uint8_t *secret, int64_t now, str
     }
     int rc = authority_redeem(guard->authority, secret, now, subject, err);
     if (rc == ERR_TEMPFAIL) {
-        guard->busy_until_ms = net_now_ms() + BUSY_MS;
+        guard->busy_until_ms = net_now_ms() + daemon->options->idle_timeout_ms / 6;
     }
     return rc;
 }

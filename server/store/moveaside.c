@@ -111,7 +111,8 @@ int store_move_aside(struct store *store, struct err *err)
         rc = move(store, store->folder, to, name, err);
     }
     if (rc == 0) {
-        log_event(store->log, LOG_LEVEL_WARN, "run_moved_aside", "folder=\"%s\" checkpoints=%u", to, count);
+        log_event(store->log, LOG_LEVEL_WARN, "run_moved_aside",
+                  "folder=\"%s\" checkpoints=%u clients=\"start each of them once with --new-run\"", to, count);
     }
     mem_free(rounds);
     return rc;

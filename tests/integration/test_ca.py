@@ -116,7 +116,7 @@ class Ca(harness.Federation):
             (64, ["token", "--trust", trust], "--name"),
             (64, ["token", "--trust", trust, "--name", "a b"], "a b"),
             (64, ["token", "--trust", trust, "--name", "a", "--role", "server"], "trainer, observer, operator"),
-            (64, ["token", "--trust", trust, "--name", "a", "--valid", "1"], "duration"),
+            (64, ["token", "--trust", trust, "--name", "a", "--valid", "1"], "write a number with a unit, as in 30s"),
             (64, ["token", "--trust", trust, "--name", "a", "--valid", "31d"], "duration"),
             (64, ["revoke", "--trust", trust], "NAME"),
             (64, ["remove"], "remove"),

@@ -66,6 +66,17 @@ class Refusals(harness.Federation):
         said = self.refused(78, "starling-client", "--images", self.folder, "--name", "two words")
         self.assertIn("two words", said)
 
+    def test_the_plan_of_the_readme(self):
+        readme = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "README.md")
+        with open(readme, encoding="utf-8") as file:
+            plans = [part.split("```")[0] for part in file.read().split("```yaml\n")[1:]]
+        self.assertEqual(len(plans), 1)
+        with open(self.path("server.yaml"), "w", encoding="utf-8") as file:
+            file.write(plans[0])
+        done = self.run_to_end("starling-server", "--config", self.path("server.yaml"), "--check-config")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(len(plans[0].splitlines()), plans[0].count("#"))  # each key with a few words
+
     def test_what_is_printed_can_be_read_back(self):
         for program, flags in (("starling-server", ["--set", "plan.rounds=7"]), ("starling-client", ["--images", "x"])):
             printed = self.run_to_end(program, "--print-config", *flags)
@@ -95,6 +106,88 @@ class Refusals(harness.Federation):
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertTrue(done.stdout.startswith("Examples:"))
             self.assertEqual(self.run_to_end(program, "--version").returncode, 0)
+
+    def test_wrong_uses(self):
+        """Of each command: a file or folder that is missing, one that is something else, a wrong value, an unknown flag. Each
+        is named, and what can be done is said."""
+        images, empty, out = self.images("a"), self.path("empty"), self.path("out")
+        os.mkdir(empty)
+        os.chmod(empty, 0o755)
+        absent, file = self.path("absent"), self.path("file")
+        with open(file, "wb") as stream:
+            stream.write(b"neither a model nor an archive, nor a token\n" * 200)
+        nobody = "127.0.0.1:1"
+        flat = ["--train", images, "--test", images]
+        cases = {
+            "starling": [
+                (64, [], "which verb?"),
+                (64, ["statsu"], 'did you mean "status"?'),
+                (65, ["eval", "--model", absent, *flat], absent + ": read: not found"),
+                (65, ["eval", "--model", file, *flat], file + ": not a Starling model"),
+                (64, ["eval", "--model", file], "--train DIR is missing"),
+                (65, ["embed", "--model", absent, "--images", images, "--out", out], absent),
+                (65, ["embed", "--model", file, "--images", images, "--out", out], file),
+                (73, ["embed", "--model", file, "--images", images, "--out", absent + "/x"], absent),
+                (65, ["inspect", "--model", file], file),
+                (64, ["inspect", file], "--help shows"),
+                (73, ["draw-images", "--out", images], "name a new folder"),
+                (73, ["draw-images", "--out", file], file),
+                (64, ["draw-images", "--out", out, "--classes", "13"], "from 1 to 12"),
+                (65, ["import-cifar", "--archive", absent, "--out", out], absent),
+                (65, ["import-cifar", "--archive", file, "--out", out], file),
+                (74, ["import-cifar", "--archive", images, "--out", out], images),
+                (65, ["split", "--images", absent, "--clients", "2", "--split", "iid", "--out", out], absent),
+                (65, ["split", "--images", empty, "--clients", "2", "--split", "iid", "--out", out], empty),
+                (64, ["split", "--images", images, "--clients", "2", "--split", "fair", "--out", out], "iid, classes:K"),
+                (65, ["split", "--images", images, "--clients", "2", "--split", "classes:1", "--out", out], "only iid"),
+                (64, ["bench"], "starling bench --help"),
+                (64, ["bench", "step", "--blocks", "x"], "as in 2,2,2,2"),
+                (65, ["bench", "input", "--images", absent], absent),
+                (64, ["bench", "wire", "--seconds", "x"], "--seconds"),
+                (64, ["bench", "aggregate", "--widht", "4"], "did you mean --width?"),
+                (78, ["experiment", absent, "--out", out], absent),
+                (78, ["experiment", images, "--out", out], "no regular file"),
+                (64, ["experiment", absent], "--out DIR is missing"),
+                (73, ["demo", "--workdir", images], "name a new folder"),
+                (78, ["demo", "--set", "round=3", "--workdir", out], 'did you mean "rounds"?'),
+                (64, ["demo", "--set", "rounds", "--workdir", out], "KEY=VALUE"),
+                (64, ["status"], "--server, --trust or --identity"),
+                (69, ["status", "--server", nobody], "does the server run"),
+                (64, ["status", "--server", "here"], "HOST:PORT"),
+                (65, ["status", "--trust", absent], absent),
+                (65, ["status", "--identity", absent], "starling join TOKEN"),
+                (64, ["join", file], "--out DIR is missing"),
+                (65, ["join", absent, "--out", out], absent),
+                (65, ["join", file, "--out", out], file),
+                (69, ["swarm", "--server", nobody, "--clients", "2"], nobody),
+                (64, ["swarm", "--server", nobody, "--clients", "0"], "from 1 to 20000"),
+                (65, ["swarm", "--server", nobody, "--clients", "2", "--trust", absent], absent),
+            ],
+            "starling-server": [
+                (78, ["--config", absent], absent),
+                (73, ["--state", file], file),
+                (78, ["--listen", "here"], "HOST:PORT"),
+                (65, ["--trust", absent, "--state", out, "--listen", "127.0.0.1:0"], "starling ca init"),
+                (78, ["--set", "plan.round_deadline=5"], "write a number with a unit"),
+                (64, ["server.yaml"], 'unexpected word "server.yaml"; --help shows'),
+                (64, ["--new-rnu"], "did you mean --new-run?"),
+            ],
+            "starling-client": [
+                (78, [], "--images DIR does"),
+                (78, ["--config", absent], absent),
+                (65, ["--images", absent], absent),
+                (65, ["--images", file], file),
+                (73, ["--images", images, "--state", file], file),
+                (65, ["--images", images, "--join", absent], absent),
+                (65, ["--images", images, "--join", file], file),
+                (78, ["--images", images, "--role", "king"], "trainer, observer"),
+                (64, ["--image", images], "did you mean --images?"),
+            ],
+        }
+        for program, uses in cases.items():
+            for code, args, hint in uses:
+                with self.subTest(" ".join([program, *args])):
+                    self.assertIn(hint, self.refused(code, program, *args))
 
     def test_image_folders(self):
         server = self.server(plan={"min_clients": 1})
@@ -133,6 +226,8 @@ class Refusals(harness.Federation):
         self.assertNotIn("batch", said)
 
         server = self.server(plan=changed, flags=["--new-run"])
+        at = server.wait_for("run_moved_aside")
+        self.assertIn("--new-run", server.events[at - 1]["clients"])
         self.assertNotEqual(self.status(server)["run"], run)
         self.assertTrue(os.path.exists(os.path.join(server.state, "old-" + run, "checkpoint-000002")))
         # The client's state belongs to the old run: both sides name both, and a new start is the client's own wish.
@@ -141,6 +236,7 @@ class Refusals(harness.Federation):
         said = "\n".join(client.lines)
         self.assertIn(run, said)
         self.assertIn(self.status(server)["run"], said)
+        self.assertIn("--new-run", said)
         server.wait_for("client_rejected")
         client = self.client("a", server.address, flags=["--new-run"])
         self.check_finished(server, [client], rounds=3, images=24)

@@ -89,6 +89,8 @@ class Trust(harness.Federation):
         first.wait_for("welcomed")
         spent = self.client("a", server.address, state="other", flags=["--join", token])
         self.assertEqual(spent.exit_code(), DENIED)
+        at = server.wait_for("access_refused")
+        self.assertNotIn("name", server.events[at - 1])
         self.starling_ca("init", self.path("another"), "--address", server.address)
         done = self.run_to_end("starling", "ca", "token", "--trust", self.path("another"), "--name", "a")
         stranger = self.client("a", server.address, state="stranger", flags=["--join", done.stdout.strip()])
@@ -100,6 +102,8 @@ class Trust(harness.Federation):
         self.assertEqual(other_name.exit_code(), 78)
         done = self.run_to_end("starling", "status", "--server", server.address)
         self.assertEqual(done.returncode, 76, done.stderr)
+        for hint in ("speaks TLS", "--trust DIR", "--identity DIR", "starling join TOKEN --out DIR"):
+            self.assertIn(hint, done.stderr)
         self.assertEqual(self.status(server)["round"], 0)
 
     def test_roles(self):
@@ -119,14 +123,42 @@ class Trust(harness.Federation):
         trainer = self.joining("a", server)
         trainer.wait_for("welcomed")
         trainer.kill9()
-        done = self.run_to_end(
-            "starling", "status", "--server", server.address, "--identity", os.path.join(self.path("client-a"), "identity")
-        )
+        identity = os.path.join(self.path("client-a"), "identity")
+        done = self.run_to_end("starling", "status", "--server", server.address, "--identity", identity)
         self.assertEqual(done.returncode, DENIED, done.stderr)
+        for hint in (identity, "for the trainer a", "--role operator", "starling join TOKEN"):
+            self.assertIn(hint, done.stderr)
+        done = self.run_to_end("starling", "status", "--identity", self.path("nowhere"))
+        self.assertEqual(done.returncode, 65, done.stderr)
+        self.assertIn(f"starling join TOKEN --out {self.path('nowhere')}", done.stderr)
+
+    def test_a_failed_join_leaves_nothing(self):
+        """Neither a spent token nor a wrong role nor a broken token: the next try begins where this one did."""
+        server = self.server(plan={"min_clients": 2})
+        spent = self.token("a")
+        first = self.client("a", server.address, flags=["--join", spent])
+        first.wait_for("welcomed")
+        first.kill9()
+        before = sorted(os.listdir(self.folder))
+        os.makedirs(self.path("was", "there"))
+        wrong = {77: spent, 78: self.token("ops", "--role", "operator"), 65: spent[1:]}
+        for state in ("b", "was/there", "was/deep/er"):
+            for code, token in wrong.items():
+                client = self.client("a", server.address, state=state, flags=["--join", token])
+                self.assertEqual(client.exit_code(), code)
+                self.assertFalse(any(token[40:70] in line for line in client.lines), client.lines)
+        for out in (self.path("ops"), self.path("was", "there"), self.path("was", "deep", "er")):
+            done = self.run_to_end("starling", "join", spent, "--out", out, "--server", server.address)
+            self.assertEqual(done.returncode, DENIED, done.stderr)
+        self.assertEqual(os.listdir(self.path("was")), ["there"])
+        self.assertEqual(os.listdir(self.path("was", "there")), [])
+        os.removedirs(self.path("was", "there"))
+        self.assertEqual(sorted(os.listdir(self.folder)), before)
+        self.joining("b", server, state="b").wait_for("welcomed")
 
     def test_a_command_that_is_frozen_with_the_lock(self):
         """It is waited for once, not again for each who brings a token."""
-        server = self.server(plan={"min_clients": 2})
+        server = self.server(plan={"min_clients": 2}, idle_timeout="12s")  # no token for 2 s; a client tries after 0.5
         clients = [self.joining("a", server)]
         clients[0].wait_for("welcomed")
         with open(os.path.join(self.ca, "lock")) as lock:

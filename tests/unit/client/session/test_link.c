@@ -95,6 +95,33 @@ static void test_a_long_absence_does_not_fill_the_log(void **state)
     fixture_fini(&f);
 }
 
+/* Once, after a few failures; not where there was a server before. */
+static void test_an_address_without_a_server_is_told(void **state)
+{
+    (void)state;
+    for (int reached = 0; reached < 2; reached++) {
+        struct fixture f;
+        fixture_plan(&f, 4);
+        struct log log = {.emit = fixture_log, .ctx = &f, .least = LOG_LEVEL_WARN};
+        struct session_options options = fixture_options();
+        options.log = &log;
+        fixture_start(&f, &options);
+        if (reached) {
+            to_ready(&f);
+            fails(&f, SESSION_CLOSED, ERR_TEMPFAIL);
+        }
+        for (uint32_t i = 1; i <= 100; i++) {
+            (void)wait_after_failure(&f);
+            assert_int_equal(f.logged_levels[LOG_LEVEL_WARN], !reached && i >= 3);
+        }
+        if (!reached) {
+            assert_string_equal(f.last_event, "server_unreachable");
+            assert_non_null(strstr(f.last_fields, "attempts=3 reason=\"made to fail\" check=\""));
+        }
+        fixture_fini(&f);
+    }
+}
+
 static void test_heartbeats_in_every_state_after_welcome(void **state)
 {
     (void)state;
@@ -406,6 +433,7 @@ int main(void)
         cmocka_unit_test(test_jitter_comes_from_the_seed),
         cmocka_unit_test(test_disagreements_wait_longer_each_time),
         cmocka_unit_test(test_a_long_absence_does_not_fill_the_log),
+        cmocka_unit_test(test_an_address_without_a_server_is_told),
         cmocka_unit_test(test_heartbeats_in_every_state_after_welcome),
         cmocka_unit_test(test_a_silent_server_is_left),
         cmocka_unit_test(test_bytes_of_a_long_message_are_no_silence),

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -401,6 +402,33 @@ static void two_clients_cannot_share_a_folder(void **unused)
     assert_int_equal(system(command), 0);
 }
 
+/* A start that came to nothing takes away what it made, and nothing else. */
+static void what_came_to_nothing_is_taken_back(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/starling-client-XXXXXX", inner[64], path[96], command[64];
+    struct state one;
+    struct contribution *pending;
+    assert_non_null(mkdtemp(folder));
+    (void)snprintf(inner, sizeof inner, "%s/a/b", folder);
+    assert_int_equal(state_open(&one, &disk_posix, inner, false, NULL, &pending, NULL), 0);
+    state_undo(&one);
+    (void)snprintf(path, sizeof path, "%s/a", folder);
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(access(folder, F_OK), 0);
+
+    assert_int_equal(state_open(&one, &disk_posix, inner, false, NULL, &pending, NULL), 0);
+    struct hash128 instance = one.instance;
+    state_close(&one);
+    assert_int_equal(state_open(&one, &disk_posix, inner, false, NULL, &pending, NULL), 0);
+    state_undo(&one); /* all of it was there */
+    assert_int_equal(state_open(&one, &disk_posix, inner, false, NULL, &pending, NULL), 0);
+    assert_true(hash_equal(&one.instance, &instance));
+    state_close(&one);
+    (void)snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -412,6 +440,7 @@ int main(void)
         cmocka_unit_test(the_count_outlives_the_rest),
         cmocka_unit_test(a_full_disk_loses_nothing),
         cmocka_unit_test(two_clients_cannot_share_a_folder),
+        cmocka_unit_test(what_came_to_nothing_is_taken_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -282,8 +282,9 @@ static const char *in_room(const char *name)
 static int room_close(void **state)
 {
     (void)state;
-    static const char *const names[] = {"file", "sub/deep/er", "sub/deep", "sub", "loop"};
-    for (size_t i = 0; i < 5; i++) {
+    static const char *const names[] = {"file",  "sub/deep/er", "sub/deep", "sub", "stays/empty",
+                                        "stays", "other/file",  "other",    "loop"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         (void)remove(in_room(names[i]));
     }
     return rmdir(room); /* fails when a temporary was left behind */
@@ -377,15 +378,43 @@ static void test_posix_folders(void **state)
     assert_int_equal(disk_posix.ops->list(NULL, room, stop_at_once, &seen), ERR_CANCELLED);
     assert_int_equal(seen, 1);
     assert_int_equal(disk_posix.ops->list(NULL, in_room("missing"), count_names, &seen), ERR_NOTFOUND);
-    assert_int_equal(disk_make_folder(&disk_posix, in_room("file"), &err), ERR_IO);
-    assert_int_equal(disk_make_folder(&disk_posix, in_room("file/x"), &err), ERR_IO);
+    assert_int_equal(disk_make_folder(&disk_posix, in_room("file"), &err), ERR_CANTCREATE);
+    assert_int_equal(disk_make_folder(&disk_posix, in_room("file/x"), &err), ERR_CANTCREATE);
     assert_non_null(strstr(err.text, "create folder"));
     static char longer[DISK_PATH_MAX + 10];
     memset(longer, 'a', sizeof longer - 1);
-    assert_int_equal(disk_make_folder(&disk_posix, longer, &err), ERR_IO);
+    assert_int_equal(disk_make_folder(&disk_posix, longer, &err), ERR_CANTCREATE);
 }
 
-/* The code of all of these is the same; the words must not be. */
+/* Only what was made goes again, and of that only what is empty. */
+static void test_posix_takes_folders_back(void **state)
+{
+    (void)state;
+    char path[DISK_PATH_MAX];
+    struct err err;
+    assert_int_equal(disk_make_folder(&disk_posix, in_room("stays/empty"), &err), 0);
+    static const char *const made[] = {"stays/a", "stays/empty/a/b/c", "stays//x/y//", "other/deep"};
+    for (size_t i = 0; i < sizeof made / sizeof made[0]; i++) {
+        (void)snprintf(path, sizeof path, "%s", in_room(made[i]));
+        size_t there = disk_there(path);
+        assert_int_equal(disk_make_folder(&disk_posix, path, &err), 0);
+        assert_int_equal(disk_there(path), strlen(path));
+        disk_remove_made(path, there);
+        assert_int_equal(access(path, F_OK), -1);
+        assert_int_equal(disk_there(path), there);
+    }
+    assert_int_equal(access(in_room("other"), F_OK), -1);
+    disk_remove_made(in_room("stays/empty"), disk_there(in_room("stays/empty"))); /* was there before */
+    assert_int_equal(access(in_room("stays/empty"), F_OK), 0);
+    assert_int_equal(disk_make_folder(&disk_posix, in_room("other/deep"), &err), 0);
+    assert_int_equal(disk_save(&disk_posix, in_room("other/file"), new_parts, 2, &err), 0);
+    disk_remove_made(in_room("other/deep"), strlen(room)); /* something else has come to it */
+    assert_int_equal(access(in_room("other/deep"), F_OK), -1);
+    assert_int_equal(access(in_room("other/file"), F_OK), 0);
+    assert_int_equal(disk_there(""), 0);
+}
+
+/* These share two codes; the words must not be the same. */
 static void test_posix_says_what_the_system_said(void **state)
 {
     (void)state;
@@ -406,9 +435,9 @@ static void test_posix_says_what_the_system_said(void **state)
     assert_int_equal(disk_save(&disk_posix, in_room("file"), new_parts, 2, &err), ERR_IO);
     assert_non_null(strstr(err.text, "file.tmp: create: No such device or address"));
     assert_int_equal(remove(in_room("file.tmp")), 0);
-    assert_int_equal(disk_make_folder(&disk_posix, in_room("file"), &err), ERR_IO);
+    assert_int_equal(disk_make_folder(&disk_posix, in_room("file"), &err), ERR_CANTCREATE);
     assert_non_null(strstr(err.text, "file: create folder: File exists"));
-    assert_int_equal(disk_make_folder(&disk_posix, in_room("file/x"), &err), ERR_IO);
+    assert_int_equal(disk_make_folder(&disk_posix, in_room("file/x"), &err), ERR_CANTCREATE);
     assert_non_null(strstr(err.text, "file/x: create folder: Not a directory"));
 }
 
@@ -423,6 +452,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_posix_save_and_load, room_open, room_close),
         cmocka_unit_test_setup_teardown(test_posix_errors, room_open, room_close),
         cmocka_unit_test_setup_teardown(test_posix_folders, room_open, room_close),
+        cmocka_unit_test_setup_teardown(test_posix_takes_folders_back, room_open, room_close),
         cmocka_unit_test_setup_teardown(test_posix_says_what_the_system_said, room_open, room_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

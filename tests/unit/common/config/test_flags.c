@@ -129,12 +129,14 @@ static void durations_have_units(void **state)
         assert_int_equal(flags_parse(&one, 1, 3, argv, NULL, 0, NULL, &help, &err), 0);
         assert_true(ms == good[i].ms);
     }
+    enum { bounds = 3 }; /* so many of these are durations */
     static const char *const bad[] = {
-        "1", "0s", "999ms", "11d", "1w", "1.5h", "-1h", "h", "1 h", "1D", "18446744073709551616s"};
+        "0s", "999ms", "11d", "1", "1w", "1.5h", "-1h", "h", "1 h", "1D", "18446744073709551616s"};
     ms = 5;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        char sentence[128], *argv[] = {(char *)"program", (char *)"--valid", (char *)bad[i]};
-        (void)snprintf(sentence, sizeof sentence, "--valid: \"%s\" is no duration from 1s to 240h", bad[i]);
+        char sentence[256], *argv[] = {(char *)"program", (char *)"--valid", (char *)bad[i]};
+        (void)snprintf(sentence, sizeof sentence, "--valid: \"%s\" is no duration from 1s to 240h%s", bad[i],
+                       i < bounds ? "" : "; write a number with a unit, as in 30s, 45m, 12h or 7d");
         assert_refused(flags_parse(&one, 1, 3, argv, NULL, 0, NULL, &help, &err), sentence);
         assert_true(ms == 5);
     }
@@ -156,7 +158,10 @@ static void mistakes_are_named(void **state)
     assert_refused(parse("--images", "--json", NULL), "--images needs a value: --images DIR");
     assert_refused(parse("--images=", NULL), "--images: the value is empty");
     assert_refused(parse("--json", NULL), "--images DIR is missing");
-    assert_refused(parse("--images=d", "one", "two", "three", NULL), "unexpected word \"three\"");
+    assert_refused(parse("--images=d", "one", "two", "three", NULL),
+                   "unexpected word \"three\"; --help shows how it is called");
+    assert_refused(parse("--images=d", "one", "two", "abcdefghijklmnopqrstuvwxyz", NULL),
+                   "unexpected word \"abcdefghijklmnopqrstuvwx...\"; --help shows how it is called");
 }
 
 static void two_dashes_end_the_flags(void **state)

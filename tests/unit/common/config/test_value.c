@@ -209,6 +209,8 @@ static void test_messages(void **state)
         {"small", "-5", "--set: small: \"-5\" is no whole number from 1 to 100"},
         {"big", "x", "--set: big: \"x\" is no whole number from 0 to 18446744073709551615"},
         {"wait", "3h", "--set: wait: \"3h\" is no duration from 0s to 2h"},
+        {"wait", "90",
+         "--set: wait: \"90\" is no duration from 0s to 2h; write a number with a unit, as in 30s, 45m, 12h or 7d"},
         {"choice", "blue", "--set: choice: \"blue\" is none of red, green"},
         {"list", "0", "--set: list: \"0\" is no list of 1 to 3 numbers from 1 to 9"},
         {"text", "\n", "--set: text: \"?\" is no printable text of at most 15 bytes"},

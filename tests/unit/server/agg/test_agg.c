@@ -1,59 +1,15 @@
 /* The aggregate: exact means, whole contributions or none, the same bits for every order, and want of memory; what the
  * optimisers make of the mean, against their closed forms. */
-#include "common/base/mem.h"
-#include "common/base/rng.h"
-#include "server/agg/agg.h"
+#include "tests/unit/server/agg/agg_support.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
 
-#include <cmocka.h>
+enum { SITES = UPDATES - 2 };
 
-enum { SITES = 5 };
-
-static struct layout *layout;
-static size_t total;
-static float *params, *updates[SITES];
 static const uint64_t weights[SITES] = {1, 1000, 37, 250000, 3};
 
-static int set_up(void **state)
-{
-    (void)state;
-    const struct model_spec spec = {.stages = 1, .blocks = {1}, .width = 4, .input = 8, .features = 8};
-    if (layout_new(&spec, &layout, NULL) != 0) {
-        return -1;
-    }
-    total = (size_t)layout->total;
-    params = mem_new(total, sizeof *params);
-    params_init(layout, 1, params);
-    struct rng rng;
-    rng_init(&rng, 1, RNG_TEST, 0, 0, 0);
-    for (int s = 0; s < SITES; s++) {
-        updates[s] = mem_new(total, sizeof(float));
-        for (size_t i = 0; i < total; i++) {
-            updates[s][i] = rng_range(&rng, -0.1f, 0.1f);
-        }
-    }
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    for (int s = 0; s < SITES; s++) {
-        mem_free(updates[s]);
-    }
-    mem_free(params);
-    layout_free(layout);
-    return 0;
-}
-
-static const struct optimiser none = {.kind = OPTIMISER_NONE, .learning_rate = 1},
-                              momentum = {.kind = OPTIMISER_MOMENTUM, .learning_rate = 0.7, .momentum = 0.8},
+static const struct optimiser momentum = {.kind = OPTIMISER_MOMENTUM, .learning_rate = 0.7, .momentum = 0.8},
                               adam = {.kind = OPTIMISER_ADAM,
                                       .learning_rate = 0.01,
                                       .momentum = 0.9,

@@ -1,61 +1,17 @@
 /* The rules that withstand liars, against plain references in double; that neither the order of arrival nor where a
  * column ends leaves a trace; what a liar can do with each; lengths of updates. */
-#include "common/base/mem.h"
-#include "common/base/rng.h"
-#include "server/agg/agg.h"
 #include "server/agg/norm.h"
+#include "tests/unit/server/agg/agg_support.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
-enum { SITES = 7 };
-
-static struct layout *layout;
-static size_t total;
-static float *params, *updates[SITES];
+enum { SITES = UPDATES };
 
 static const struct rule median = {.kind = RULE_MEDIAN}, trimmed = {.kind = RULE_TRIMMED, .trim = 0.2},
                          krum = {.kind = RULE_KRUM, .byzantine = 1};
 static const struct rule *const rules[] = {&median, &trimmed, &krum};
-
-static int set_up(void **state)
-{
-    (void)state;
-    const struct model_spec spec = {.stages = 1, .blocks = {1}, .width = 4, .input = 8, .features = 8};
-    struct rng rng;
-    if (layout_new(&spec, &layout, NULL) != 0) {
-        return -1;
-    }
-    total = (size_t)layout->total;
-    params = mem_new(total, sizeof *params);
-    params_init(layout, 1, params);
-    rng_init(&rng, 1, RNG_TEST, 0, 0, 0);
-    for (int s = 0; s < SITES; s++) {
-        updates[s] = mem_new(total, sizeof(float));
-        for (size_t i = 0; i < total; i++) {
-            updates[s][i] = rng_range(&rng, -0.1f, 0.1f);
-        }
-    }
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    for (int s = 0; s < SITES; s++) {
-        mem_free(updates[s]);
-    }
-    mem_free(params);
-    layout_free(layout);
-    return 0;
-}
 
 /* Updates in memory; `reads`: how often they were looked at, of which the one after `fails_after` fails. */
 struct shelf {
@@ -82,7 +38,6 @@ static double *apply(const struct rule *rule, struct shelf *shelf, uint32_t coun
     struct agg *agg;
     struct bytes *next, *state;
     struct err err = {0};
-    const struct optimiser none = {.kind = OPTIMISER_NONE, .learning_rate = 1};
     float *zero = mem_new(total, sizeof *zero);
     assert_int_equal(agg_new(layout, zero, &none, NULL, &agg), 0);
     assert_int_equal(agg_apply(agg, rule, &given, kept, &err), 0);
@@ -437,7 +392,6 @@ static void absurd_numbers_are_refused(void **state)
     (void)state;
     struct agg *agg;
     uint32_t tensor;
-    const struct optimiser none = {.kind = OPTIMISER_NONE, .learning_rate = 1};
     float *lie = mem_new(total, sizeof *lie);
     assert_int_equal(agg_new(layout, params, &none, NULL, &agg), 0);
     assert_int_equal(agg_check(agg, updates[0], &tensor), FIXED_OK);

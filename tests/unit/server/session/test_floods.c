@@ -10,9 +10,7 @@ static int setup(void **state)
     (void)state;
     world_init(&w);
     world_start(&w);
-    for (uint32_t i = 0; i < SITES; i++) {
-        site_init(&sites[i], i);
-    }
+    sites_init(sites, SITES);
     return 0;
 }
 
@@ -20,9 +18,7 @@ static int teardown(void **state)
 {
     (void)state;
     world_fini(&w);
-    for (uint32_t i = 0; i < SITES; i++) {
-        site_fini(&sites[i]);
-    }
+    sites_fini(sites, SITES);
     return 0;
 }
 

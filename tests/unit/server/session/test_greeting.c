@@ -8,9 +8,7 @@ static int set_up(void **state)
 {
     (void)state;
     world_init(&w);
-    for (uint32_t i = 0; i < SITES; i++) {
-        site_init(&sites[i], i);
-    }
+    sites_init(sites, SITES);
     world_start(&w);
     return 0;
 }
@@ -18,9 +16,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    for (uint32_t i = 0; i < SITES; i++) {
-        site_fini(&sites[i]);
-    }
+    sites_fini(sites, SITES);
     world_fini(&w);
     return 0;
 }
@@ -100,6 +96,55 @@ static void roles(void **state)
     (void)greet(&w, &sites[0]);
     assert_ptr_equal(coordinator_limits(w.c, 0), &msg_limits_server_trainer);
     assert_ptr_equal(coordinator_limits(w.c, 50), &msg_limits_server_new); /* nobody */
+}
+
+/* With TLS a certificate says who it is; whoever says something else is told what the certificate is for. */
+static void certificates_are_for_one_name_and_role(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t has, says;
+        const char *name, *told;
+    } rows[] = {
+        {ROLE_TRAINER, ROLE_OPERATOR, "", "is for the trainer site-0, and the status is for operators"},
+        {ROLE_OBSERVER, ROLE_OPERATOR, "site-0", "is for the observer site-0, and the status is for operators"},
+        {ROLE_OPERATOR, ROLE_TRAINER, "",
+         "is for the operator site-0, and the client says that it is the trainer "
+         "without a name"},
+        {ROLE_TRAINER, ROLE_TRAINER, "site-1",
+         "is for the trainer site-0, and the client says that it is the trainer "
+         "site-1"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct msg hello = hello_of(&sites[0]);
+        hello.hello.role = rows[i].says;
+        (void)snprintf(hello.hello.name, sizeof hello.hello.name, "%s", rows[i].name);
+        open_peer(&w, 9);
+        world_step(&w, (struct event){.kind = EVENT_PEER_IDENTIFIED,
+                                      .peer = 9,
+                                      .identity = &(struct peer_identity){"site-0", rows[i].has}});
+        say(&w, 9, hello);
+        struct msg reject = hear_reject(&w, 9, REJECT_ACCESS);
+        if (!strstr(reject.reject.text, rows[i].told)) {
+            fail_msg("%s", reject.reject.text);
+        }
+        assert_true(logged(&w, "client_rejected name=site-0 address="));
+        w.lines.len = 0;
+    }
+}
+
+/* The log names whoever has said a name; there is no key without a value. */
+static void refusals_name_who_is_refused(void **state)
+{
+    (void)state;
+    struct msg hello = hello_of(&sites[0]);
+    hello.hello.role = 77;
+    (void)greet_and_be_rejected(hello, REJECT_ROLE);
+    assert_true(logged(&w, "client_rejected name=site-0 address="));
+    hello.hello.name[0] = '\0';
+    (void)greet_and_be_rejected(hello, REJECT_ROLE);
+    assert_true(logged(&w, "client_rejected address="));
+    assert_false(logged(&w, "name= "));
 }
 
 static void another_run_or_plan_is_refused_naming_both(void **state)
@@ -378,6 +423,8 @@ int main(void)
         TEST(versions_must_overlap),
         TEST(names_have_rules),
         TEST(roles),
+        TEST(certificates_are_for_one_name_and_role),
+        TEST(refusals_name_who_is_refused),
         TEST(another_run_or_plan_is_refused_naming_both),
         TEST(another_layout_is_refused_naming_both),
         TEST(one_name_one_client),

@@ -12,9 +12,7 @@ static int setup(void **state)
     w.options.strangers_max = 6;
     w.options.strangers_per_address = 3;
     world_start(&w);
-    for (uint32_t i = 0; i < SITES; i++) {
-        site_init(&sites[i], i);
-    }
+    sites_init(sites, SITES);
     return 0;
 }
 
@@ -22,9 +20,7 @@ static int teardown(void **state)
 {
     (void)state;
     world_fini(&w);
-    for (uint32_t i = 0; i < SITES; i++) {
-        site_fini(&sites[i]);
-    }
+    sites_fini(sites, SITES);
     return 0;
 }
 

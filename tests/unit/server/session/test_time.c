@@ -9,9 +9,7 @@ static int set_up(void **state)
     (void)state;
     world_init(&w);
     w.plan.min_clients = 2;
-    for (uint32_t i = 0; i < SITES; i++) {
-        site_init(&sites[i], i);
-    }
+    sites_init(sites, SITES);
     world_start(&w);
     return 0;
 }
@@ -19,9 +17,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    for (uint32_t i = 0; i < SITES; i++) {
-        site_fini(&sites[i]);
-    }
+    sites_fini(sites, SITES);
     world_fini(&w);
     return 0;
 }

@@ -10,18 +10,14 @@ static int set_up(void **state)
     (void)state;
     world_init(&w);
     w.plan.rounds = 20;
-    for (uint32_t i = 0; i < 3; i++) {
-        site_init(&sites[i], i);
-    }
+    sites_init(sites, 3);
     return 0;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    for (uint32_t i = 0; i < 3; i++) {
-        site_fini(&sites[i]);
-    }
+    sites_fini(sites, 3);
     world_fini(&w);
     return 0;
 }

@@ -433,6 +433,21 @@ static inline void site_fini(struct site *site)
     site->packed_update = site->packed_features = NULL;
 }
 
+/* As many as a test has, by their numbers. */
+static inline void sites_init(struct site *sites, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        site_init(&sites[i], i);
+    }
+}
+
+static inline void sites_fini(struct site *sites, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        site_fini(&sites[i]);
+    }
+}
+
 static inline struct msg hello_of(const struct site *site)
 {
     struct msg msg = {.type = MSG_HELLO};

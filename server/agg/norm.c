@@ -6,17 +6,32 @@
 
 #define LANES 8u
 
-double norm_of(const struct layout *layout, const float *update)
+const char *norm_part_name(enum norm_part part)
 {
+    return part == NORM_TRAINED ? "trained parameters" : "statistics of batch normalisation";
+}
+
+/* Where the part begins; its numbers. */
+static uint64_t begin_of(const struct layout *layout, enum norm_part part, uint64_t *count)
+{
+    uint64_t trained = layout->trainable_end;
+    *count = part == NORM_TRAINED ? trained : layout->total - trained;
+    return part == NORM_TRAINED ? 0 : trained;
+}
+
+double norm_of(const struct layout *layout, enum norm_part part, const float *numbers)
+{
+    uint64_t count;
+    const float *x = numbers + begin_of(layout, part, &count);
     double lanes[LANES] = {0}, sum = 0;
-    uint64_t whole = layout->trainable_end / LANES * LANES;
+    uint64_t whole = count / LANES * LANES;
     for (uint64_t i = 0; i < whole; i += LANES) {
         for (size_t l = 0; l < LANES; l++) {
-            lanes[l] += (double)update[i + l] * (double)update[i + l];
+            lanes[l] += (double)x[i + l] * (double)x[i + l];
         }
     }
-    for (uint64_t i = whole; i < layout->trainable_end; i++) {
-        lanes[i - whole] += (double)update[i] * (double)update[i];
+    for (uint64_t i = whole; i < count; i++) {
+        lanes[i - whole] += (double)x[i] * (double)x[i];
     }
     for (size_t l = 0; l < LANES; l++) {
         sum += lanes[l];
@@ -24,10 +39,12 @@ double norm_of(const struct layout *layout, const float *update)
     return sqrt(sum);
 }
 
-void norm_scale(const struct layout *layout, float *update, double factor)
+void norm_scale(const struct layout *layout, enum norm_part part, float *update, double factor)
 {
-    for (uint64_t i = 0; i < layout->trainable_end; i++) {
-        update[i] = (float)((double)update[i] * factor);
+    uint64_t count;
+    float *x = update + begin_of(layout, part, &count);
+    for (uint64_t i = 0; i < count; i++) {
+        x[i] = (float)((double)x[i] * factor);
     }
 }
 

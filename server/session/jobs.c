@@ -90,17 +90,20 @@ static bool absorb_features(struct absorb *absorb, float *features)
     return absorb->result == 0;
 }
 
-/* Measures the update, and shortens one that is to be. False: it is too long. */
-static bool fit_update(struct absorb *absorb, float *update)
+/* Measures the parts of the update, and shortens those that are to be. The first that is too long; NORM_PARTS: none. */
+static enum norm_part fit_update(struct absorb *absorb, float *update)
 {
-    double norm = absorb->norm = norm_of(absorb->layout, update);
-    if (absorb->most > 0 && norm > absorb->most) {
-        return false;
+    for (enum norm_part part = 0; part < NORM_PARTS; part++) {
+        struct length *length = &absorb->lengths[part];
+        double norm = length->norm = norm_of(absorb->layout, part, update);
+        if (length->most > 0 && norm > length->most) {
+            return part;
+        }
+        if (length->clip_above > 0 && isfinite(norm) && norm > length->clip_above) {
+            norm_scale(absorb->layout, part, update, length->clip_above / norm);
+        }
     }
-    if (absorb->clip_above > 0 && isfinite(norm) && norm > absorb->clip_above) {
-        norm_scale(absorb->layout, update, absorb->clip_above / norm);
-    }
-    return true;
+    return NORM_PARTS;
 }
 
 /* Into the sum; where a rule needs all updates, nowhere yet. */
@@ -108,6 +111,16 @@ static enum fixed_verdict take_update(struct absorb *absorb, const float *update
 {
     return fits && !absorb->spool ? agg_add(absorb->agg, update, absorb->weight, at)
                                   : agg_check(absorb->agg, update, at);
+}
+
+static void refuse_length(struct absorb *absorb, enum norm_part part)
+{
+    const struct length *length = &absorb->lengths[part];
+    (void)err_set(&absorb->err, ERR_DATA,
+                  "the length of the update's %s is %.6g, more than %.6g, which is aggregation.norm_limit times the "
+                  "usual %.6g; did this site's training diverge?",
+                  norm_part_name(part), length->norm, length->most, length->usual);
+    absorb->reason = DECLINE_NORM;
 }
 
 /* Onto the disk, where the update goes there. False: that failed. */
@@ -124,14 +137,10 @@ static bool spool_update(struct absorb *absorb, const float *update)
 static void absorb_floats(struct absorb *absorb, float *update, float *features)
 {
     uint32_t at = 0;
-    bool fits = fit_update(absorb, update);
-    enum fixed_verdict verdict = take_update(absorb, update, fits, &at);
-    if (verdict == FIXED_OK && !fits) {
-        (void)err_set(&absorb->err, ERR_DATA,
-                      "the update's length is %.6g, more than %.6g, which is aggregation.norm_limit times the usual "
-                      "%.6g; did this site's training diverge?",
-                      absorb->norm, absorb->most, absorb->usual);
-        absorb->reason = DECLINE_NORM;
+    enum norm_part too_long = fit_update(absorb, update);
+    enum fixed_verdict verdict = take_update(absorb, update, too_long == NORM_PARTS, &at);
+    if (verdict == FIXED_OK && too_long < NORM_PARTS) {
+        refuse_length(absorb, too_long);
     } else if (verdict != FIXED_OK) {
         (void)err_set(&absorb->err, ERR_DATA, "the update of %s %s", absorb->layout->tensors[at].name,
                       verdict == FIXED_NOT_FINITE ? "holds a number that is not finite"
@@ -183,10 +192,13 @@ void absorb_submit(struct coordinator *c, struct slot *slot)
         .features_form = c->plan->wire.features,
         .weight = member_weight(c, slot->member),
         .spool = c->options.spool,
-        .usual = usual_norm(c),
     };
-    slot->absorb.most = c->plan->aggregation.norm_limit * slot->absorb.usual;
-    slot->absorb.clip_above = c->plan->aggregation.clip * slot->absorb.usual;
+    for (enum norm_part part = 0; part < NORM_PARTS; part++) {
+        double usual = usual_norm(c, part);
+        slot->absorb.lengths[part] = (struct length){.usual = usual,
+                                                     .most = c->plan->aggregation.norm_limit * usual,
+                                                     .clip_above = c->plan->aggregation.clip * usual};
+    }
     memcpy(slot->absorb.owner, member->name, sizeof slot->absorb.owner);
     slot->job.kind = JOB_ABSORB;
     slot->job.work = slot;
@@ -235,9 +247,13 @@ static void log_changed(const struct coordinator *c, const struct absorb *absorb
         log_event(c->log, LOG_LEVEL_WARN, "features_repeated", "name=%s round=%u rows=%u dropped=%u", absorb->owner,
                   absorb->round, absorb->rows, absorb->repeated);
     }
-    if (absorb->clip_above > 0 && absorb->norm > absorb->clip_above) {
-        log_event(c->log, LOG_LEVEL_WARN, "update_clipped", "name=%s round=%u norm=%.6g clipped_to=%.6g usual=%.6g",
-                  absorb->owner, absorb->round, absorb->norm, absorb->clip_above, absorb->usual);
+    for (enum norm_part part = 0; part < NORM_PARTS; part++) {
+        const struct length *length = &absorb->lengths[part];
+        if (length->clip_above > 0 && length->norm > length->clip_above) {
+            log_event(c->log, LOG_LEVEL_WARN, "update_clipped",
+                      "name=%s round=%u part=\"%s\" norm=%.6g clipped_to=%.6g usual=%.6g", absorb->owner, absorb->round,
+                      norm_part_name(part), length->norm, length->clip_above, length->usual);
+        }
     }
 }
 
@@ -285,7 +301,9 @@ static void absorb_done(struct coordinator *c, struct slot *slot)
         log_accepted(c, index);
         log_changed(c, absorb);
         c->trouble[0] = '\0';
-        c->members[index].norm = absorb->norm;
+        for (enum norm_part part = 0; part < NORM_PARTS; part++) {
+            c->members[index].norms[part] = absorb->lengths[part].norm;
+        }
         c->members[index].aggregate = c->members[index].offer.report.aggregate;
         c->members[index].own = c->members[index].offer.report.own;
         c->members[index].privacy = c->members[index].offer.report.privacy;
@@ -449,7 +467,9 @@ static int prepare_save(struct coordinator *c)
         .summary = c->summary,
     };
     memcpy(c->save_job.checkpoint.norms, c->norms, sizeof c->norms);
-    norm_push(c->save_job.checkpoint.norms, cohort_median(c));
+    for (enum norm_part part = 0; part < NORM_PARTS; part++) {
+        norm_push(c->save_job.checkpoint.norms[part], cohort_norm(c, part));
+    }
     return 0;
 }
 

@@ -108,7 +108,7 @@ struct member {
     uint32_t evaluated;          /* an observer's: the round that it told of last */
     struct watch aggregate, own; /* of the latest contribution that was accepted */
     struct privacy privacy;      /* likewise */
-    double norm;                 /* of its update, as it was sent */
+    double norms[NORM_PARTS];    /* of its update, as it was sent */
     uint64_t bytes_up, bytes_down, bytes_by_kind[BLOB_FEATURES + 1];
 };
 
@@ -141,11 +141,13 @@ struct slot {
         uint32_t repeated;                   /* rows that were dropped */
         uint32_t update_form, features_form; /* enum quant */
         uint64_t weight;
-        const struct spool *spool;      /* NULL: the rule is a sum */
-        double usual, most, clip_above; /* lengths of updates; 0: any */
-        double norm;                    /* of the update, as it was sent */
-        int result;                     /* 0; ERR_NOMEM; what the spool's disk says, and then `err` */
-        uint32_t reason;                /* 0: it is in the sum; else enum decline_reason */
+        const struct spool *spool;          /* NULL: the rule is a sum */
+        struct length {                     /* of a part of the update */
+            double usual, most, clip_above; /* 0: any */
+            double norm;                    /* as it was sent */
+        } lengths[NORM_PARTS];
+        int result;      /* 0; ERR_NOMEM; what the spool's disk says, and then `err` */
+        uint32_t reason; /* 0: it is in the sum; else enum decline_reason */
         struct err err;
     } absorb;
     struct job job;
@@ -188,11 +190,11 @@ struct coordinator {
     struct bank *bank;
     struct bank_intake *intake;
     struct rule rule;
-    double norms[NORM_ROUNDS]; /* medians of the last durable rounds, newest first */
-    double cohort_norm;        /* of an open round without such a history, that was recalled; 0: it was not */
-    struct blob model_blob;    /* of the open round */
-    uint32_t *sample;          /* [fusion.remote] scratch */
-    uint8_t *packed_row;       /* scratch: a row of the sample as it travels */
+    double norms[NORM_PARTS][NORM_ROUNDS]; /* usual ones of the last durable rounds, newest first */
+    double cohort_norms[NORM_PARTS];       /* of an open round that was recalled; 0: it was not */
+    struct blob model_blob;                /* of the open round */
+    uint32_t *sample;                      /* [fusion.remote] scratch */
+    uint8_t *packed_row;                   /* scratch: a row of the sample as it travels */
 
     struct peer **peers; /* by number; NULL: none */
     uint32_t peers_room, peers_open, doomed, closes_due;
@@ -323,12 +325,12 @@ void remind_set(struct coordinator *c); /* at the end of a step: begins anew whe
 
 /* ---- lengths.c ---- */
 
-/* What the updates of the open round are compared with; 0: nothing yet. */
-double usual_norm(const struct coordinator *c);
-/* Of those that delivered. */
-double cohort_median(const struct coordinator *c);
-/* The round has closed, and nothing was known to compare its updates with. True: some are too long beside the others,
- * or to be clipped, and all are asked for again. */
+/* What that part of the open round's updates is compared with; 0: nothing yet. */
+double usual_norm(const struct coordinator *c, enum norm_part part);
+/* What is usual among those that delivered: the median of the part's lengths, or what it is at the least. */
+double cohort_norm(const struct coordinator *c, enum norm_part part);
+/* The round has closed, and of a part nothing was known to compare its updates with. True: some are too long beside the
+ * others, or to be clipped, and all are asked for again. */
 bool cohort_recall(struct coordinator *c);
 
 /* ---- jobs.c ---- */

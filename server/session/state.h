@@ -7,8 +7,9 @@
  *
  * Files: coordinator.c (events), dispatch.c (messages), handle_*.c (one message each), peers.c (connections and
  * members), strangers.c (connections before WELCOME), slots.c (uploads), pace.c (how many at a time), rounds.c (what
- * the round wants done), lengths.c (what is too long an update), jobs.c (what runs outside the loop), blobs.c (what is
- * downloaded), send.c (actions), words.c (sentences for people).
+ * the round wants done), lengths.c (what is too long an update), jobs.c (what runs outside the loop) with absorb.c,
+ * aggregate.c and save.c (a contribution, the next model, the disk), blobs.c (what is downloaded), send.c (actions),
+ * words.c (sentences for people).
  *
  * Whatever cannot be told to a peer for want of memory closes that peer, and nobody else: a peer is marked `doomed`,
  * and at the end of the step it is detached and closed. Jobs, closes and the exit that could not be put into the
@@ -335,13 +336,34 @@ bool cohort_recall(struct coordinator *c);
 
 /* ---- jobs.c ---- */
 
+/* A job has ended. _submit hands one out; _run, if there is one, is what it does, on another thread. */
+void job_done(struct coordinator *c, struct job *job, int result, const struct err *reason);
+/* Why the disk failed, for whoever asks what is waited for. */
+void disk_trouble(struct coordinator *c, int result, const char *reason);
+
+/* ---- absorb.c ---- */
+
 void absorb_submit(struct coordinator *c, struct slot *slot);
+void absorb_run(struct slot *slot);
+void absorb_done(struct coordinator *c, struct slot *slot);
+
+/* ---- aggregate.c ---- */
+
 void aggregate_submit(struct coordinator *c);
+void aggregate_run(struct aggregate *work);
+void aggregate_done(struct coordinator *c);
+void aggregate_drop(struct aggregate *work); /* what it has made, and nobody took */
+
+/* ---- save.c ---- */
+
+/* Everything that the save needs, and the memory that the moment after it needs. ERR_NOMEM. */
+int save_prepare(struct coordinator *c);
 void save_submit(struct coordinator *c);
+void save_done(struct coordinator *c, int result, const struct err *reason);
 void record_submit(struct coordinator *c);
+void record_done(struct coordinator *c);
 /* Follows a closed round's measures into and out of an episode of collapse. True when either begins. */
 bool alarm_follow(struct coordinator *c, const struct round_summary *summary);
-void job_done(struct coordinator *c, struct job *job, int result, const struct err *reason);
 
 /* ---- blobs.c ---- */
 

@@ -102,7 +102,8 @@ const struct option plan_options[] = {
      .help = "Of krum: how many contributions may lie. min_clients must be 2 of these + 3 or more.", .added = true},
     {"aggregation.norm_limit", OPTION_F64, AT(aggregation.norm_limit), .least = 0, .most = 1e9, .standard = "100",
      .help = "An update longer than so many times the usual length is declined; 0: none is. Usual is the median of "
-             "the last five rounds. Sites with many more images, hence steps, have longer updates.",
+             "the last five rounds. Sites with many more images, hence steps, have longer updates. Statistics of "
+             "batch normalisation have lengths of their own, which jump where sites differ: 15 times the usual was seen.",
      .added = true},
     {"aggregation.clip", OPTION_F64, AT(aggregation.clip), .least = 0, .most = 1e9, .standard = "0",
      .help = "An update longer than so many times the usual length is shortened to it; 0: none is.", .added = true},

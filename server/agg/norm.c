@@ -6,15 +6,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-double norm_of(const struct layout *layout, const float *update)
+const char *norm_part_name(enum norm_part part)
 {
-    return sqrt(squares_sum(update, layout->trainable_end));
+    return part == NORM_TRAINED ? "trained parameters" : "statistics of batch normalisation";
 }
 
-void norm_scale(const struct layout *layout, float *update, double factor)
+/* Where the part begins; its numbers. */
+static uint64_t begin_of(const struct layout *layout, enum norm_part part, uint64_t *count)
 {
-    for (uint64_t i = 0; i < layout->trainable_end; i++) {
-        update[i] = (float)((double)update[i] * factor);
+    uint64_t trained = layout->trainable_end;
+    *count = part == NORM_TRAINED ? trained : layout->total - trained;
+    return part == NORM_TRAINED ? 0 : trained;
+}
+
+double norm_of(const struct layout *layout, enum norm_part part, const float *numbers)
+{
+    uint64_t count;
+    const float *x = numbers + begin_of(layout, part, &count);
+    return sqrt(squares_sum(x, count));
+}
+
+void norm_scale(const struct layout *layout, enum norm_part part, float *update, double factor)
+{
+    uint64_t count;
+    float *x = update + begin_of(layout, part, &count);
+    for (uint64_t i = 0; i < count; i++) {
+        x[i] = (float)((double)x[i] * factor);
     }
 }
 

@@ -34,7 +34,8 @@ _Static_assert((int)OPTIMISER_NONE == (int)AGGREGATION_NONE && (int)OPTIMISER_MO
 _Static_assert((int)RULE_MEAN == (int)AGGREGATION_MEAN && (int)RULE_MEDIAN == (int)AGGREGATION_MEDIAN &&
                    (int)RULE_TRIMMED == (int)AGGREGATION_TRIMMED && (int)RULE_KRUM == (int)AGGREGATION_KRUM,
                "and so is its rule");
-_Static_assert(NORM_ROUNDS == CHECKPOINT_NORMS, "the checkpoint holds the history of norms");
+_Static_assert((int)NORM_PARTS == CHECKPOINT_PARTS && NORM_ROUNDS == CHECKPOINT_NORMS,
+               "the checkpoint holds the history of norms");
 
 static int take_model(struct coordinator *c, const struct checkpoint *from, struct err *err)
 {

@@ -1,44 +1,64 @@
-/* What is too long an update. It is compared with the usual length of the last rounds (server/agg/norm.h), which is
- * part of the durable state, so that every contribution of a round meets the same limit, whenever it arrives.
+/* What is too long an update. Each of its parts is compared with the usual length of that part in the last rounds
+ * (server/agg/norm.h), which is part of the durable state, so that every contribution of a round meets the same limits,
+ * whenever it arrives.
  *
- * A run's first round has nothing to compare with. Its contributions judge each other when it closes: if one is longer
- * than the plan allows beside their median, the round is *recalled*. The sum is emptied, whoever delivered is told to
- * come again, and offers again what it has, as after a restart of the server; from then on that median is the usual
- * length. So the first round costs its uploads twice where somebody lies or clipping is wanted, and else nothing: no
- * update needs to be kept for the case that it must be taken back. */
+ * A run's first round has nothing to compare with. Its contributions judge each other when it closes: if a part of one
+ * is longer than the plan allows beside their median, the round is *recalled*. The sum is emptied, whoever delivered is
+ * told to come again, and offers again what it has, as after a restart of the server; from then on the medians are the
+ * usual lengths. So the first round costs its uploads twice where somebody lies or clipping is wanted, and else
+ * nothing: no update needs to be kept for the case that it must be taken back. */
 #include "server/session/state.h"
 
 #include <stdio.h>
 
-double usual_norm(const struct coordinator *c)
+double usual_norm(const struct coordinator *c, enum norm_part part)
 {
-    double usual = norm_usual(c->norms);
-    return usual > 0 ? usual : c->cohort_norm;
+    double usual = norm_usual(c->norms[part]);
+    return usual > 0 ? usual : c->cohort_norms[part];
 }
 
-double cohort_median(const struct coordinator *c)
+double cohort_norm(const struct coordinator *c, enum norm_part part)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < c->round.count; i++) {
         if (round_has_delivered(&c->round, i)) {
-            c->lengths[count++] = c->members[i].norm;
+            c->lengths[count++] = c->members[i].norms[part];
         }
     }
-    return norm_median(c->lengths, count);
+    double median = norm_median(c->lengths, count);
+    double least = part == NORM_STATISTICS ? NORM_STATISTICS_LEAST * norm_of(c->layout, part, agg_params(c->agg)) : 0;
+    return median > least ? median : least;
 }
 
-/* The member with the longest update of those that delivered. */
-static uint32_t longest(const struct coordinator *c)
+/* The member with the longest such part of those that delivered. */
+static const struct member *longest(const struct coordinator *c, enum norm_part part)
 {
-    uint32_t longest = NONE;
+    const struct member *longest = NULL;
     for (uint32_t i = 0; i < c->round.count; i++) {
-        uint32_t member = c->round.order[i];
-        if (round_has_delivered(&c->round, member) &&
-            (longest == NONE || c->members[member].norm > c->members[longest].norm)) {
+        uint32_t index = c->round.order[i];
+        const struct member *member = &c->members[index];
+        if (round_has_delivered(&c->round, index) && (!longest || member->norms[part] > longest->norms[part])) {
             longest = member;
         }
     }
     return longest;
+}
+
+/* Whether nothing was known of the part's length, and one of those that delivered is too long beside the others. */
+static bool judge(const struct coordinator *c, enum norm_part part)
+{
+    double limit = c->plan->aggregation.norm_limit, clip = c->plan->aggregation.clip;
+    double least = clip > 0 ? clip : limit, usual = cohort_norm(c, part);
+    if (least == 0 || usual_norm(c, part) > 0 || usual == 0) {
+        return false;
+    }
+    const struct member *member = longest(c, part);
+    if (member->norms[part] <= least * usual) {
+        return false;
+    }
+    log_event(c->log, LOG_LEVEL_WARN, "round_recalled", "round=%u part=\"%s\" usual=%.6g longest=%.6g name=%s",
+              round_current(c), norm_part_name(part), usual, member->norms[part], member->name);
+    return true;
 }
 
 static void send_back(struct coordinator *c)
@@ -53,18 +73,16 @@ static void send_back(struct coordinator *c)
 
 bool cohort_recall(struct coordinator *c)
 {
-    double limit = c->plan->aggregation.norm_limit, clip = c->plan->aggregation.clip;
-    double least = clip > 0 ? clip : limit, median = cohort_median(c);
-    if (least == 0 || usual_norm(c) > 0 || median == 0) {
+    bool recalled = false;
+    for (enum norm_part part = 0; part < NORM_PARTS; part++) {
+        recalled |= judge(c, part);
+    }
+    if (!recalled) {
         return false;
     }
-    const struct member *member = &c->members[longest(c)];
-    if (member->norm <= least * median) {
-        return false;
+    for (enum norm_part part = 0; part < NORM_PARTS; part++) {
+        c->cohort_norms[part] = cohort_norm(c, part);
     }
-    log_event(c->log, LOG_LEVEL_WARN, "round_recalled", "round=%u usual=%.6g longest=%.6g name=%s", round_current(c),
-              median, member->norm, member->name);
-    c->cohort_norm = median;
     send_back(c);
     struct round_event event = {ROUND_RECALLED, 0};
     (void)round_step(&c->round, &event, c->now_ms);

@@ -2,6 +2,7 @@
 #include "server/session/state.h"
 
 #include <stdio.h>
+#include <string.h>
 
 uint32_t round_current(const struct coordinator *c)
 {
@@ -62,7 +63,7 @@ static void opened(struct coordinator *c)
 {
     c->declined = 0;
     c->bytes_up = c->bytes_down = 0;
-    c->cohort_norm = 0;
+    memset(c->cohort_norms, 0, sizeof c->cohort_norms);
     c->trouble[0] = c->refusal[0] = '\0';
     model_describe(c);
     log_event(c->log, LOG_LEVEL_INFO, "round_opened", "round=%u clients=%u deadline_ms=%llu", round_current(c),

@@ -7,8 +7,9 @@
  *
  * Files: coordinator.c (events), dispatch.c (messages), handle_*.c (one message each), peers.c (connections and
  * members), strangers.c (connections before WELCOME), slots.c (uploads), pace.c (how many at a time), rounds.c (what
- * the round wants done), lengths.c (what is too long an update), jobs.c (what runs outside the loop), blobs.c (what is
- * downloaded), send.c (actions), words.c (sentences for people).
+ * the round wants done), lengths.c (what is too long an update), jobs.c (what runs outside the loop) with absorb.c,
+ * aggregate.c and save.c (a contribution, the next model, the disk), blobs.c (what is downloaded), send.c (actions),
+ * words.c (sentences for people).
  *
  * Whatever cannot be told to a peer for want of memory closes that peer, and nobody else: a peer is marked `doomed`,
  * and at the end of the step it is detached and closed. Jobs, closes and the exit that could not be put into the
@@ -108,7 +109,7 @@ struct member {
     uint32_t evaluated;          /* an observer's: the round that it told of last */
     struct watch aggregate, own; /* of the latest contribution that was accepted */
     struct privacy privacy;      /* likewise */
-    double norm;                 /* of its update, as it was sent */
+    double norms[NORM_PARTS];    /* of its update, as it was sent */
     uint64_t bytes_up, bytes_down, bytes_by_kind[BLOB_FEATURES + 1];
 };
 
@@ -141,11 +142,13 @@ struct slot {
         uint32_t repeated;                   /* rows that were dropped */
         uint32_t update_form, features_form; /* enum quant */
         uint64_t weight;
-        const struct spool *spool;      /* NULL: the rule is a sum */
-        double usual, most, clip_above; /* lengths of updates; 0: any */
-        double norm;                    /* of the update, as it was sent */
-        int result;                     /* 0; ERR_NOMEM; what the spool's disk says, and then `err` */
-        uint32_t reason;                /* 0: it is in the sum; else enum decline_reason */
+        const struct spool *spool;          /* NULL: the rule is a sum */
+        struct length {                     /* of a part of the update */
+            double usual, most, clip_above; /* 0: any */
+            double norm;                    /* as it was sent */
+        } lengths[NORM_PARTS];
+        int result;      /* 0; ERR_NOMEM; what the spool's disk says, and then `err` */
+        uint32_t reason; /* 0: it is in the sum; else enum decline_reason */
         struct err err;
     } absorb;
     struct job job;
@@ -188,11 +191,11 @@ struct coordinator {
     struct bank *bank;
     struct bank_intake *intake;
     struct rule rule;
-    double norms[NORM_ROUNDS]; /* medians of the last durable rounds, newest first */
-    double cohort_norm;        /* of an open round without such a history, that was recalled; 0: it was not */
-    struct blob model_blob;    /* of the open round */
-    uint32_t *sample;          /* [fusion.remote] scratch */
-    uint8_t *packed_row;       /* scratch: a row of the sample as it travels */
+    double norms[NORM_PARTS][NORM_ROUNDS]; /* usual ones of the last durable rounds, newest first */
+    double cohort_norms[NORM_PARTS];       /* of an open round that was recalled; 0: it was not */
+    struct blob model_blob;                /* of the open round */
+    uint32_t *sample;                      /* [fusion.remote] scratch */
+    uint8_t *packed_row;                   /* scratch: a row of the sample as it travels */
 
     struct peer **peers; /* by number; NULL: none */
     uint32_t peers_room, peers_open, doomed, closes_due;
@@ -323,23 +326,44 @@ void remind_set(struct coordinator *c); /* at the end of a step: begins anew whe
 
 /* ---- lengths.c ---- */
 
-/* What the updates of the open round are compared with; 0: nothing yet. */
-double usual_norm(const struct coordinator *c);
-/* Of those that delivered. */
-double cohort_median(const struct coordinator *c);
-/* The round has closed, and nothing was known to compare its updates with. True: some are too long beside the others,
- * or to be clipped, and all are asked for again. */
+/* What that part of the open round's updates is compared with; 0: nothing yet. */
+double usual_norm(const struct coordinator *c, enum norm_part part);
+/* What is usual among those that delivered: the median of the part's lengths, or what it is at the least. */
+double cohort_norm(const struct coordinator *c, enum norm_part part);
+/* The round has closed, and of a part nothing was known to compare its updates with. True: some are too long beside the
+ * others, or to be clipped, and all are asked for again. */
 bool cohort_recall(struct coordinator *c);
 
 /* ---- jobs.c ---- */
 
+/* A job has ended. _submit hands one out; _run, if there is one, is what it does, on another thread. */
+void job_done(struct coordinator *c, struct job *job, int result, const struct err *reason);
+/* Why the disk failed, for whoever asks what is waited for. */
+void disk_trouble(struct coordinator *c, int result, const char *reason);
+
+/* ---- absorb.c ---- */
+
 void absorb_submit(struct coordinator *c, struct slot *slot);
+void absorb_run(struct slot *slot);
+void absorb_done(struct coordinator *c, struct slot *slot);
+
+/* ---- aggregate.c ---- */
+
 void aggregate_submit(struct coordinator *c);
+void aggregate_run(struct aggregate *work);
+void aggregate_done(struct coordinator *c);
+void aggregate_drop(struct aggregate *work); /* what it has made, and nobody took */
+
+/* ---- save.c ---- */
+
+/* Everything that the save needs, and the memory that the moment after it needs. ERR_NOMEM. */
+int save_prepare(struct coordinator *c);
 void save_submit(struct coordinator *c);
+void save_done(struct coordinator *c, int result, const struct err *reason);
 void record_submit(struct coordinator *c);
+void record_done(struct coordinator *c);
 /* Follows a closed round's measures into and out of an episode of collapse. True when either begins. */
 bool alarm_follow(struct coordinator *c, const struct round_summary *summary);
-void job_done(struct coordinator *c, struct job *job, int result, const struct err *reason);
 
 /* ---- blobs.c ---- */
 

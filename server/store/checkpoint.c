@@ -16,14 +16,15 @@
  *      168     64  measures of the round's features: of the aggregated encoder with which it began, of the clients'
  *                  own, as watch_store has them
  *      232      8  state: bytes of the state of aggregation.optimizer
- *      240     40  norms: the usual norm of updates in each of the last five rounds, newest first; 0: none (8 each)
- *      280   plan  the plan's canonical bytes
+ *      240     80  norms: the usual norm of updates' trained parameters in each of the last five rounds, newest first,
+ *                  then that of their statistics; 0: none (8 each)
+ *      320   plan  the plan's canonical bytes
  *              68 * counted  last counted round (4), name (64, zeros behind it)
  *            bank  the bank's bytes
  *           state  the optimiser's state, f32
  *              16  XXH3-128 of everything before, canonical (big-endian)
  *
- * Valid if and only if (1) magic and version are these, (2) the length is 280 + plan + 68 * counted + bank + state +
+ * Valid if and only if (1) magic and version are these, (2) the length is 320 + plan + 68 * counted + bank + state +
  * 16, (3) the last 16 bytes are the hash of all others, (4) every name is a name followed by zeros, (5) every norm is
  * finite and no less than 0. That the model file holds the announced floats is for the store to check. A checkpoint of
  * version 2 has no norms, and its plan begins at 240; one of version 1 has neither measures nor a state, and its plan
@@ -37,11 +38,12 @@
 #include <string.h>
 
 #define VERSION       3
-#define FIXED_BYTES   280
+#define FIXED_BYTES   320
 #define FIXED_BYTES_2 240
 #define FIXED_BYTES_1 168
 #define STATE_AT      232
 #define NORMS_AT      240
+#define NORM_COUNT    ((size_t)CHECKPOINT_PARTS * CHECKPOINT_NORMS)
 #define COUNTED_BYTES 68
 #define NAME_BYTES    64
 #define HASH_BYTES    16
@@ -105,8 +107,8 @@ int checkpoint_encode(const struct checkpoint *checkpoint, const struct checkpoi
     store_u64(fixed + 72, checkpoint->bank_len);
     store_summary(fixed + 80, &checkpoint->summary);
     store_u64(fixed + STATE_AT, checkpoint->optimiser_len);
-    for (size_t i = 0; i < CHECKPOINT_NORMS; i++) {
-        store_f64(fixed + NORMS_AT + 8 * i, checkpoint->norms[i]);
+    for (size_t i = 0; i < NORM_COUNT; i++) {
+        store_f64(fixed + NORMS_AT + 8 * i, checkpoint->norms[i / CHECKPOINT_NORMS][i % CHECKPOINT_NORMS]);
     }
 
     head->len = 0;
@@ -181,13 +183,14 @@ static int check_frame(const uint8_t *data, size_t len, struct err *err)
 }
 
 /* Condition (5). */
-static int load_norms(const uint8_t *data, double *norms, struct err *err)
+static int load_norms(const uint8_t *data, struct checkpoint *out, struct err *err)
 {
-    for (size_t i = 0; load_u32(data + 8) > 2 && i < CHECKPOINT_NORMS; i++) {
-        norms[i] = load_f64(data + NORMS_AT + 8 * i);
-        if (!(isfinite(norms[i]) && norms[i] >= 0)) {
-            return err_set(err, ERR_DATA, "a norm of updates is %g", norms[i]);
+    for (size_t i = 0; load_u32(data + 8) > 2 && i < NORM_COUNT; i++) {
+        double norm = load_f64(data + NORMS_AT + 8 * i);
+        if (!(isfinite(norm) && norm >= 0)) {
+            return err_set(err, ERR_DATA, "a norm of updates is %g", norm);
         }
+        out->norms[i / CHECKPOINT_NORMS][i % CHECKPOINT_NORMS] = norm;
     }
     return 0;
 }
@@ -234,7 +237,7 @@ int checkpoint_decode(const uint8_t *data, size_t len, struct checkpoint *out, s
     out->bank_len = load_u64(data + 72);
     load_summary(data + 80, has_measures(data), &out->summary);
     out->optimiser_len = state_bytes(data);
-    rc = load_norms(data, out->norms, err);
+    rc = load_norms(data, out, err);
     if (rc) {
         return rc;
     }

@@ -29,6 +29,7 @@ struct counted {
     uint32_t round; /* the last durable round that counted a contribution of this name */
 };
 
+#define CHECKPOINT_PARTS 2
 #define CHECKPOINT_NORMS 5
 /* The truth of one moment. Memory is owned (checkpoint_fini) when it comes from store_load, borrowed in store_save. */
 struct checkpoint {
@@ -39,9 +40,9 @@ struct checkpoint {
     float *params; /* [layout->total] */
     uint8_t *bank; /* bank_encode's bytes */
     uint64_t bank_len;
-    uint8_t *optimiser;             /* the state of aggregation.optimizer, f32 (server/agg/optimiser.h) */
-    uint64_t optimiser_len;         /* bytes; 0: it has none, or round 0 */
-    double norms[CHECKPOINT_NORMS]; /* of updates (server/agg/norm.h) */
+    uint8_t *optimiser;     /* the state of aggregation.optimizer, f32 (server/agg/optimiser.h) */
+    uint64_t optimiser_len; /* bytes; 0: it has none, or round 0 */
+    double norms[CHECKPOINT_PARTS][CHECKPOINT_NORMS]; /* of updates (server/agg/norm.h) */
     struct counted *counted;
     uint32_t counted_count;
     struct round_summary summary; /* of `round`; zero for round 0 */

@@ -2,7 +2,7 @@
  * rest is the file.
  *
  * Must hold: nothing is left behind on failure, and what is accepted is canonical after one encoding: it decodes again,
- * to the same bytes. (A file of version 1 is written again as one of version 2.) */
+ * to the same bytes. (A file of an older version is written again as one of the newest.) */
 #include "common/base/mem.h"
 #include "server/store/checkpoint.h"
 

@@ -296,6 +296,7 @@ static int make_checkpoint(const char *corpus)
                                           .bank_len = bank.len,
                                           .optimiser = state,
                                           .optimiser_len = sizeof state,
+                                          .norms = {{0.75, 0.5}, {0.25, 0.125}},
                                           .counted = counted,
                                           .counted_count = 2,
                                           .summary = {.round = 3, .accepted = 1, .images = 24, .loss = 1.5}};
@@ -306,6 +307,12 @@ static int make_checkpoint(const char *corpus)
     rc = rc ? rc : buf_append(&bytes, state, sizeof state);
     rc = rc ? rc : buf_append(&bytes, &tail, sizeof tail);
     rc = rc ? rc : save(corpus, "checkpoint/round_3", &bytes);
+    if (rc == 0) { /* version 2: without norms, and their 80 bytes in front of the plan */
+        bytes.data[1 + 8] = 2;
+        memmove(bytes.data + 1 + 240, bytes.data + 1 + 320, bytes.len - 1 - 320);
+        bytes.len -= 80;
+        rc = save(corpus, "checkpoint/version_2", &bytes);
+    }
     if (rc == 0) { /* version 1: without the measures and the state, and their 72 bytes in front of the plan */
         bytes.data[1 + 8] = 1;
         memmove(bytes.data + 1 + 168, bytes.data + 1 + 240, bytes.len - 1 - 240);

@@ -1,11 +1,11 @@
 /* A client that trains nothing and tells what it is told to, so that a test knows what honest ones and liars
  * contribute.
  *
- *   teller HOST PORT NAME VALUE IMAGES ROWS SEED
+ *   teller HOST PORT NAME VALUE IMAGES ROWS SEED [STATISTICS]
  *
- * Every number of its update is VALUE; ROWS feature rows, none where it is 0, are drawn from SEED and are the same in
- * each round. Comes back whenever the server says goodbye or is gone, and ends with the run: exit 0. What it hears is
- * printed, a line for each answer to a contribution. */
+ * Every number of its update is VALUE, or, of the statistics of batch normalisation, STATISTICS; ROWS feature rows,
+ * none where it is 0, are drawn from SEED and are the same in each round. Comes back whenever the server says goodbye
+ * or is gone, and ends with the run: exit 0. What it hears is printed, a line for each answer to a contribution. */
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "common/config/plan.h"
@@ -24,7 +24,7 @@
 
 struct teller {
     const char *host, *port, *name;
-    float value;
+    float value, statistics;
     uint64_t images, seed;
     uint32_t rows;
     int fd;
@@ -100,7 +100,7 @@ static void prepare(struct teller *t, const struct msg_welcome *welcome)
     t->update = mem_new((size_t)t->layout->total, sizeof *t->update);
     t->features = mem_new((size_t)t->rows * dimension, sizeof *t->features);
     for (uint64_t i = 0; i < t->layout->total; i++) {
-        t->update[i] = t->value;
+        t->update[i] = i < t->layout->trainable_end ? t->value : t->statistics;
     }
     rng_init(&rng, t->seed, RNG_TEST, 0, 0, 0);
     for (uint32_t r = 0; r < t->rows; r++) {
@@ -231,13 +231,14 @@ static void talk(struct teller *t)
 
 int main(int argc, char **argv)
 {
-    if (argc != 8) {
-        die("usage: teller HOST PORT NAME VALUE IMAGES ROWS SEED");
+    if (argc != 8 && argc != 9) {
+        die("usage: teller HOST PORT NAME VALUE IMAGES ROWS SEED [STATISTICS]");
     }
     struct teller t = {.host = argv[1],
                        .port = argv[2],
                        .name = argv[3],
                        .value = strtof(argv[4], NULL),
+                       .statistics = strtof(argv[argc == 9 ? 8 : 4], NULL),
                        .images = strtoull(argv[5], NULL, 10),
                        .rows = (uint32_t)strtoul(argv[6], NULL, 10),
                        .seed = strtoull(argv[7], NULL, 10)};

@@ -1,5 +1,5 @@
 """Contributions that lie, among real processes: what a rule makes of one liar in five, across kill -9 of the server in the
-middle of a round whose updates lie on its disk; and an update that is too long, in a run's first round."""
+middle of a round whose updates lie on its disk; and an update one part of which is too long, in a run's first round."""
 import os
 import struct
 import subprocess
@@ -12,9 +12,11 @@ PLAN = {"rounds": 3, "min_clients": 5}
 
 
 class Liars(harness.Federation):
-    def teller(self, server, name, value, images=10, rows=0, seed=0):
+    def teller(self, server, name, value, images=10, rows=0, seed=0, statistics=None):
         host, port = server.address.rsplit(":", 1)
         args = [os.environ["STARLING_TELLER"], host, port, name, str(value), str(images), str(rows), str(seed)]
+        if statistics is not None:
+            args.append(str(statistics))
         process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
 
         def end():
@@ -93,20 +95,27 @@ class Liars(harness.Federation):
         self.assertEqual(server.stop(), 0)
 
     def test_too_long_an_update(self):
+        self.check_too_long("trained parameters", value=1, statistics=0.001)
+
+    def test_too_long_statistics(self):
+        """Nothing that is trained differs."""
+        self.check_too_long("statistics of batch normalisation", value=0.001, statistics=1)
+
+    def check_too_long(self, part, value, statistics):
         """The mean; the first round finds out by itself, and everybody's contribution is taken once more."""
         plan = {"rounds": 2, "min_clients": 4, "clients_per_round": 5, "round_deadline": "20s"}
         server = self.server(plan=plan, keep_every=1)
         tellers = [self.teller(server, name, value) for name, value in list(HONEST.items())[:3]]
         for name in list(HONEST)[:3]:
             server.wait_for("client_joined", name=name)
-        liar = self.teller(server, "liar", 1)
+        liar = self.teller(server, "liar", value, statistics=statistics)
         server.wait_for("round_recalled", round=1, name="liar")
         server.wait_for("contribution_declined", name="liar", reason="norm")
         tellers.append(self.teller(server, "d", HONEST["d"]))
         server.wait_for("done")
         for teller in tellers:
             self.heard(teller)
-        self.assertIn("declined round=1 reason=norm the update's length is", self.heard(liar))
+        self.assertIn(f"declined round=1 reason=norm the length of the update's {part} is", self.heard(liar))
         for round in (1, 2):
             self.check_moved(server, round, 0.0025)
         self.assertIsNone(self.spool(server))  # The mean needs none.

@@ -229,15 +229,16 @@ static void note_counted(struct world *world, const struct checkpoint *checkpoin
     }
 }
 
-/* What the checkpoint says of lengths: of this round what its contributions say, and of those before what was said. */
-static void note_norms(struct world *world, const struct checkpoint *checkpoint)
+/* The lower median of what counted, and of statistics 0.005 times the model's own at the least. */
+static double expect_norm(const struct world *world, uint32_t round, enum norm_part part)
 {
-    double norms[CLIENTS_MAX];
-    uint32_t round = checkpoint->round, count = 0;
+    const struct truth *truth = &world->truth;
+    double norms[CLIENTS_MAX], least = 0;
+    uint32_t count = 0;
     for (uint32_t c = 0; c < world->scenario.clients; c++) {
-        if (world->truth.counted[round][c]) {
-            const float *update = (const float *)(const void *)world->truth.update[round][c]->data;
-            double norm = norm_of(world->layout, update);
+        if (truth->counted[round][c]) {
+            const float *update = (const float *)(const void *)truth->update[round][c]->data;
+            double norm = norm_of(world->layout, part, update);
             uint32_t at = count++;
             for (; at > 0 && norms[at - 1] > norm; at--) {
                 norms[at] = norms[at - 1];
@@ -245,10 +246,23 @@ static void note_norms(struct world *world, const struct checkpoint *checkpoint)
             norms[at] = norm;
         }
     }
-    world->truth.norms[round] = norms[(count - 1) / 2];
-    for (uint32_t i = 0; i < CHECKPOINT_NORMS && !world->violation[0]; i++) {
-        if (checkpoint->norms[i] != (i < round ? world->truth.norms[round - i] : 0)) {
-            violate(world, "checkpoint %u is wrong about the lengths of updates of %u rounds ago", round, i);
+    if (part == NORM_STATISTICS) {
+        least = 0.005 * norm_of(world->layout, part, truth->params[round - 1]);
+    }
+    return fmax(norms[(count - 1) / 2], least);
+}
+
+/* What the checkpoint says of lengths: of this round what its contributions say, and of those before what was said. */
+static void note_norms(struct world *world, const struct checkpoint *checkpoint)
+{
+    uint32_t round = checkpoint->round;
+    for (enum norm_part part = 0; part < NORM_PARTS; part++) {
+        double *known = world->truth.norms[part];
+        known[round] = expect_norm(world, round, part);
+        for (uint32_t i = 0; i < CHECKPOINT_NORMS && !world->violation[0]; i++) {
+            if (checkpoint->norms[part][i] != (i < round ? known[round - i] : 0)) {
+                violate(world, "checkpoint %u is wrong about the lengths of updates of %u rounds ago", round, i);
+            }
         }
     }
 }

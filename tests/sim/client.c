@@ -137,7 +137,7 @@ static void overheat(struct world *world, const struct client *client, struct co
         struct bytes *hot = bytes_copy(work->update->data, work->update->len);
         float *numbers = (float *)(void *)hot->data;
         if (world->scenario.hot_long) {
-            norm_scale(world->layout, numbers, 20);
+            norm_scale(world->layout, world->scenario.hot_part, numbers, 20);
         } else {
             numbers[world->layout->total - 1] = 1e6f; /* All before it fits, and is added first. */
         }

@@ -188,6 +188,9 @@ void inside_plant_job(struct world *world, struct job *job)
     if (world->scenario.bug == BUG_WRONG_WEIGHT && job->kind == JOB_ABSORB) {
         struct slot *slot = job->work;
         slot->absorb.weight++;
+    } else if (world->scenario.bug == BUG_STATISTICS_FREE && job->kind == JOB_ABSORB) {
+        struct slot *slot = job->work;
+        slot->absorb.lengths[NORM_STATISTICS].most = 0;
     }
 }
 

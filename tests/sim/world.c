@@ -146,6 +146,7 @@ struct scenario scenario_of(uint64_t seed)
     bool many = s.min_clients >= 3;
     s.rule = seed % 3 != 1 || !many ? AGGREGATION_MEAN : seed % 2 ? AGGREGATION_MEDIAN : AGGREGATION_TRIMMED;
     s.hot_long = (seed >> 3) % 2;
+    s.hot_part = (seed >> 4) % 2;
     s.hot_round = s.hot_long && (seed >> 2) % 2 && s.min_clients >= 2 ? 1 : 2;
     return s;
 }

@@ -55,6 +55,7 @@ enum bug {
     BUG_SPOOL_STALE,       /* in the spool lies the update of an earlier round */
     BUG_NORMS_LOST,        /* a restarted server has forgotten how long updates were */
     BUG_RECALLED_STAYS,    /* what was added before a round was recalled is left in the sum */
+    BUG_STATISTICS_FREE,   /* the statistics of an update may be as long as they like */
     BUG_COUNT
 };
 
@@ -70,7 +71,8 @@ struct scenario {
     uint32_t optimizer; /* of the plan */
     uint32_t rule;      /* of the plan */
     bool hot;           /* the first client's update of hot_round is out of range, until somebody repairs it, */
-    bool hot_long;      /* or in range, and much longer than the others' */
+    bool hot_long;      /* or in range, and its hot_part much longer than the others' */
+    uint32_t hot_part;  /* of enum norm_part */
     uint32_t hot_round;
 };
 /* What a seed stands for. */
@@ -186,7 +188,7 @@ struct truth {
     bool started;
     float *params[ROUNDS_MAX + 1];                     /* after each durable round */
     float *moments[ROUNDS_MAX + 1];                    /* [2, total]: of the optimiser, likewise */
-    double norms[ROUNDS_MAX + 1];                      /* the lower median of what counted */
+    double norms[2][ROUNDS_MAX + 1];                   /* what was usual of a part in what counted */
     struct bytes *update[ROUNDS_MAX + 1][CLIENTS_MAX]; /* what training that round yields, whenever it is done */
     bool counted[ROUNDS_MAX + 1][CLIENTS_MAX];
     bool committed[ROUNDS_MAX + 1][CLIENTS_MAX];

@@ -554,23 +554,37 @@ static void few_updates_are_too_few(void **state)
 
 /* ---- Lengths ---- */
 
-static void lengths_are_those_of_what_is_trained(void **state)
+static double length_between(const float *numbers, size_t begin, size_t end)
+{
+    double sum = 0;
+    for (size_t i = begin; i < end; i++) {
+        sum += (double)numbers[i] * (double)numbers[i];
+    }
+    return sqrt(sum);
+}
+
+static void each_part_has_its_length(void **state)
 {
     (void)state;
-    float *update = mem_new(total, sizeof *update);
-    double sum = 0;
-    memcpy(update, updates[0], total * sizeof *update);
-    update[total - 1] = 1e20f; /* a statistic */
-    for (size_t i = 0; i < layout->trainable_end; i++) {
-        sum += (double)update[i] * (double)update[i];
+    size_t trained = layout->trainable_end;
+    const size_t begins[NORM_PARTS] = {0, trained}, ends[NORM_PARTS] = {trained, total};
+    for (enum norm_part part = 0; part < NORM_PARTS; part++) {
+        size_t begin = begins[part], end = ends[part], other = part == NORM_TRAINED ? total - 1 : 0;
+        float *update = mem_new(total, sizeof *update);
+        memcpy(update, updates[0], total * sizeof *update);
+        update[other] = 1e20f;
+        assert_true(fabs(norm_of(layout, part, update) - length_between(update, begin, end)) < 1e-9);
+        norm_scale(layout, part, update, 0.5);
+        for (size_t i = 0; i < total; i++) {
+            bool halved = i >= begin && i < end;
+            assert_true(update[i] == (i == other ? 1e20f : halved ? updates[0][i] / 2 : updates[0][i]));
+        }
+        update[other] = NAN;
+        assert_true(isfinite(norm_of(layout, part, update)));
+        update[begin] = update[end - 1] = NAN;
+        assert_true(isnan(norm_of(layout, part, update)));
+        mem_free(update);
     }
-    assert_true(fabs(norm_of(layout, update) - sqrt(sum)) < 1e-9);
-    norm_scale(layout, update, 0.5);
-    assert_true(fabs(norm_of(layout, update) - sqrt(sum) / 2) < 1e-6);
-    assert_true(update[total - 1] == 1e20f && update[0] == updates[0][0] / 2);
-    update[1] = NAN;
-    assert_true(isnan(norm_of(layout, update)));
-    mem_free(update);
 }
 
 static void the_usual_length_is_a_median_of_medians(void **state)
@@ -607,7 +621,7 @@ int main(void)
         cmocka_unit_test(memory_is_that_of_a_column),
         cmocka_unit_test(failures_are_told_and_may_pass),
         cmocka_unit_test(few_updates_are_too_few),
-        cmocka_unit_test(lengths_are_those_of_what_is_trained),
+        cmocka_unit_test(each_part_has_its_length),
         cmocka_unit_test(the_usual_length_is_a_median_of_medians),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -55,16 +55,29 @@ static void join_all(uint32_t count)
     }
 }
 
-/* ROUND was heard or will be: trains, multiplies what is trained, and uploads. What is answered is left in the inbox.
+/* ROUND was heard or will be: trains, multiplies the update's parts, and uploads. What is answered is left in the
+ * inbox.
  */
-static void offer_times(uint32_t s, float factor)
+static void offer_parts(uint32_t s, double trained, double statistics)
 {
     struct msg round = hear(&w, s, MSG_ROUND);
     train(&w, &sites[s], round.round.round);
-    norm_scale(w.layout, sites[s].update, (double)factor);
+    norm_scale(w.layout, NORM_TRAINED, sites[s].update, trained);
+    norm_scale(w.layout, NORM_STATISTICS, sites[s].update, statistics);
     describe_offer(&w, &sites[s], round.round.round);
     say(&w, s, sites[s].offer);
     answer_grants(&w, &sites[s]);
+}
+
+static void offer_times(uint32_t s, double factor)
+{
+    offer_parts(s, factor, 1);
+}
+
+/* Of one part a multiple, and the other as it is. */
+static void offer_longer(uint32_t s, enum norm_part part, double factor)
+{
+    offer_parts(s, part == NORM_TRAINED ? factor : 1, part == NORM_STATISTICS ? factor : 1);
 }
 
 static void accepted(uint32_t s)
@@ -112,7 +125,7 @@ static void the_order_of_arrival_leaves_no_trace(void **state)
     static const uint32_t rules[] = {AGGREGATION_MEDIAN, AGGREGATION_TRIMMED, AGGREGATION_KRUM};
     for (int r = 0; r < 3; r++) {
         float *first = NULL;
-        double norm = 0;
+        double norms[NORM_PARTS][NORM_ROUNDS];
         for (uint32_t turn = 0; turn < 10; turn++) {
             begin(rules[r], 5);
             join_all(5);
@@ -124,10 +137,10 @@ static void the_order_of_arrival_leaves_no_trace(void **state)
             assert_int_equal(w.disk.round, 1);
             if (first) {
                 assert_memory_equal(w.disk.params, first, (size_t)w.layout->total * sizeof *first);
-                assert_true(w.disk.norms[0] == norm);
+                assert_memory_equal(w.disk.norms, norms, sizeof norms);
             } else {
                 first = copy_of(w.disk.params, (size_t)w.layout->total * sizeof *first);
-                norm = w.disk.norms[0];
+                memcpy(norms, w.disk.norms, sizeof norms);
             }
             assert_int_equal(logged(&w, "update_left_out name=site-3 round=1 rule=krum"), rules[r] == AGGREGATION_KRUM);
             if (r < 2 || turn < 9) {
@@ -258,22 +271,24 @@ static void come_back(uint32_t s)
 }
 
 /* The first round has nothing to compare with but itself. `limit` 0 is the planted mistake: then the lie counts. */
-static double first_round(double limit, const uint32_t *order)
+static double first_round(double limit, enum norm_part part, const uint32_t *order)
 {
+    char text[MSG_TEXT_MAX];
     begin(AGGREGATION_MEAN, 2);
     w.plan.clients_per_round = 0;
     w.plan.aggregation.norm_limit = limit;
     join_all(2); /* opens it */
     join(&w, &sites[2]);
     for (uint32_t k = 0; k < 2; k++) {
-        offer_times(order[k], order[k] == 1 ? 50 : 1);
+        offer_longer(order[k], part, order[k] == 1 ? 50 : 1);
         accepted(order[k]);
     }
     if (limit == 0) {
         assert_int_equal(w.disk.round, 1);
         return 0;
     }
-    assert_true(logged(&w, "round_recalled round=1 usual="));
+    (void)snprintf(text, sizeof text, "round_recalled round=1 part=\"%s\" usual=", norm_part_name(part));
+    assert_true(logged(&w, text));
     assert_string_equal(coordinator_phase(w.c), "OPEN");
     for (uint32_t k = 0; k < 2; k++) {
         come_back(order[k]);
@@ -282,22 +297,22 @@ static double first_round(double limit, const uint32_t *order)
         answer_grants(&w, &sites[order[k]]);
     }
     struct msg declined = too_long(1);
-    assert_non_null(strstr(declined.declined.text, "more than"));
+    (void)snprintf(text, sizeof text, "the length of the update's %s is", norm_part_name(part));
+    assert_non_null(strstr(declined.declined.text, text));
     assert_non_null(strstr(declined.declined.text, "aggregation.norm_limit"));
     accepted(0);
     offer_times(2, 1);
     accepted(2);
     assert_int_equal(w.disk.round, 1);
-    return w.disk.norms[0];
+    return w.disk.norms[part][0];
 }
 
-static void the_first_round_judges_itself(void **state)
+static void check_first_round(enum norm_part part)
 {
-    (void)state;
     static const uint32_t orders[2][2] = {{0, 1}, {1, 0}};
     float *first = NULL;
     for (int o = 0; o < 2; o++) {
-        double usual = first_round(10, orders[o]);
+        double usual = first_round(10, part, orders[o]);
         float *before = mem_new((size_t)w.layout->total, sizeof *before);
         params_init(w.layout, w.plan.seed, before);
         for (uint64_t i = 0; i < w.layout->total; i++) { /* The mean of sites 0 and 2. */
@@ -310,38 +325,75 @@ static void the_first_round_judges_itself(void **state)
         } else {
             first = copy_of(w.disk.params, (size_t)w.layout->total * sizeof *first);
         }
-        double least = fmin(norm_of(w.layout, sites[0].update), norm_of(w.layout, sites[2].update));
+        double least = fmin(norm_of(w.layout, part, sites[0].update), norm_of(w.layout, part, sites[2].update));
         assert_true(usual == least);
         end();
     }
-    (void)first_round(0, orders[0]);
+    (void)first_round(0, part, orders[0]);
     assert_memory_not_equal(w.disk.params, first, (size_t)w.layout->total * sizeof *first);
     mem_free(first);
 }
 
+static void the_first_round_judges_itself(void **state)
+{
+    (void)state;
+    check_first_round(NORM_TRAINED);
+    end();
+    check_first_round(NORM_STATISTICS);
+}
+
+/* Where two of three sites' statistics stand still, some way is left to the third, and not any way. */
+static void statistics_that_stand_still_are_a_measure(void **state)
+{
+    (void)state;
+    for (int far = 0; far < 2; far++) {
+        begin(AGGREGATION_MEAN, 3);
+        join_all(3);
+        double least = NORM_STATISTICS_LEAST * norm_of(w.layout, NORM_STATISTICS, coordinator_params(w.c));
+        for (uint32_t s = 0; s < 3; s++) {
+            offer_parts(s, 1, s < 2 ? 0 : far ? 20 : 2);
+            accepted(s);
+        }
+        double length = norm_of(w.layout, NORM_STATISTICS, sites[2].update);
+        assert_true(far ? length > 20 * least : length > least && length < 10 * least);
+        assert_int_equal(logged(&w, "round_recalled round=1 part=\"statistics of batch normalisation\""), far);
+        assert_int_equal(w.disk.round, !far);
+        if (far) {
+            come_back(2);
+            (void)hear(&w, 2, MSG_ROUND);
+            say(&w, 2, sites[2].offer);
+            answer_grants(&w, &sites[2]);
+            (void)too_long(2);
+        } else {
+            assert_true(w.disk.norms[NORM_STATISTICS][0] == least);
+            end();
+        }
+    }
+}
+
 /* Later rounds know what was usual, and a restarted server knows it too. `forgets`: the planted mistake. */
-static bool declined_after_restart(bool forgets)
+static bool declined_after_restart(enum norm_part part, bool forgets)
 {
     begin(AGGREGATION_MEAN, 1);
     join_all(1);
     offer_times(0, 1);
     accepted(0);
     (void)hear(&w, 0, MSG_ROUND_END);
-    assert_true(w.disk.norms[0] == norm_of(w.layout, sites[0].update));
+    assert_true(w.disk.norms[part][0] == norm_of(w.layout, part, sites[0].update));
     world_crash(&w);
     if (forgets) {
-        memset(w.disk.norms, 0, sizeof w.disk.norms);
+        memset(w.disk.norms[part], 0, sizeof w.disk.norms[part]);
     }
     world_start(&w);
     join(&w, &sites[0]);
-    offer_times(0, 50);
+    offer_longer(0, part, 50);
     (void)pass_over(&w, 0, MSG_ALIVE);
     bool declined = w.peers[0].inbox[0].type == MSG_DECLINED;
     if (declined) {
         (void)too_long(0);
         assert_string_equal(coordinator_phase(w.c), "STUCK"); /* It would be so again. */
         struct msg keep;
-        assert_non_null(strstr(status_of(&w, &keep).waits_for, "the update's length"));
+        assert_non_null(strstr(status_of(&w, &keep).waits_for, "the length of the update's "));
         msg_fini(&keep);
     }
     return declined;
@@ -350,9 +402,14 @@ static bool declined_after_restart(bool forgets)
 static void what_was_usual_is_durable(void **state)
 {
     (void)state;
-    assert_true(declined_after_restart(false));
-    end();
-    assert_false(declined_after_restart(true));
+    for (enum norm_part part = 0; part < NORM_PARTS; part++) {
+        assert_true(declined_after_restart(part, false));
+        end();
+        assert_false(declined_after_restart(part, true));
+        if (part + 1 < NORM_PARTS) {
+            end();
+        }
+    }
 }
 
 /* What is out of range, or no number, is told as that, however long it is. */
@@ -378,32 +435,39 @@ static void other_reasons_come_first(void **state)
     (void)hear_declined(&w, 0, DECLINE_NOT_FINITE);
 }
 
-/* Shortened to the limit, not declined: in round 2, which knows what is usual. */
-static void long_updates_are_clipped(void **state)
+/* Shortened to the limit, not declined: in round 2, which knows what is usual; and the other part is as it was sent. */
+static void check_clipped(enum norm_part part)
 {
-    (void)state;
+    char text[128];
     begin(AGGREGATION_MEAN, 1);
     w.plan.aggregation.clip = 2;
     join_all(1);
     offer_times(0, 1);
     accepted(0);
     (void)hear(&w, 0, MSG_ROUND_END);
-    double usual = norm_of(w.layout, sites[0].update);
+    double usual = norm_of(w.layout, part, sites[0].update);
     float *before = model_now();
-    offer_times(0, 5);
+    offer_longer(0, part, 5);
     accepted(0);
     assert_int_equal(w.disk.round, 2);
-    assert_true(logged(&w, "update_clipped name=site-0 round=2 norm="));
-    double squares = 0;
-    for (uint64_t i = 0; i < w.layout->trainable_end; i++) {
-        squares += pow((double)w.disk.params[i] - (double)before[i], 2);
-    }
-    assert_true(fabs(sqrt(squares) / (2 * usual) - 1) < 1e-4);
-    for (uint64_t i = w.layout->trainable_end; i < w.layout->total; i++) { /* Statistics are as they were sent. */
+    (void)snprintf(text, sizeof text, "update_clipped name=site-0 round=2 part=\"%s\" norm=", norm_part_name(part));
+    assert_true(logged(&w, text));
+    double factor = 2 * usual / norm_of(w.layout, part, sites[0].update);
+    uint64_t trained = w.layout->trainable_end;
+    for (uint64_t i = 0; i < w.layout->total; i++) {
         double moved = (double)w.disk.params[i] - (double)before[i];
-        assert_true(fabs(moved - (double)sites[0].update[i]) < 1e-6);
+        double sent = (double)sites[0].update[i] * ((i < trained) == (part == NORM_TRAINED) ? factor : 1);
+        assert_true(fabs(moved - sent) < 1e-6);
     }
     mem_free(before);
+}
+
+static void long_updates_are_clipped(void **state)
+{
+    (void)state;
+    check_clipped(NORM_TRAINED);
+    end();
+    check_clipped(NORM_STATISTICS);
 }
 
 int main(void)
@@ -416,6 +480,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_failed_rule_is_tried_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_claim_of_more_images_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_first_round_judges_itself, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(statistics_that_stand_still_are_a_measure, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_was_usual_is_durable, set_up, tear_down),
         cmocka_unit_test_setup_teardown(other_reasons_come_first, set_up, tear_down),
         cmocka_unit_test_setup_teardown(long_updates_are_clipped, set_up, tear_down),

@@ -108,8 +108,8 @@ static struct checkpoint state_of(struct room *room, uint32_t round)
                     .loss = -1.5,
                     .own = {true, 0.5, -2, 0.75, 12}},
     };
-    for (int i = 0; i < CHECKPOINT_NORMS; i++) {
-        checkpoint.norms[i] = round + 0.5 * i;
+    for (int i = 0; i < CHECKPOINT_PARTS * CHECKPOINT_NORMS; i++) {
+        checkpoint.norms[i / CHECKPOINT_NORMS][i % CHECKPOINT_NORMS] = round + 0.5 * i;
     }
     memset(checkpoint.run.bytes, 0xab, 16);
     return checkpoint;
@@ -361,8 +361,8 @@ static void check_version(struct room *room, uint8_t version)
     assert_int_equal(disk_load(&disk_posix, path, 1 << 20, &data, &len, NULL), 0);
     data[8] = version;
     size_t fixed = version == 1 ? 168 : 240;
-    memmove(data + fixed, data + 280, len - 280);
-    len -= 280 - fixed;
+    memmove(data + fixed, data + 320, len - 320);
+    len -= 320 - fixed;
     struct hash128 hash = hash_of(data, len - 16);
     memcpy(data + len - 16, hash.bytes, 16);
     FILE *file = fopen(path, "wb");
@@ -373,7 +373,7 @@ static void check_version(struct room *room, uint8_t version)
     struct checkpoint checkpoint;
     bool found;
     assert_int_equal(load(room, store, false, &checkpoint, &found, NULL), 0);
-    assert_true(found && checkpoint.summary.own.measured == (version > 1) && checkpoint.norms[0] == 0);
+    assert_true(found && checkpoint.summary.own.measured == (version > 1) && checkpoint.norms[0][0] == 0);
     checkpoint.summary.own = state_of(room, 1).summary.own;
     memcpy(checkpoint.norms, state_of(room, 1).norms, sizeof checkpoint.norms);
     check_is(room, &checkpoint, 1);
@@ -394,11 +394,12 @@ static void norms_that_are_none_are_refused(void **state)
     struct checkpoint checkpoint = state_of(room, 1), got;
     struct checkpoint_model model = {0}, model_got;
     static const double wrong[] = {-1, NAN, INFINITY};
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 3 * CHECKPOINT_PARTS; i++) {
         struct buf file;
         struct hash128 tail;
         struct err err = {0};
-        checkpoint.norms[i + 1] = wrong[i];
+        double *norm = &checkpoint.norms[i / 3][CHECKPOINT_NORMS - 1];
+        *norm = wrong[i % 3];
         checkpoint.bank_len = 0;
         buf_init(&file, SIZE_MAX);
         assert_int_equal(checkpoint_encode(&checkpoint, &model, &file, &tail), 0);
@@ -406,7 +407,7 @@ static void norms_that_are_none_are_refused(void **state)
         assert_int_equal(checkpoint_decode(file.data, file.len, &got, &model_got, &err), ERR_DATA);
         assert_non_null(strstr(err.text, "norm"));
         buf_fini(&file);
-        checkpoint.norms[i + 1] = 1;
+        *norm = 1;
     }
 }
 

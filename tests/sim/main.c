@@ -107,6 +107,7 @@ static const char *const bugs[BUG_COUNT] = {
     [BUG_SPOOL_STALE] = "a stale update lies in the spool",
     [BUG_NORMS_LOST] = "a restart forgets how long updates were",
     [BUG_RECALLED_STAYS] = "a recalled round is not taken out of the sum",
+    [BUG_LEECH] = "a client that gave no features gets some",
 };
 
 /* Seeds that found a mistake of the product, before it was mended; with it back they find it again. A change of what

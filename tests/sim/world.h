@@ -55,6 +55,7 @@ enum bug {
     BUG_SPOOL_STALE,       /* in the spool lies the update of an earlier round */
     BUG_NORMS_LOST,        /* a restarted server has forgotten how long updates were */
     BUG_RECALLED_STAYS,    /* what was added before a round was recalled is left in the sum */
+    BUG_LEECH,             /* the server hands features to whoever asks */
     BUG_COUNT
 };
 

@@ -13,8 +13,8 @@
 
 #define PRINT_MAX ((size_t)1 << 18)
 
-static const char usage[] =
-    "starling-client --images DIR [--join TOKEN] [flags]\n       starling-client --role observer --train DIR --test DIR [flags]";
+static const char usage[] = "starling-client --images DIR [--join TOKEN] [flags]\n       starling-client --role "
+                            "observer --train DIR --test DIR [flags]";
 static const char about[] =
     "Takes part in a federation with the images of one folder, which stay where they are: what leaves this machine are "
     "model updates and features. It can be killed at any time: started again with the same state folder it goes on "
@@ -30,7 +30,7 @@ struct wishes {
     const char *config, *server, *join, *role, *images, *train, *test, *name, *state, *log_format;
     const char *set[FLAG_LIST_MAX];
     uint32_t threads;
-    bool check, print, stay, no_share, new_run, version, help;
+    bool check, print, stay, no_share, reproducible, new_run, version, help;
 };
 
 static int read_flags(int argc, char **argv, struct wishes *wishes, struct buf *help, struct err *err)
@@ -54,6 +54,8 @@ static int read_flags(int argc, char **argv, struct wishes *wishes, struct buf *
         {"threads", FLAG_U32, &wishes->threads, "N", "to train with; default: all processors", 1, 256, false},
         {"no-share", FLAG_SWITCH, &wishes->no_share, NULL, "keep this site's features: give none, and get none", 0, 0,
          false},
+        {"reproducible", FLAG_SWITCH, &wishes->reproducible, NULL,
+         "for experiments: the same bits on every machine; other sites can then make this site's views", 0, 0, false},
         {"stay", FLAG_SWITCH, &wishes->stay, NULL, "stay connected after the last round", 0, 0, false},
         {"new-run", FLAG_SWITCH, &wishes->new_run, NULL, "forget the state of an earlier run", 0, 0, false},
         {"set", FLAG_LIST, wishes->set, "KEY=VALUE", "any key of the configuration; can be given several times", 0, 0,
@@ -94,6 +96,7 @@ static int read_options(const struct option_set *set, const struct wishes *wishe
     options->join = wishes->join;
     options->stay = options->stay || wishes->stay;
     options->share_features = options->share_features && !wishes->no_share;
+    options->reproducible = options->reproducible || wishes->reproducible;
     options->threads = wishes->threads ? wishes->threads : options->threads;
     return rc;
 }

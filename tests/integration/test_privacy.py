@@ -61,6 +61,7 @@ class Privacy(harness.Federation):
             self.assertLess(privacy[part]["epsilon"], 1.2 * least)
 
     def test_noise_leaves_and_its_cost_is_told(self):
+        self.reproducible = True  # the same images in both runs
         clean, _ = self.run_through("clean", {"rounds": 1, "fusion.encoder": "aggregated"})
         server, clients = self.run_through("noisy", {"rounds": 1, **NOISY})
         rows, clean_rows = bank(server, 1), bank(clean, 1)

@@ -30,7 +30,7 @@ struct wishes {
     const char *config, *server, *join, *role, *images, *train, *test, *name, *state, *log_format;
     const char *set[FLAG_LIST_MAX];
     uint32_t threads;
-    bool check, print, stay, no_share, new_run, version, help;
+    bool check, print, stay, no_share, reproducible, new_run, version, help;
 };
 
 static int read_flags(int argc, char **argv, struct wishes *wishes, struct buf *help, struct err *err)
@@ -54,6 +54,8 @@ static int read_flags(int argc, char **argv, struct wishes *wishes, struct buf *
         {"threads", FLAG_U32, &wishes->threads, "N", "to train with; default: all processors", 1, 256, false},
         {"no-share", FLAG_SWITCH, &wishes->no_share, NULL, "keep this site's features: give none, and get none", 0, 0,
          false},
+        {"reproducible", FLAG_SWITCH, &wishes->reproducible, NULL,
+         "for experiments: the same bits on every machine; other sites can then make this site's views", 0, 0, false},
         {"stay", FLAG_SWITCH, &wishes->stay, NULL, "stay connected after the last round", 0, 0, false},
         {"new-run", FLAG_SWITCH, &wishes->new_run, NULL,
          "once, when the server began a new run: forget the state of the old one", 0, 0, false},
@@ -95,6 +97,7 @@ static int read_options(const struct option_set *set, const struct wishes *wishe
     options->join = wishes->join;
     options->stay = options->stay || wishes->stay;
     options->share_features = options->share_features && !wishes->no_share;
+    options->reproducible = options->reproducible || wishes->reproducible;
     options->threads = wishes->threads ? wishes->threads : options->threads;
     return rc;
 }

@@ -47,6 +47,8 @@ static const struct option options[] = {
      .help = "File of what those tests measured. While it stays, so do the kernels, and so does every bit of a repeated round. Empty: kernels in the state folder."},
     {"share_features", OPTION_BOOL, AT(share_features), .standard = "true",
      .help = "Whether features of this site's images are given to the other sites, as the plan has it. false: none leave, none of the others' come, and this site trains without fusion and matching; it still contributes updates."},
+    {"reproducible", OPTION_BOOL, AT(reproducible), .standard = "false",
+     .help = "For experiments: the order of this site's images and their views follow from the plan and the site's name alone, so that another machine computes the same bits. Other sites can then make the same views and find images among the features that this site shares. false: they follow from a secret too, which is drawn once and lies in the state folder; a restart goes on with the same."},
     {"stay", OPTION_BOOL, AT(stay), .standard = "false",
      .help = "Whether to stay connected after the last round, instead of ending with exit code 0."},
     {"log.format", OPTION_CHOICE, AT(log.format), .choices = formats, .standard = "text",

@@ -456,17 +456,26 @@ int client_run(const struct client_options *given, const struct log *log, struct
     if (rc) {
         return rc;
     }
+    bool trains = options.role == CLIENT_TRAINER;
     rc = identify(&client.passport, &token, &options, log, err);
     if (rc) {
         state_undo(&client.state);
-    } else {
+    }
+    rc = rc || !trains || options.reproducible ? rc : state_secret(&client.state, err);
+    if (rc == 0) {
         log_event(log, LOG_LEVEL_INFO, "started",
                   "name=%s role=%s server=%s tls=%s images=\"%s\" state=\"%s\" threads=%u round=%u pending=%u",
                   options.name, options.role == CLIENT_OBSERVER ? "observer" : "trainer", options.server,
                   client.passport.setup ? "yes" : "no", options.role == CLIENT_OBSERVER ? options.test : options.images,
                   options.state, options.threads, client.state.kept.round, client.state.pending_round);
     }
-    if (rc || options.role == CLIENT_OBSERVER) { /* of an earlier life as a trainer */
+    if (rc == 0 && trains && options.reproducible) {
+        log_event(
+            log, LOG_LEVEL_WARN, "views_guessable",
+            "reason=\"reproducible: whoever knows the plan and this site's name can make the views of an image as "
+            "this site does, and find it among the features that it shares\"");
+    }
+    if (rc || !trains) { /* of an earlier life as a trainer */
         contribution_free(pending);
         pending = NULL;
     }

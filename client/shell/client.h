@@ -32,8 +32,9 @@ struct client_options {
         char kernels[1024]; /* file of measured choices; empty: in the state folder */
     } compute;
     bool share_features;
-    bool stay;    /* after the run is done */
-    bool new_run; /* forget the state of another run */
+    bool reproducible; /* without a secret */
+    bool stay;         /* after the run is done */
+    bool new_run;      /* forget the state of another run */
     struct {
         uint32_t format;
         uint32_t level;

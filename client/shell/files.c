@@ -2,7 +2,8 @@
  * Every file begins with the same 12 bytes and ends with its hash:
  *
  *   offset  bytes
- *        0      8  "STARLNGI" (instance), "STARLNGS" (state), "STARLNGP" (pending), "STARLNGE" (spent)
+ *        0      8  "STARLNGI" (instance), "STARLNGS" (state), "STARLNGP" (pending), "STARLNGE" (spent),
+ *                  "STARLNGK" (secret)
  *        8      4  version: 2, pending 4
  *      ...         as below
  *             16  XXH3-128 of everything before, canonical (big-endian)
@@ -30,6 +31,9 @@
  *       12      4  releases
  *       16     16  run id
  *       32     16  their costs in all: of the features, of the updates (8 each)
+ *   secret
+ *       12      4  zero
+ *       16     32  the secret
  *
  * A pending file of version 2 has no measures, and its parts follow at 280; one of version 3 has no privacy, and they
  * follow at 344.
@@ -49,6 +53,7 @@
 #define PENDING_VERSION 4
 #define INSTANCE_BYTES  32
 #define SPENT_BYTES     48
+#define SECRET_END      (16 + SECRET_BYTES)
 #define STATE_BYTES     64
 #define PENDING_BYTES   384
 #define REPORT_AT       64
@@ -61,7 +66,7 @@
 
 /* No zero behind them. */
 static const char instance_magic[8] = "STARLNGI", state_magic[8] = "STARLNGS", pending_magic[8] = "STARLNGP",
-                  spent_magic[8] = "STARLNGE";
+                  spent_magic[8] = "STARLNGE", secret_magic[8] = "STARLNGK";
 
 void kept_carry_fini(struct kept_carry *carry)
 {
@@ -204,6 +209,15 @@ int files_encode_instance(const struct hash128 *instance, struct file_image *out
     uint8_t fixed[INSTANCE_BYTES] = {0};
     store_magic(fixed, instance_magic);
     memcpy(fixed + 16, instance->bytes, 16);
+    int rc = begin_file(out, fixed, sizeof fixed);
+    return rc ? rc : end_file(out);
+}
+
+int files_encode_secret(const uint8_t secret[SECRET_BYTES], struct file_image *out)
+{
+    uint8_t fixed[SECRET_END] = {0};
+    store_magic(fixed, secret_magic);
+    memcpy(fixed + 16, secret, SECRET_BYTES);
     int rc = begin_file(out, fixed, sizeof fixed);
     return rc ? rc : end_file(out);
 }
@@ -408,6 +422,19 @@ int files_decode_instance(const uint8_t *data, size_t len, struct hash128 *out, 
     }
     if (rc == 0) {
         memcpy(out->bytes, data + 16, 16);
+    }
+    return rc;
+}
+
+int files_decode_secret(const uint8_t *data, size_t len, uint8_t out[SECRET_BYTES], struct err *err)
+{
+    memset(out, 0, SECRET_BYTES);
+    int rc = check_file(data, len, secret_magic, SECRET_END, err);
+    if (rc == 0 && len != SECRET_END + HASH_BYTES) {
+        rc = err_set(err, ERR_DATA, "too long: %zu bytes", len);
+    }
+    if (rc == 0) {
+        memcpy(out, data + 16, SECRET_BYTES);
     }
     return rc;
 }

@@ -38,6 +38,8 @@ struct kept_spent {
     double features, updates;
 };
 
+#define SECRET_BYTES 32 /* secret.h */
+
 /* A file in pieces, in order: the large ones are where they were, nothing is copied. */
 struct file_image {
     struct buf head;
@@ -50,12 +52,14 @@ int files_encode_state(const struct kept_state *state, struct file_image *out);
 int files_encode_pending(const struct kept_pending *pending, struct file_image *out);
 int files_encode_spent(const struct kept_spent *spent, struct file_image *out);
 int files_encode_instance(const struct hash128 *instance, struct file_image *out);
+int files_encode_secret(const uint8_t secret[SECRET_BYTES], struct file_image *out);
 void file_image_fini(struct file_image *image);
 /* ERR_DATA and which check failed; ERR_NOMEM. Outputs own their memory; they are zero on failure. */
 int files_decode_state(const uint8_t *data, size_t len, struct kept_state *out, struct err *err);
 int files_decode_pending(const uint8_t *data, size_t len, struct kept_pending *out, struct err *err);
 int files_decode_spent(const uint8_t *data, size_t len, struct kept_spent *out, struct err *err);
 int files_decode_instance(const uint8_t *data, size_t len, struct hash128 *out, struct err *err);
+int files_decode_secret(const uint8_t *data, size_t len, uint8_t out[SECRET_BYTES], struct err *err);
 
 #define FILES_MAX ((size_t)(5 * BLOB_BYTES_MAX + 4096)) /* no plan makes a longer one */
 

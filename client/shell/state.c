@@ -5,12 +5,11 @@
  * and a pending file whose round is not after the state's is removed when it is found. */
 #include "client/shell/state.h"
 
+#include "client/shell/secret.h"
 #include "common/base/mem.h"
+#include "common/trust/trust.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 static int path_of(const struct state *state, const char *name, char out[DISK_PATH_MAX], struct err *err)
@@ -86,14 +85,20 @@ static void dropped(const struct state *state, const char *name, const struct er
 
 /* ---- Opening ---- */
 
+static int draw(const struct state *state, const char *name, uint8_t *out, size_t bytes, struct err *err)
+{
+    int rc = secret_draw(NULL, out, bytes);
+    return rc ? err_set(err, rc, "%s/%s: the kernel has no random bytes", state->folder, name) : 0;
+}
+
 static int make_instance(struct state *state, struct err *err)
 {
     struct file_image image;
-    uint8_t *id = state->instance.bytes;
-    if (getrandom(id, sizeof state->instance.bytes, 0) != (ssize_t)sizeof state->instance.bytes) {
-        return err_set(err, ERR_FAILED, "getrandom: %s", strerror(errno));
+    int rc = draw(state, "instance", state->instance.bytes, sizeof state->instance.bytes, err);
+    if (rc) {
+        return rc;
     }
-    int rc = files_encode_instance(&state->instance, &image);
+    rc = files_encode_instance(&state->instance, &image);
     rc = save(state, "instance", &image, rc, err);
     file_image_fini(&image);
     return rc;
@@ -266,6 +271,50 @@ void state_undo(struct state *state)
     if (is_real(state)) {
         disk_remove_made(state->folder, state->there);
     }
+}
+
+/* ---- The secret ---- */
+
+static int make_secret(struct state *state, struct err *err)
+{
+    struct file_image image;
+    int rc = draw(state, "secret", state->secret, sizeof state->secret, err);
+    if (rc) {
+        return rc;
+    }
+    rc = files_encode_secret(state->secret, &image);
+    rc = save(state, "secret", &image, rc, err);
+    file_image_fini(&image);
+    return rc;
+}
+
+/* As every secret's file, it is used only while nobody else can have read it. */
+static int check_private(const struct state *state, struct err *err)
+{
+    char path[DISK_PATH_MAX];
+    int rc = path_of(state, "secret", path, err);
+    if (rc == 0 && state->disk->ops == disk_posix.ops) { /* a simulated disk has no permissions */
+        rc = trust_private(path, err);
+    }
+    return rc == ERR_NOTFOUND ? 0 : rc;
+}
+
+int state_secret(struct state *state, struct err *err)
+{
+    uint8_t *data = NULL;
+    size_t len = 0;
+    struct err why;
+    int rc = check_private(state, err);
+    rc = rc ? rc : load(state, "secret", &data, &len, err);
+    if (rc == 0 && !data) {
+        rc = make_secret(state, err);
+    } else if (rc == 0 && files_decode_secret(data, len, state->secret, &why)) {
+        dropped(state, "secret", &why);
+        rc = make_secret(state, err);
+    }
+    mem_free(data);
+    state->has_secret = rc == 0;
+    return rc;
 }
 
 /* ---- Changes ---- */

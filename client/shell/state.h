@@ -4,14 +4,15 @@
  *   instance   a random id, made once: tells this site from another one of the same name
  *   state      run, plan, the last counted round and the carry after it
  *   pending    a contribution that is not known to be counted yet, and the carry after it
+ *   secret     what keys the site's random streams (secret.h), drawn once; there is none where they are reproducible
  *   spent      what the contributions to a run have cost in privacy; there is none without a plan that has noise
  *   cache/     decoded images (client/data)
  *
- * A damaged file is named in the log and dropped: the site then loses its carry, or trains a round again. Not so
- * `spent`, without which nobody knows what has left; a person must decide then. It is written before the contribution
- * that it counts is, and so before anything of that can leave: a crash may count too much, never too little. What is
- * offered again is the same bytes and costs nothing; what is trained again was drawn anew and is counted again. It
- * stays when the rest is forgotten, and begins anew with another run. */
+ * A damaged file is named in the log and dropped: the site then loses its carry, trains a round again, or goes on by
+ * another secret, which costs nothing. Not so `spent`, without which nobody knows what has left; a person must decide
+ * then. It is written before the contribution that it counts is, and so before anything of that can leave: a crash may
+ * count too much, never too little. What is offered again is the same bytes and costs nothing; what is trained again
+ * was drawn anew and is counted again. It stays when the rest is forgotten, and begins anew with another run. */
 #ifndef STARLING_CLIENT_SHELL_STATE_H
 #define STARLING_CLIENT_SHELL_STATE_H
 
@@ -30,6 +31,8 @@ struct state {
     uint32_t pending_round;          /* 0: none */
     struct kept_carry pending_carry; /* after it */
     struct kept_spent spent;
+    bool has_secret;
+    uint8_t secret[SECRET_BYTES];
     bool unsaved; /* what is kept is newer than its file */
     size_t there; /* of the folder's path, before it was made */
     bool made_lock, made_instance;
@@ -43,6 +46,10 @@ void state_close(struct state *state);
 /* Instead of state_close for a start that came to nothing: what state_open made is gone again, if nothing else has come
  * to it. What was there before stays. */
 void state_undo(struct state *state);
+
+/* Reads the secret, or draws one, which is durable when it returns 0. ERR_CONFIG when others may read it; ERR_IO, ...
+ */
+int state_secret(struct state *state, struct err *err);
 
 /* What follows runs on the worker. Durable when it returns 0; a failure leaves files and memory as they were, except
  * that state_commit goes on in memory: the pending file, which is still there, brings the commit about after a restart,

@@ -4,13 +4,12 @@
 
 #include "client/shell/kernels.h"
 #include "client/shell/memory.h"
+#include "client/shell/secret.h"
 #include "common/base/mem.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 static int check_memory(const struct work *work, const struct trainer_options *options, struct err *err)
 {
@@ -64,34 +63,21 @@ static struct plan own_plan(const struct work *work)
     return own;
 }
 
-/* The noise of the plan's privacy: the kernel's, which nobody can draw again. */
-static int draw_secret(void *ctx, void *out, size_t bytes)
-{
-    uint8_t *at = out;
-    (void)ctx;
-    while (bytes > 0) {
-        ssize_t got = getrandom(at, bytes, 0);
-        if (got < 0 && errno != EINTR) {
-            return ERR_FAILED;
-        }
-        at += got > 0 ? got : 0;
-        bytes -= got > 0 ? (size_t)got : 0;
-    }
-    return 0;
-}
-
 /* This takes seconds for a large encoder. */
 static int build_trainer(struct work *work, struct err *err)
 {
     const struct client_options *options = work->options;
+    uint64_t seed = 0;
     struct trainer_options wanted = {.name = options->name,
                                      .threads = options->threads,
-                                     .noise = {.fill = draw_secret},
+                                     .seed = work->state->has_secret ? &seed : NULL,
+                                     .noise = {.fill = secret_draw},
                                      .log = work->log,
                                      .compute = {.backend = (enum compute_backend)options->compute.backend,
                                                  .precision = (enum compute_precision)options->compute.precision,
                                                  .winograd = options->compute.winograd == 0}};
-    int rc = check_memory(work, &wanted, err);
+    int rc = work->state->has_secret ? secret_seed(work->state->secret, work->own.seed, options->name, &seed, err) : 0;
+    rc = rc ? rc : check_memory(work, &wanted, err);
     if (rc != 0) {
         return rc;
     }

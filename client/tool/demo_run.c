@@ -181,6 +181,7 @@ static int start_client(struct federation *fed, struct member *member, struct er
                     member->threads,
                     (char *)"--set",
                     fed->kernels,
+                    (char *)"--reproducible", /* the report's figures are to come out again */
                     NULL};
     memcpy(member->process.args, args, sizeof args);
     return process_start(&member->process, err);

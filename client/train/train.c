@@ -1,9 +1,9 @@
 /* One local round.
  *
- * Streams of random numbers belong to the site: its seed is mixed from the plan's seed and the site's name, so that two
- * sites with the same images do not see the same views. Round r (counted from 1) begins at position (r - 1) * steps *
- * batch of the site's endless order of images (feeder.h) and at step (r - 1) * steps of its draws, so rounds go on
- * where the one before ended, and a repeated round repeats everything. Key encoder, queue and velocity are
+ * Streams of random numbers belong to the site: its seed is its secret, or is mixed from the plan's seed and the site's
+ * name, so that two sites with the same images do not see the same views. Round r (counted from 1) begins at position
+ * (r - 1) * steps * batch of the site's endless order of images (feeder.h) and at step (r - 1) * steps of its draws, so
+ * rounds go on where the one before ended, and a repeated round repeats everything. Key encoder, queue and velocity are
  * set from the job's carry, as the plan has it, or begin afresh, so nothing of an earlier round lingers. What refills a
  * queue is drawn from another endless order, so that the round's own images are what they would be without.
  *
@@ -64,9 +64,12 @@ double train_matching_weight(const struct plan *plan, uint32_t round)
     return plan->matching.weight * (ramp < 1 ? ramp : 1);
 }
 
-static uint64_t site_seed(const struct plan *plan, const char *name)
+static uint64_t site_seed(const struct plan *plan, const struct trainer_options *options)
 {
-    struct hash128 hash = hash_of(name, strlen(name));
+    if (options->seed) {
+        return *options->seed;
+    }
+    struct hash128 hash = hash_of(options->name, strlen(options->name));
     return rng_mix(rng_mix(plan->seed) ^ load_u64(hash.bytes));
 }
 
@@ -97,7 +100,7 @@ static struct moco_options moco_options_of(const struct plan *plan, const struct
         .local_candidates = plan->matching.enabled && plan->matching.candidates == MATCHING_CANDIDATES_ALL,
         .neighbours = plan->matching.neighbours,
         .matching_temperature = (float)plan->matching.temperature,
-        .seed = site_seed(plan, options->name),
+        .seed = site_seed(plan, options),
         .compute = options->compute,
     };
 }
@@ -132,7 +135,7 @@ int trainer_new(const struct plan *plan, const struct layout *layout, const stru
     trainer->log = options->log;
     trainer->threads = options->threads;
     trainer->noise = options->noise;
-    trainer->seed = site_seed(plan, options->name);
+    trainer->seed = site_seed(plan, options);
     const struct moco_options moco = moco_options_of(plan, options);
     int rc = moco_new(layout, &moco, &trainer->moco, err);
     if (rc) {

@@ -1,8 +1,8 @@
 /* One local round: parameters and remote features in; update, features and report out. Everything else that a site
  * takes from one round to the next is the carry: key encoder, queue and velocity (nn/moco.h), and behind them, unless
  * wire.update is f32, the rest: what packing left out of the updates so far, f32 [total]. The result is a function of
- * the job, the folder and the seed: training the same round again after a crash yields the same bytes. (Where the plan
- * has noise for privacy, which must be secret, the update and the features are not: noise.h.)
+ * the job, the folder and the site's seed: training the same round again after a crash yields the same bytes. (Where
+ * the plan has noise for privacy, which must be secret, the update and the features are not: noise.h.)
  *
  * Error feedback (Seide et al., Interspeech 2014; Karimireddy et al., ICML 2019): a round sends Q(update + rest), and
  * what Q left out is the next round's rest. So what was sent differs from what was learned by the last rest alone,
@@ -64,7 +64,10 @@ struct train_progress {
 
 /* What is a site's own. */
 struct trainer_options {
-    const char *name; /* with plan->seed it names the site's random streams */
+    const char *name;
+    /* Of the site's random streams: order of images, views, draws. Nobody else should know it. NULL: plan->seed and
+     * name make it, so that whoever knows these can draw the same. */
+    const uint64_t *seed;
     uint32_t threads;
     struct compute compute;
     struct noise_source noise; /* must be there when the plan has noise */

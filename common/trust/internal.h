@@ -35,8 +35,6 @@ int subject_of(const X509 *certificate, struct trust_subject *out, struct err *e
  * host that means something to a shell, a page or OpenSSL's notation. ERR_USAGE. */
 #define TRUST_HOST_MAX 256
 int trust_host(const char *address, char host[TRUST_HOST_MAX], struct err *err);
-/* ERR_CONFIG: somebody but its owner may do something with the file or folder. ERR_NOTFOUND, ERR_IO. */
-int trust_private(const char *path, struct err *err);
 
 /* Keys are P-256, and their public half is written in one way only. */
 int key_new(EVP_PKEY **out, struct err *err);

@@ -98,6 +98,11 @@ int trust_private(const char *path, struct err *err)
     return 0;
 }
 
+int trust_digest(const void *data, size_t len, uint8_t out[TRUST_DIGEST], struct err *err)
+{
+    return EVP_Digest(data, len, out, NULL, EVP_sha256(), NULL) ? 0 : trust_fail(err, ERR_FAILED, "digest");
+}
+
 /* The one entry of this kind, as text without a zero in it. */
 static bool name_entry(const X509_NAME *name, int nid, char *out, size_t size)
 {

@@ -12,6 +12,7 @@
 #include "common/base/name.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* The roles of the wire (ROLE_ of common/wire/msg.h), and the server's beside them. */
@@ -41,5 +42,11 @@ bool trust_role_parse(const char *text, uint32_t *out); /* of the four words */
 struct credential;
 void credential_free(struct credential *credential); /* NULL is allowed */
 const struct trust_subject *credential_subject(const struct credential *credential);
+
+/* ERR_CONFIG: somebody but its owner may do something with the file or folder. ERR_NOTFOUND, ERR_IO. */
+int trust_private(const char *path, struct err *err);
+/* SHA-256. ERR_FAILED. */
+#define TRUST_DIGEST 32
+int trust_digest(const void *data, size_t len, uint8_t out[TRUST_DIGEST], struct err *err);
 
 #endif

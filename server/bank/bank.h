@@ -18,6 +18,7 @@
 #include "common/base/err.h"
 #include "common/base/name.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct bank_owner {
@@ -64,6 +65,8 @@ int bank_rank(struct bank *bank);
 
 /* ---- What goes out (sample.c) ---- */
 
+/* Whether rows here are `name`'s. */
+bool bank_has(const struct bank *bank, const char *name);
 /* Owners of rows beside `receiver`. */
 uint32_t bank_others(const struct bank *bank, const char *receiver);
 

@@ -22,9 +22,14 @@ static uint32_t place_of(const struct bank *bank, const char *receiver)
     return i;
 }
 
+bool bank_has(const struct bank *bank, const char *name)
+{
+    return place_of(bank, name) < bank->owners_count;
+}
+
 uint32_t bank_others(const struct bank *bank, const char *receiver)
 {
-    return bank->owners_count - (place_of(bank, receiver) < bank->owners_count);
+    return bank->owners_count - bank_has(bank, receiver);
 }
 
 /* Rows that the others give if each gives at most `level`. */

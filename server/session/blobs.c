@@ -31,14 +31,15 @@ bool member_withholds(const struct coordinator *c, uint32_t member)
     return c->members[member].withholds || c->members[member].gave_none;
 }
 
+/* Rows of others are for those who have given some themselves: by the bank, so that a restarted server knows it too. */
 static uint32_t draw_sample(struct coordinator *c, uint32_t member)
 {
-    if (!plan_shares_features(c->plan) || member_withholds(c, member) ||
-        bank_others(c->bank, c->members[member].name) < c->plan->fusion.min_contributors) {
+    const char *name = c->members[member].name;
+    if (!plan_shares_features(c->plan) || member_withholds(c, member) || !bank_has(c->bank, name) ||
+        bank_others(c->bank, name) < c->plan->fusion.min_contributors) {
         return 0;
     }
-    return bank_sample(c->bank, c->plan->seed, round_current(c), c->members[member].name, c->plan->fusion.remote,
-                       c->sample);
+    return bank_sample(c->bank, c->plan->seed, round_current(c), name, c->plan->fusion.remote, c->sample);
 }
 
 /* The sample's bytes are the numbers of its rows, then, for int8, their scales. A piece is either; it ends before the

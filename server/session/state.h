@@ -370,7 +370,8 @@ bool alarm_follow(struct coordinator *c, const struct round_summary *summary);
 void model_describe(struct coordinator *c);
 /* Whoever gives no features gets none: what it says, and what it does. */
 bool member_withholds(const struct coordinator *c, uint32_t member);
-/* The sample of others' features for a member. *exists false: there is none. ERR_NOMEM. */
+/* The sample of others' features for a member. *exists false: there is none, as for whoever has no rows in the bank.
+ * ERR_NOMEM. */
 int remote_describe(struct coordinator *c, uint32_t member, struct blob *out, bool *exists);
 /* The next chunk of the peer's download, unless one is still in its write queue. The first judges what was asked. */
 void download_continue(struct coordinator *c, struct peer *peer);

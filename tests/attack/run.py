@@ -107,8 +107,10 @@ def bank_cells(size, quick):
     return cells
 
 
+SECRETIVE = "f32, each with a secret"
 PRIVACY = {
     "f32": {"wire.features": "f32"},
+    SECRETIVE: {"wire.features": "f32"},
     "f16": {"wire.features": "f16"},
     "int8": {"wire.features": "int8"},
     "noise 0.05": {"fusion.privacy.noise": 0.05},
@@ -123,8 +125,9 @@ def privacy_cells(size, quick):
     lies = [f"spy:{every} client-5", f"witness {liars(4)}"]
     return {
         what: {"what": what, "clients": 5, "split": "iid", "lies": lies, "told": 5, "spies": True,
+               **({"secretive": True} if what == SECRETIVE else {}),
                "set": {**size["plan"], **size["shared"], "matching.enabled": "false", **keys}}
-        for what, keys in PRIVACY.items() if not quick or what in ("f32", "noise 1")
+        for what, keys in PRIVACY.items() if not quick or what in ("f32", SECRETIVE, "noise 1")
     }  # fmt: skip
 
 
@@ -156,7 +159,7 @@ class Lab:
         self.out = os.path.join(os.path.abspath(options.out), options.what)
         os.makedirs(os.path.join(self.out, "cells"), exist_ok=True)
         self.scratch = tempfile.mkdtemp(prefix="starling-attack-", dir=options.memory)
-        self.bin, self.credulous = (os.path.join(self.scratch, name) for name in ("bin", "credulous"))
+        self.bin, self.credulous, self.secretive = (os.path.join(self.scratch, n) for n in ("bin", "credulous", "secretive"))
         self.images = os.path.join(self.scratch, "images")
         self.poison_programs()
         self.choose_images()
@@ -166,11 +169,18 @@ class Lab:
 
     def poison_programs(self):
         """Folders in which the demo finds the liar where it looks for the client: beside its own file, so that is a copy."""
-        for folder, server in ((self.bin, "bin/starling-server"), (self.credulous, "tests/attack_credulous")):
+        honest, liar = "bin/starling-server", os.path.join(self.build, "tests", "attack_liar")
+        for folder, server in ((self.bin, honest), (self.credulous, "tests/attack_credulous"), (self.secretive, honest)):
             os.makedirs(folder)
             shutil.copy2(os.path.join(self.build, "bin", "starling"), folder)
             os.symlink(os.path.join(self.build, server), os.path.join(folder, "starling-server"))
-            os.symlink(os.path.join(self.build, "tests", "attack_liar"), os.path.join(folder, "starling-client"))
+            if folder != self.secretive:
+                os.symlink(liar, os.path.join(folder, "starling-client"))
+        client = os.path.join(self.secretive, "starling-client")
+        with open(client, "w", encoding="utf-8") as file:  # as the demo starts it, but for one word
+            file.write('#!/bin/sh\nfor word; do shift; [ "$word" = --reproducible ] || set -- "$@" "$word"; done\n')
+            file.write(f"exec '{liar}' \"$@\"\n")
+        os.chmod(client, 0o700)
 
     def choose_images(self):
         """train/: what the sites hold; others/: images that nobody holds; test/: what is named in the end."""
@@ -202,7 +212,7 @@ class Lab:
         folder = os.path.join(self.scratch, re.sub(r"[^a-z0-9]+", "-", name))
         work, out = os.path.join(folder, "work"), os.path.join(folder, "lie")
         rounds = rounds_of(self.size, cell["clients"])
-        programs = self.credulous if cell.get("credulous") else self.bin
+        programs = self.credulous if cell.get("credulous") else self.secretive if cell.get("secretive") else self.bin
         command = [os.path.join(programs, "starling"), "demo", "--images", os.path.join(self.images, "train"), "--workdir", work]
         command += ["--test", os.path.join(self.images, "test"), "--clients", str(cell["clients"]), "--json"]
         command += ["--split", cell["split"], "--rounds", str(rounds), "--seed", "1"]

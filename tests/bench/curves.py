@@ -54,7 +54,7 @@ plan:
     else:
         sys.exit("the server did not start")
     command = [f"{bin_}/starling-client", "--server", found.group(1), "--images", a.train, "--name", "site", "--state",
-               os.path.join(folder, "client")]
+               os.path.join(folder, "client"), "--reproducible"]  # all ways to compute see the same views
     for setting in settings:
         command += ["--set", setting]
     code = subprocess.run(command, stderr=log).returncode

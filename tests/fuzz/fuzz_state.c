@@ -1,5 +1,6 @@
 /* The files of a client's state folder. Input: byte 0 is the file (bits 0 and 1: state, pending, instance, spent) and
- * whether the hash at the end is mended (bit 2; a fuzzer does not guess one); the rest are the bytes.
+ * whether the hash at the end is mended (bit 2; a fuzzer does not guess one); with bit 3 it is the secret. The rest are
+ * the bytes.
  *
  * Must hold: nothing is left behind on failure, and what is accepted is canonical after one encoding: it decodes again,
  * to the same bytes. (A pending file of an older version is written again as one of the newest.) */
@@ -18,6 +19,7 @@ union kept {
     struct kept_pending pending;
     struct hash128 instance;
     struct kept_spent spent;
+    uint8_t secret[SECRET_BYTES];
 };
 
 static int decode(unsigned file, const uint8_t *bytes, size_t len, union kept *out, struct err *err)
@@ -25,7 +27,8 @@ static int decode(unsigned file, const uint8_t *bytes, size_t len, union kept *o
     return file == 0   ? files_decode_state(bytes, len, &out->state, err)
            : file == 1 ? files_decode_pending(bytes, len, &out->pending, err)
            : file == 2 ? files_decode_instance(bytes, len, &out->instance, err)
-                       : files_decode_spent(bytes, len, &out->spent, err);
+           : file == 3 ? files_decode_spent(bytes, len, &out->spent, err)
+                       : files_decode_secret(bytes, len, out->secret, err);
 }
 
 static void encode(unsigned file, const union kept *kept, struct buf *out)
@@ -35,7 +38,8 @@ static void encode(unsigned file, const union kept *kept, struct buf *out)
     REQUIRE((file == 0   ? files_encode_state(&kept->state, &image)
              : file == 1 ? files_encode_pending(&kept->pending, &image)
              : file == 2 ? files_encode_instance(&kept->instance, &image)
-                         : files_encode_spent(&kept->spent, &image)) == 0);
+             : file == 3 ? files_encode_spent(&kept->spent, &image)
+                         : files_encode_secret(kept->secret, &image)) == 0);
     for (size_t i = 0; i < image.count; i++) {
         REQUIRE(buf_append(out, image.parts[i].data, image.parts[i].len) == 0);
     }
@@ -74,7 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 1 || size > 1 << 20) {
         return 0;
     }
-    unsigned file = data[0] & 3;
+    unsigned file = data[0] & 8 ? 4 : data[0] & 3;
     size_t len = size - 1;
     uint8_t *bytes = mem_new(len, 1);
     if (!bytes) {

@@ -347,6 +347,7 @@ static int make_state_file(const char *corpus, const char *name, uint8_t mode, i
 static int make_state(const char *corpus)
 {
     uint8_t carry[24] = "a site's own state";
+    const uint8_t secret[SECRET_BYTES] = "thirty-two bytes that are drawn";
     const struct hash128 instance = SAMPLE_HASH(9);
     struct kept_state state = {.run = SAMPLE_HASH(1), .plan_hash = SAMPLE_HASH(2), .round = 3};
     struct kept_pending pending = {.run = state.run, .plan_hash = state.plan_hash};
@@ -357,6 +358,7 @@ static int make_state(const char *corpus)
     int rc = make_state_file(corpus, "state/state", 4 | 0, files_encode_state(&state, &image), &image);
     const struct kept_spent spent = {.run = state.run, .releases = 3, .features = 0.5, .updates = 2};
     rc = rc ? rc : make_state_file(corpus, "state/spent", 4 | 3, files_encode_spent(&spent, &image), &image);
+    rc = rc ? rc : make_state_file(corpus, "state/secret", 4 | 8, files_encode_secret(secret, &image), &image);
     rc = rc ? rc : make_state_file(corpus, "state/instance", 4 | 2, files_encode_instance(&instance, &image), &image);
     contribution->round = 7;
     contribution->report = sample_msgs[MSG_OFFER].offer.report;

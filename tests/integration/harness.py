@@ -186,6 +186,8 @@ class Daemon:
 class Federation(unittest.TestCase):
     """A folder for each test, daemons that end with it, and their logs on standard error when it fails."""
 
+    reproducible = False  # True: clients without a secret, so that runs in other folders have the same bits
+
     def setUp(self):
         self.folder = tempfile.mkdtemp(prefix="starling-it-")
         self.addCleanup(shutil.rmtree, self.folder)  # after tearDown, and after what a test adds (umount)
@@ -236,6 +238,7 @@ class Federation(unittest.TestCase):
     def client(self, name, address, images=None, state=None, flags=(), under=()):
         args = [*under, os.path.join(BIN, "starling-client"), "--server", address, "--name", name, "--threads", THREADS]
         args += ["--images", images or self.images(name), "--state", self.path(state or "client-" + name)]
+        args += ["--reproducible"] * self.reproducible
         # Kernels that each client measures for itself may differ, on a busy machine above all, and with them the bits.
         args += ["--set", "compute.kernels=" + self.path("kernels"), "--log-format", "json", *flags]
         daemon = Daemon(f"client({name})", args)

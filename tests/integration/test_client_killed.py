@@ -8,6 +8,8 @@ MIB = 1 << 20
 
 
 class ClientKilled(harness.Federation):
+    reproducible = True
+
     def hold_in_mid_upload(self, server, proxy):
         """Both sides stand in the middle of a's upload, and the server has taken its first chunk: what a connection
         still holds when it is reset is lost, so the proxy's word alone would not do."""

@@ -28,6 +28,7 @@ ALL = "--all" in sys.argv
 
 
 class Death(harness.Federation):
+    reproducible = True
     calls = {}
     undisturbed = None  # the final model
 

@@ -73,6 +73,8 @@ class Weather:
 
 
 class Network(harness.Federation):
+    reproducible = True
+
     def lose(self, server, client, proxy):
         """The network is gone until both sides have noticed by themselves and the client has tried again in vain."""
         gone, lost = len(server.events), len(client.events)

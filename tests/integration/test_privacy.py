@@ -61,6 +61,7 @@ class Privacy(harness.Federation):
             self.assertLess(privacy[part]["epsilon"], 1.2 * least)
 
     def test_noise_leaves_and_its_cost_is_told(self):
+        self.reproducible = True  # the same images in both runs
         clean, _ = self.run_through("clean", {"rounds": 1, "fusion.encoder": "aggregated"})
         server, clients = self.run_through("noisy", {"rounds": 1, **NOISY})
         rows, clean_rows = bank(server, 1), bank(clean, 1)
@@ -151,6 +152,20 @@ class Privacy(harness.Federation):
             if event.get("event") == "training_finished":
                 self.assertEqual(float(event["remote_share"]), 0)
                 self.assertEqual(event["features"], "0")
+
+    def test_who_comes_later_gives_first(self):
+        """c is in round 2 or 3 first, when the others get features; it gets some when it has given some."""
+        server = self.server(plan={"rounds": 6, "min_clients": 2})
+        clients = [self.client(name, server.address) for name in "ab"]
+        server.wait_for("round_opened", round=2)
+        clients.append(self.client("c", server.address))
+        server.wait_for("done")
+        for client, name in zip(clients, "abc"):
+            self.assertEqual(client.exit_code(), 0, client.label)
+            heard = [event for event in client.events if event.get("event") == "round_received"]
+            self.assertEqual(heard[0]["remote"], "0", name)
+            for event in heard[1:]:
+                self.assertGreater(int(event["remote"]), 0, name)
 
     def test_features_wait_for_contributors(self):
         server, clients = self.run_through("held", {"fusion.min_contributors": 3})

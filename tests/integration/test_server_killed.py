@@ -14,6 +14,8 @@ PLAN = {"rounds": 7, "aggregation.optimizer": "adam", "aggregation.learning_rate
 
 
 class ServerKilled(harness.Federation):
+    reproducible = True
+
     def test_in_each_state(self):
         server = self.server(plan=PLAN)
         address = server.address

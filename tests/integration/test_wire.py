@@ -10,6 +10,8 @@ INT8 = {"model.width": 32, "wire.update": "int8", "wire.features": "int8"}
 
 
 class Wire(harness.Federation):
+    reproducible = True
+
     def run_through(self, label, plan, order=NAMES):
         server = self.server(state="server-" + label, plan=plan)
         clients = [self.client(name, server.address, state=f"{name}-{label}") for name in order]

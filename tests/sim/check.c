@@ -7,7 +7,8 @@
  *     counts at most once (computed here from the trainers' results, apart from the server);
  *   - training a round again has the same inputs and yields the same bits; what was declined for good is not trained
  *     again on the same connection;
- *   - a client trains on the durable model, with features of others only, all of them from contributions that counted;
+ *   - a client trains on the durable model, with features of others only, all of them from contributions that counted,
+ *     and with none before a contribution of its own has counted;
  *   - a sound connection is never given up for silence, and nobody sees a protocol error;
  *   - a client commits what counted, drops what did not, and in the end has committed exactly what counted.
  */
@@ -88,6 +89,13 @@ void check_train(struct world *world, const struct client *client, const struct 
     if (memcmp(action->model, truth->params[action->round - 1], world->layout->total * sizeof(float)) != 0) {
         violate(world, "%s trains round %u on a model that is not that of round %u", client->name, action->round,
                 action->round - 1);
+    }
+    bool gave = false;
+    for (uint32_t round = 1; round < action->round; round++) {
+        gave |= truth->counted[round][client->index];
+    }
+    if (action->remote_rows > 0 && !gave) {
+        violate(world, "%s receives features in round %u and never gave any", client->name, action->round);
     }
     const float *rows = (const float *)(const void *)action->remote;
     for (uint32_t i = 0; i < action->remote_rows; i++) {

@@ -165,9 +165,19 @@ static void keep_recalled(struct world *world, struct coordinator *c)
     }
 }
 
+static bool feeds_leeches;
+bool __real_bank_has(const struct bank *bank, const char *name);
+bool __wrap_bank_has(const struct bank *bank, const char *name);
+
+bool __wrap_bank_has(const struct bank *bank, const char *name)
+{
+    return feeds_leeches || __real_bank_has(bank, name);
+}
+
 void inside_plant(struct world *world)
 {
     struct coordinator *c = world->server.coordinator;
+    feeds_leeches = world->scenario.bug == BUG_LEECH;
     if (world->scenario.bug == BUG_RECALLED_STAYS) {
         keep_recalled(world, c);
     } else if (world->scenario.bug == BUG_SLOT_LEAKED) {

@@ -108,6 +108,7 @@ static const char *const bugs[BUG_COUNT] = {
     [BUG_NORMS_LOST] = "a restart forgets how long updates were",
     [BUG_RECALLED_STAYS] = "a recalled round is not taken out of the sum",
     [BUG_STATISTICS_FREE] = "an update's statistics are not measured",
+    [BUG_LEECH] = "a client that gave no features gets some",
 };
 
 /* Seeds that found a mistake of the product, before it was mended; with it back they find it again. A change of what

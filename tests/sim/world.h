@@ -56,6 +56,7 @@ enum bug {
     BUG_NORMS_LOST,        /* a restarted server has forgotten how long updates were */
     BUG_RECALLED_STAYS,    /* what was added before a round was recalled is left in the sum */
     BUG_STATISTICS_FREE,   /* the statistics of an update may be as long as they like */
+    BUG_LEECH,             /* the server hands features to whoever asks */
     BUG_COUNT
 };
 

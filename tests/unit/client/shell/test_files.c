@@ -266,6 +266,34 @@ static void the_instance_comes_back(void **unused)
     mem_free(file);
 }
 
+static void the_secret_comes_back(void **unused)
+{
+    (void)unused;
+    uint8_t secret[SECRET_BYTES], got[SECRET_BYTES];
+    struct file_image image;
+    size_t len;
+    memset(secret, 0x5c, sizeof secret);
+    assert_int_equal(files_encode_secret(secret, &image), 0);
+    uint8_t *file = flatten(&image, &len);
+    file_image_fini(&image);
+    assert_int_equal(len, 64);
+    assert_int_equal(files_decode_secret(file, len, got, NULL), 0);
+    assert_memory_equal(got, secret, sizeof got);
+    memset(secret, 0, sizeof secret);
+    for (size_t i = 0; i < len; i++) {
+        file[i] ^= 1;
+        assert_int_equal(files_decode_secret(file, len, got, NULL), ERR_DATA);
+        assert_memory_equal(got, secret, sizeof got);
+        file[i] ^= 1;
+        assert_int_equal(files_decode_secret(file, i, got, NULL), ERR_DATA);
+    }
+    uint8_t longer[65] = {0};
+    memcpy(longer, file, 48);
+    resign(longer, sizeof longer);
+    assert_int_equal(files_decode_secret(longer, sizeof longer, got, NULL), ERR_DATA);
+    mem_free(file);
+}
+
 static uint8_t *spent_file(const struct kept_spent *spent, size_t *len)
 {
     struct file_image image;
@@ -330,6 +358,7 @@ int main(void)
         cmocka_unit_test(sizes_are_checked_behind_a_right_checksum),
         cmocka_unit_test(sizes_that_agree_by_overflow_are_refused),
         cmocka_unit_test(the_instance_comes_back),
+        cmocka_unit_test(the_secret_comes_back),
         cmocka_unit_test(what_was_spent_comes_back),
         cmocka_unit_test(memory_may_run_out_at_each_allocation),
     };

@@ -173,6 +173,53 @@ static void a_round_is_a_function_of_its_job(void **state)
     trainer_free(elsewhere);
 }
 
+/* What leaves two sites that differ in their seeds alone: whether it differs in the order of images, in views, and in
+ * which images are chosen for plain features. `told`: false is the mistake, a seed that follows from plan and name. */
+static uint32_t differences(struct world *w, bool told)
+{
+    uint32_t images[2][16], found = 0;
+    for (uint32_t plain = 0; plain < 2; plain++) {
+        struct train_result results[2];
+        w->plan.fusion.encoder = plain ? FUSION_ENCODER_AGGREGATED : FUSION_ENCODER_MOMENTUM;
+        for (uint32_t i = 0; i < 2; i++) {
+            const uint64_t seed = 1 + i;
+            const struct trainer_options options = {.name = "site-a", .threads = 1, .seed = told ? &seed : NULL};
+            struct trainer *trainer;
+            assert_int_equal(trainer_new(&w->plan, w->layout, w->dataset, &options, &trainer, NULL), 0);
+            train(trainer, &w->job, &results[i]);
+            memcpy(images[i], (const float *)results[i].carry + w->plan.queue * D, sizeof images[i]);
+            trainer_free(trainer);
+        }
+        size_t bytes = (size_t)results[0].feature_rows * D * sizeof(float);
+        found += memcmp(results[0].features, results[1].features, bytes) != 0;
+        found += !plain && memcmp(images[0], images[1], sizeof images[0]) != 0;
+        train_result_fini(&results[0]);
+        train_result_fini(&results[1]);
+    }
+    return found;
+}
+
+static void the_seed_is_in_all_that_is_drawn(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(differences(w, true), 3);
+    assert_int_equal(differences(w, false), 0);
+    /* And neither plan nor name is, beside it. */
+    struct train_result results[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        const uint64_t seed = 1;
+        const struct trainer_options options = {.name = i ? "site-b" : "site-a", .threads = 1, .seed = &seed};
+        struct trainer *trainer;
+        w->plan.seed = 5 + i;
+        assert_int_equal(trainer_new(&w->plan, w->layout, w->dataset, &options, &trainer, NULL), 0);
+        train(trainer, &w->job, &results[i]);
+        trainer_free(trainer);
+    }
+    assert_true(same_result(&results[0], &results[1]));
+    train_result_fini(&results[0]);
+    train_result_fini(&results[1]);
+}
+
 /* Each beginning of key encoder, queue and velocity, and no two of them make the same of a carry. */
 static void every_beginning_is_a_function_of_the_job(void **state)
 {
@@ -780,6 +827,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_round_is_a_function_of_its_job, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_seed_is_in_all_that_is_drawn, setup, teardown),
         cmocka_unit_test_setup_teardown(every_beginning_is_a_function_of_the_job, setup, teardown),
         cmocka_unit_test_setup_teardown(a_refilled_queue_knows_its_images, setup, teardown),
         cmocka_unit_test_setup_teardown(the_report_says_what_happened, setup, teardown),

@@ -247,9 +247,12 @@ static void others_are_counted(void **state)
     struct bank *bank = make_bank(0), *empty;
     assert_int_equal(bank_others(bank, "site-3"), OWNERS - 1);
     assert_int_equal(bank_others(bank, "stranger"), OWNERS);
+    assert_true(bank_has(bank, "site-3"));
+    assert_false(bank_has(bank, "stranger") || bank_has(bank, "site-") || bank_has(bank, "site-33"));
     bank_free(bank);
     assert_int_equal(bank_new(10, DIMENSION, &empty), 0);
     assert_int_equal(bank_others(empty, "site-3"), 0);
+    assert_false(bank_has(empty, "site-3"));
     bank_free(empty);
 }
 

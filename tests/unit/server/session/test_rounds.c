@@ -230,7 +230,8 @@ static void nobody_gets_its_own_features(void **state)
     assert_int_equal(count_own(sites[2].features, ROWS, 1), 0);
 }
 
-/* Three sites, so that each has two others. Site 3 comes for round 3, and everybody has three from round 4 on. */
+/* Three sites, so that each has two others. Site 3 comes for round 3, and everybody has three from round 4 on; it too,
+ * which has given none before. */
 static void features_wait_for_contributors(void **state)
 {
     (void)state;
@@ -245,7 +246,7 @@ static void features_wait_for_contributors(void **state)
         for (uint32_t s = 0; s < here; s++) {
             struct msg msg = hear(&w, s, MSG_ROUND);
             assert_int_equal(msg.round.round, round);
-            assert_int_equal(msg.round.has_remote, round >= 4 || (round == 3 && s == 3));
+            assert_int_equal(msg.round.has_remote, round >= 4);
         }
         if (round == 2) {
             join(&w, &sites[3]);
@@ -338,6 +339,49 @@ static void who_gives_none_gets_none(void **state)
         }
         for (uint32_t s = 0; s < 4; s++) {
             hear_end(s, round, true, round == 5);
+        }
+    }
+}
+
+/* Site 3 comes in round 1 and takes part from round 2 on; what it offers does not count before round 4. The sample that
+ * it does not get is not there to be fetched. (The mistake is planted in tests/sim.) */
+static void who_never_gave_gets_none(void **state)
+{
+    (void)state;
+    w.plan.rounds = 5;
+    world_start(&w);
+    for (uint32_t s = 0; s < 3; s++) {
+        join(&w, &sites[s]);
+    }
+    for (uint32_t round = 1; round <= 5; round++) {
+        uint32_t here = round == 1 ? 3 : 4;
+        for (uint32_t s = 0; s < here; s++) {
+            assert_int_equal(hear(&w, s, MSG_ROUND).round.has_remote, round > 1 && (s != 3 || round == 5));
+        }
+        if (round == 3) {
+            say(&w, 3, (struct msg){.type = MSG_FETCH, .fetch = {BLOB_REMOTE, 3, 0}});
+            (void)hear_fault(&w, 3);
+        }
+        if (round == 1 || round == 3) {
+            join(&w, &sites[3]);
+        }
+        if (round == 3) {
+            assert_false(hear(&w, 3, MSG_ROUND).round.has_remote);
+        }
+        for (uint32_t s = 0; s < here; s++) {
+            bool counts = s != 3 || round >= 4;
+            train(&w, &sites[s], round);
+            sites[s].offer.offer.report.images = counts ? 10 : 0;
+            say(&w, s, sites[s].offer);
+            if (counts) {
+                answer_grants(&w, &sites[s]);
+                (void)hear(&w, s, MSG_ACCEPTED);
+            } else {
+                (void)hear_declined(&w, s, DECLINE_WEIGHT);
+            }
+        }
+        for (uint32_t s = 0; s < 4; s++) {
+            hear_end(s, round, s < here && (s != 3 || round >= 4), round == 5);
         }
     }
 }
@@ -732,6 +776,7 @@ int main(void)
         TEST(features_wait_for_contributors),
         TEST(features_are_forgotten_after_their_time),
         TEST(who_gives_none_gets_none),
+        TEST(who_never_gave_gets_none),
         TEST(a_sample_cannot_be_fetched_by_who_gives_none),
         TEST(no_features_without_fusion_and_matching),
         TEST(a_large_model_comes_in_chunks_and_can_be_resumed),

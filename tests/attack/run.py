@@ -4,8 +4,8 @@
   tests/attack/run.py poison|bank|privacy [WORDS...] --images cifar/train --test cifar/test [--out DIR] [--jobs 2]
   tests/attack/run.py poison|bank|privacy --quick --out DIR
 
-README.md says what is measured. WORDS choose the cells in whose names one of them stands ("two of ten"). Each cell is one `starling demo`, whose scores, counts and figures go into
-OUT/NAME/cells/*.json; the same command goes on where it was interrupted. Writes OUT/NAME/table.md after each cell, and,
+README.md says what is measured. WORDS choose the cells in whose names one of them stands ("two of ten", "; mean;"). Each
+cell is one `starling demo`, whose scores, counts and figures go into OUT/NAME/cells/*.json; the same command goes on where it was interrupted. Writes OUT/NAME/table.md after each cell, and,
 where OUT is the default, the tables of README.md. --quick draws images of its own and takes small sizes, to see that all
 of it works; its figures mean nothing.
 """
@@ -416,7 +416,7 @@ def commit():
 def measure(lab, cells):
     results = {name: result for name in cells if (result := load(lab, name, cells[name]))}
     words = lab.options.words or [""]
-    left = [name for name in cells if name not in results and any(word in name for word in words)]
+    left = [name for name in cells if name not in results and any(word in name + ";" for word in words)]
     print(f"{lab.options.what}: {len(cells)} cells, {len(results)} finished before, {len(left)} to do", flush=True)
     lock, by = threading.Lock(), commit()
 

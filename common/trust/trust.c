@@ -51,6 +51,28 @@ const struct trust_subject *credential_subject(const struct credential *credenti
     return &credential->subject;
 }
 
+int credential_pin(const struct credential *credential, uint8_t pin[32], struct err *err)
+{
+    return certificate_pin(credential->ca, pin, err);
+}
+
+int credential_check(const struct credential *credential, const uint8_t pin[32], const char *name, uint32_t role,
+                     struct err *err)
+{
+    const struct trust_subject *subject = &credential->subject;
+    uint8_t got[32];
+    int rc = credential_pin(credential, got, err);
+    if (rc == 0 && memcmp(got, pin, sizeof got) != 0) {
+        rc =
+            err_set(err, ERR_ACCESS, "the server sent a certificate of another authority than the one that is trusted");
+    }
+    if (rc == 0 && (strcmp(subject->name, name) != 0 || subject->role != role)) {
+        rc = err_set(err, ERR_ACCESS, "the server sent a certificate for the %s %s, and this is the %s %s",
+                     trust_role_name(subject->role), subject->name, trust_role_name(role), name);
+    }
+    return rc;
+}
+
 int trust_fail(struct err *err, int code, const char *what)
 {
     unsigned long number = ERR_peek_last_error();

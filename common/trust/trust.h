@@ -41,5 +41,10 @@ bool trust_role_parse(const char *text, uint32_t *out); /* of the four words */
 struct credential;
 void credential_free(struct credential *credential); /* NULL is allowed */
 const struct trust_subject *credential_subject(const struct credential *credential);
+/* SHA-256 of its authority's public key. */
+int credential_pin(const struct credential *credential, uint8_t pin[32], struct err *err);
+/* ERR_ACCESS unless it is of the authority with this pin, and for this name and role. */
+int credential_check(const struct credential *credential, const uint8_t pin[32], const char *name, uint32_t role,
+                     struct err *err);
 
 #endif

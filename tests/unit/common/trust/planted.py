@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Plants mistakes in common/trust and in what common/net makes of it, one at a time in a copy, and expects a unit test
-to find each.
+"""Plants mistakes in common/trust and in what common/net and the client make of it, one at a time in a copy, and expects
+a unit test to find each.
 
     planted.py ROOT [ROOM...]       exit 1 and one line for each mistake that nothing found
 
@@ -88,6 +88,10 @@ TRUST = [
      "identity", "damage_is_found"),
     ("authority.c", "if (rc != ERR_NOTFOUND) {", "if (false) {",
      "authority", "a_new_authority"),
+    ("trust.c", "memcmp(got, pin, sizeof got) != 0", "false",
+     "identity", "a_credential_is_one_site_s"),
+    ("trust.c", "subject->role != role", "false",
+     "identity", "a_credential_is_one_site_s"),
     # Whom a channel believes.
     ("channel.c", "(*out)->server = true;\n        SSL_CTX_set_verify((*out)->context, SSL_VERIFY_PEER, NULL);",
      "(*out)->server = true;", "channel", "test_with_a_certificate"),
@@ -163,10 +167,19 @@ NET = [
      "conn_tls", "test_handshake_time_out"),
 ]
 
-# Room: its mistakes, and the rooms whose sources it is linked with.
+SHELL = [
+    # What a renewal may not bring.
+    ("passport.c", "    rc = credential_check(made, pin, name, role, err);", "    rc = 0;",
+     "passport", "what_was_not_asked_for_does_not"),
+    ("passport.c", "rc == 0 && credential_subject(made)->not_after <= now_s()", "false",
+     "passport", "what_was_not_asked_for_does_not"),
+]
+
+# Room: its mistakes, the files of it that they need, and the rooms whose sources these are linked with.
 PLANTED = {
-    "common/trust": (TRUST, ["common/base"]),
-    "common/net": (NET, ["common/base", "common/wire", "common/trust"]),
+    "common/trust": (TRUST, ["*.c"], ["common/base"]),
+    "common/net": (NET, ["*.c"], ["common/base", "common/wire", "common/trust"]),
+    "client/shell": (SHELL, ["passport.c", "exchange.c"], ["common/base", "common/wire", "common/trust", "common/net"]),
 }
 
 
@@ -180,11 +193,12 @@ class Yard:
     def __init__(self, root, folder, room):
         self.root, self.folder = root, pathlib.Path(folder)
         self.compile_flags, self.link_flags = flags_of("--cflags"), flags_of("--libs")
-        mistakes, others = PLANTED[room]
+        mistakes, own, others = PLANTED[room]
         self.tests = sorted({test for *_, test, _ in mistakes})
         subprocess.run(["protoc-c", f"--proto_path={root}", f"--c_out={folder}", "proto/starling.proto"], check=True)
         sources = [self.folder / "proto/starling.pb-c.c"] if "common/wire" in others else []
-        sources += [source for part in [room, *others] for source in sorted((root / part).glob("*.c"))]
+        sources += [source for name in own for source in sorted((root / room).glob(name))]
+        sources += [source for part in others for source in sorted((root / part).glob("*.c"))]
         sources += [root / f"tests/unit/{room}/test_{test}.c" for test in self.tests]
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(lambda source: self.compile(source, source.stem), sources))

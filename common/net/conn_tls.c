@@ -23,6 +23,7 @@ struct tls {
     size_t offset;               /* how far the first one is encrypted */
     size_t flying;               /* ciphertext that libuv has */
     bool server;
+    bool waits;  /* for conn_shake */
     bool heard;  /* the peer has said something */
     bool ending; /* our side is to be shut when the queue is empty */
 };
@@ -49,6 +50,7 @@ int conn_tls_new(struct conn *conn, struct tls_setup *setup, struct err *err)
         mem_free(tls);
         return rc;
     }
+    tls->waits = tls->server && conn->options.knock;
     tls->setup = tls_setup_ref(setup);
     tls->last = &tls->first;
     conn->tls = tls;
@@ -250,6 +252,23 @@ static void refuse_plain(struct conn *conn, const uint8_t *data, size_t len)
     conn_refuse(conn, &err);
 }
 
+bool conn_tls_waits(const struct conn *conn)
+{
+    return conn->tls->waits;
+}
+
+void conn_shake(struct conn *conn)
+{
+    if (conn->state != CONN_SHAKING || !conn->tls->waits) {
+        return;
+    }
+    conn->tls->waits = false;
+    int rc = conn_read_start(conn);
+    if (rc < 0) {
+        conn_fail(conn, ERR_IO, uv_strerror(rc));
+    }
+}
+
 void conn_tls_start(struct conn *conn)
 {
     conn->state = CONN_SHAKING;
@@ -272,7 +291,7 @@ void conn_tls_input(struct conn *conn, const uint8_t *data, size_t len)
         conn_fail(conn, err.code, err.text);
         return;
     }
-    uint8_t *plain = mem_room(FRAME_READ_MAX, 1);
+    uint8_t *plain = read_buffer_take();
     if (!plain) {
         conn_fail(conn, ERR_NOMEM, "out of memory for a read");
         return;
@@ -293,7 +312,7 @@ void conn_tls_input(struct conn *conn, const uint8_t *data, size_t len)
         }
     } while (rc == 0 && got == FRAME_READ_MAX && conn->state == CONN_OPEN);
     channel_input(tls->channel, NULL, 0);
-    mem_free(plain);
+    read_buffer_give(plain);
     if (conn->state != CONN_SHAKING && conn->state != CONN_OPEN) {
         return; /* by what was read */
     }

@@ -80,6 +80,16 @@ void peer_pause(struct coordinator *c, const struct peer *peer, uint64_t pause_m
     }
 }
 
+bool peer_drop(struct coordinator *c, const struct peer *peer)
+{
+    return emit(c, ACTION_DROP, peer->number) != NULL;
+}
+
+bool peer_shake(struct coordinator *c, const struct peer *peer)
+{
+    return emit(c, ACTION_SHAKE, peer->number) != NULL;
+}
+
 static const char *name_of(const struct coordinator *c, const struct peer *peer)
 {
     return peer->member == NONE ? "" : c->members[peer->member].name;

@@ -22,6 +22,12 @@ static void carry_out(struct daemon *daemon, struct action *action)
     case ACTION_CLOSE:
         peers_close(daemon, action->peer);
         break;
+    case ACTION_DROP:
+        peers_drop(daemon, action->peer);
+        break;
+    case ACTION_SHAKE:
+        peers_shake(daemon, action->peer);
+        break;
     case ACTION_PAUSE:
         peers_pause(daemon, action->peer, action->pause_ms);
         break;
@@ -157,6 +163,13 @@ static uint32_t capacity(const struct daemon *daemon, uint32_t *room)
     return clients;
 }
 
+/* Half a handshake costs 44 KB: all of them together stay below a megabyte where strangers_max is 128. */
+static uint32_t handshakes_max(uint32_t strangers)
+{
+    uint32_t most = strangers / 10;
+    return most < 4 ? 4 : most > HANDSHAKES_MOST ? HANDSHAKES_MOST : most;
+}
+
 static int make_coordinator(struct daemon *daemon, const struct checkpoint *state, uint32_t clients, uint32_t strangers,
                             struct err *err)
 {
@@ -171,6 +184,7 @@ static int make_coordinator(struct daemon *daemon, const struct checkpoint *stat
         .sessions_max = clients,
         .strangers_max = strangers,
         .strangers_per_address = options->strangers_per_address,
+        .handshakes_max = handshakes_max(strangers),
         .idle_timeout_ms = options->idle_timeout_ms,
         .upload_rate = options->upload_rate,
         .spool = spool_is_wanted(daemon) ? &daemon->spool : NULL,

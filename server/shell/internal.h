@@ -57,6 +57,8 @@ void peers_fini(struct daemon *daemon);
 void peers_accept(struct daemon *daemon);
 void peers_send(struct daemon *daemon, uint32_t number, struct msg *msg);
 void peers_close(struct daemon *daemon, uint32_t number);
+void peers_drop(struct daemon *daemon, uint32_t number);
+void peers_shake(struct daemon *daemon, uint32_t number);
 void peers_pause(struct daemon *daemon, uint32_t number, uint64_t pause_ms);
 void peers_close_all(struct daemon *daemon);
 uint32_t peer_number(const struct peer *peer);

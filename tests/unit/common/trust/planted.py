@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Plants mistakes in common/trust and in what common/net and the client make of it, one at a time in a copy, and expects
-a unit test to find each.
+"""Plants mistakes in common/trust and in what common/net, the client and the coordinator make of it, one at a time in a
+copy, and expects a unit test to find each.
 
     planted.py ROOT [ROOM...]       exit 1 and one line for each mistake that nothing found
 
@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 
-LIBRARIES = ["libcrypto", "libssl", "libxxhash", "libuv", "libprotobuf-c", "cmocka"]
-FLAGS = ["-std=c11", "-O1", "-g1", "-D_GNU_SOURCE", "-w"]
+LIBRARIES = ["libcrypto", "libssl", "libxxhash", "libuv", "libprotobuf-c", "yaml-0.1", "sqlite3", "cmocka"]
+FLAGS = ["-std=c11", "-O1", "-g1", "-D_GNU_SOURCE", '-DSTARLING_VERSION="0"', "-w"]
 
 TRUST = [
     # Tokens.
@@ -163,6 +163,12 @@ NET = [
      "conn_tls", "test_half_a_handshake"),
     ("conn_close.c", "conn_tls_farewell(conn);", ";",
      "conn_end", "test_idle_later over TLS"),
+    ("conn.c", "(void)uv_read_stop(stream);\n        conn->options.knock", "conn->options.knock",
+     "conn_tls", "test_knock"),
+    ("conn.c", "if (waits_to_shake(handle->data)) {", "if (false) {",
+     "conn_tls", "test_knock"),
+    ("conn_tls.c", "tls->waits = tls->server && conn->options.knock;", "",
+     "conn_tls", "test_knock"),
     ("conn_open.c", "start_timeout(conn); /* of TLS", "/* of TLS",
      "conn_tls", "test_handshake_time_out"),
 ]
@@ -175,10 +181,28 @@ SHELL = [
      "passport", "what_was_not_asked_for_does_not"),
 ]
 
+SESSION = [
+    # Who may be in a handshake.
+    ("handshakes.c", "if (s->shaking_count < c->options.handshakes_max) {", "if (s->shaking_count < HANDSHAKES_MOST) {",
+     "strangers", "few_shake_hands_at_a_time"),
+    ("handshakes.c", "c->now_ms - out->shaking_ms < grace_ms(c)", "true",
+     "strangers", "half_a_handshake_makes_way"),
+    ("handshakes.c", "bool fairer = most > places_of(s, peer->group) + 1;", "bool fairer = false;",
+     "strangers", "a_crowd_keeps_nobody_from_shaking_hands"),
+    ("handshakes.c", "first = count > *most ? s->shaking[i] : first;", "first = first ? first : s->shaking[i];",
+     "strangers", "a_crowd_keeps_nobody_from_shaking_hands"),
+    ("peers.c", "    handshake_end(c, peer);\n    peer->proven", "    peer->proven",
+     "strangers", "few_shake_hands_at_a_time"),
+    ("strangers.c", "    handshake_end(c, peer);\n", "",
+     "strangers", "half_a_handshake_makes_way"),
+]
+
 # Room: its mistakes, the files of it that they need, and the rooms whose sources these are linked with.
 PLANTED = {
     "common/trust": (TRUST, ["*.c"], ["common/base"]),
     "common/net": (NET, ["*.c"], ["common/base", "common/wire", "common/trust"]),
+    "server/session": (SESSION, ["*.c"], [
+        "common/base", "common/vec", "common/config", "common/wire", "server/round", "server/agg", "server/bank", "server/store"]),
     "client/shell": (SHELL, ["passport.c", "exchange.c"], ["common/base", "common/wire", "common/trust", "common/net"]),
 }
 
@@ -201,12 +225,17 @@ class Yard:
         sources += [source for part in others for source in sorted((root / part).glob("*.c"))]
         sources += [root / f"tests/unit/{room}/test_{test}.c" for test in self.tests]
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(lambda source: self.compile(source, source.stem), sources))
+            objects = list(pool.map(lambda source: self.compile(source, self.name_of(source, room)), sources))
         # No mistake here is one of durability, and a slow disk would make minutes of it.
         quick = self.folder / "quick.c"
         quick.write_text("int fsync(int file); int fsync(int file) { (void)file; return 0; }\n")
         objects.append(self.compile(quick, "quick"))
         self.objects = [o for o in objects if not o.stem.startswith("test_")]
+
+    def name_of(self, source, room):
+        """The room's own files, and its tests, go by their names; there may be others of that name elsewhere."""
+        other = self.root in source.parents and source.parent != self.root / room and "tests" not in source.parts
+        return "-".join(source.relative_to(self.root).with_suffix("").parts) if other else source.stem
 
     def compile(self, source, name):
         to = self.folder / f"{name}.o"

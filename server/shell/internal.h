@@ -8,6 +8,7 @@
 #ifndef STARLING_SHELL_INTERNAL_H
 #define STARLING_SHELL_INTERNAL_H
 
+#include "common/base/reminder.h"
 #include "common/net/conn.h"
 #include "common/net/ticker.h"
 #include "server/session/coordinator.h"
@@ -32,6 +33,8 @@ struct guard {
     struct tls_setup *setup;     /* what new connections are made of */
     int64_t setup_since;         /* unix seconds: when it was made */
     uint64_t busy_until_ms;      /* when tokens are looked at again */
+    struct err trouble;          /* with the folder, as it was said last; code 0: there is none */
+    struct reminder reminder;    /* to say it again */
     uv_timer_t timer;
 };
 int guard_start(struct daemon *daemon, struct err *err);

@@ -122,6 +122,7 @@ class Shaker:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+        context.set_alpn_protocols(["starling/1"])
         self.heard, self.says = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.heard, self.says)
 

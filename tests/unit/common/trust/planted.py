@@ -127,6 +127,12 @@ TRUST = [
      "channel_hostile", "test_what_clients_must_speak"),
     ("channel.c", "SSL_CTX_set_num_tickets(context, 0) == 1", "true",
      "channel", "test_open_with_the_last_byte"),
+    ("channel.c", "    SSL_CTX_set_client_hello_cb(context, demand_protocols, NULL);\n", "",
+     "channel_hostile", "test_what_clients_must_speak"),
+    ("channel.c", ": SSL_TLSEXT_ERR_ALERT_FATAL;", ": SSL_TLSEXT_ERR_NOACK;",
+     "channel_hostile", "test_what_clients_must_speak"),
+    ("channel.c", "int rc = check_protocol(channel, err);", "int rc = 0;",
+     "channel_hostile", "test_other_servers"),
     # Ends, and what a peer may cost.
     ("channel.c", "channel->ended = channel->open;", "channel->ended = false;",
      "channel", "test_with_a_certificate"),

@@ -300,7 +300,8 @@ static int submit(struct conn *conn, struct write *write)
     }
     conn->queued_bytes += write->total;
     if (conn->tls) {
-        return conn_tls_submit(conn, write);
+        conn_tls_submit(conn, write);
+        return 0;
     }
     int rc = uv_write(&write->request, (uv_stream_t *)&conn->tcp, write->bufs, write->count, on_write);
     if (rc < 0) {

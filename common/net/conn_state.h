@@ -87,7 +87,7 @@ void conn_tls_free(struct conn *conn);
 bool conn_tls_waits(const struct conn *conn);                            /* for conn_shake: nothing is to be read */
 void conn_tls_start(struct conn *conn);                                  /* the socket is connected */
 void conn_tls_input(struct conn *conn, const uint8_t *data, size_t len); /* from the socket */
-int conn_tls_submit(struct conn *conn, struct write *write);             /* takes `write` over, whatever comes */
+void conn_tls_submit(struct conn *conn, struct write *write);            /* takes `write` over, whatever comes */
 void conn_tls_shut(struct conn *conn);                                   /* when all is written: our side is done */
 /* The connection is about to be closed: TLS's last word, if that is true and can be said at once. Without it the peer
  * must take the end for an attack. */

@@ -180,12 +180,11 @@ static void pump(struct conn *conn)
     }
 }
 
-int conn_tls_submit(struct conn *conn, struct write *write)
+void conn_tls_submit(struct conn *conn, struct write *write)
 {
     *conn->tls->last = write;
     conn->tls->last = &write->next;
     pump(conn);
-    return 0;
 }
 
 void conn_tls_shut(struct conn *conn)
@@ -278,6 +277,33 @@ void conn_tls_start(struct conn *conn)
     }
 }
 
+/* What the handshake has to say, or a new key. */
+static int answer(struct conn *conn, struct err *err)
+{
+    return launch(conn, 0) < 0 ? err_set(err, ERR_NOMEM, "out of memory for a write") : 0;
+}
+
+/* All that the channel's input holds: the handshake, and frames behind it. */
+static int take_input(struct conn *conn, uint8_t plain[FRAME_READ_MAX], struct err *err)
+{
+    struct tls *tls = conn->tls;
+    size_t got = 0;
+    int rc;
+    do {
+        rc = channel_read(tls->channel, plain, FRAME_READ_MAX, &got, err);
+        if (conn->state == CONN_SHAKING && rc == 0 && channel_is_open(tls->channel)) {
+            rc = answer(conn, err);
+            if (rc == 0) {
+                conn_opened(conn);
+            }
+        }
+        if (got > 0 && conn->state == CONN_OPEN) {
+            conn_take_bytes(conn, plain, got);
+        }
+    } while (rc == 0 && got == FRAME_READ_MAX && conn->state == CONN_OPEN);
+    return rc;
+}
+
 void conn_tls_input(struct conn *conn, const uint8_t *data, size_t len)
 {
     struct tls *tls = conn->tls;
@@ -296,29 +322,14 @@ void conn_tls_input(struct conn *conn, const uint8_t *data, size_t len)
         conn_fail(conn, ERR_NOMEM, "out of memory for a read");
         return;
     }
-    size_t got = 0;
-    int rc;
     channel_input(tls->channel, data, len);
-    do {
-        rc = channel_read(tls->channel, plain, FRAME_READ_MAX, &got, &err);
-        if (conn->state == CONN_SHAKING && rc == 0 && channel_is_open(tls->channel)) {
-            rc = launch(conn, 0) < 0 ? err_set(&err, ERR_NOMEM, "out of memory for a write") : 0;
-            if (rc == 0) {
-                conn_opened(conn);
-            }
-        }
-        if (got > 0 && conn->state == CONN_OPEN) {
-            conn_take_bytes(conn, plain, got);
-        }
-    } while (rc == 0 && got == FRAME_READ_MAX && conn->state == CONN_OPEN);
+    int rc = take_input(conn, plain, &err);
     channel_input(tls->channel, NULL, 0);
     read_buffer_give(plain);
     if (conn->state != CONN_SHAKING && conn->state != CONN_OPEN) {
         return; /* by what was read */
     }
-    if (rc == 0 && channel_output(tls->channel)->len > 0) { /* of the handshake, or a new key */
-        rc = launch(conn, 0) < 0 ? err_set(&err, ERR_NOMEM, "out of memory for a write") : 0;
-    }
+    rc = rc ? rc : answer(conn, &err);
     if (rc < 0) {
         refuse(conn, &err);
     } else if (channel_has_ended(tls->channel) && conn->state == CONN_OPEN) {

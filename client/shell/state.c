@@ -6,11 +6,10 @@
 #include "client/shell/state.h"
 
 #include "common/base/mem.h"
+#include "common/base/random.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 static int path_of(const struct state *state, const char *name, char out[DISK_PATH_MAX], struct err *err)
@@ -89,11 +88,11 @@ static void dropped(const struct state *state, const char *name, const struct er
 static int make_instance(struct state *state, struct err *err)
 {
     struct file_image image;
-    uint8_t *id = state->instance.bytes;
-    if (getrandom(id, sizeof state->instance.bytes, 0) != (ssize_t)sizeof state->instance.bytes) {
-        return err_set(err, ERR_FAILED, "getrandom: %s", strerror(errno));
+    int rc = random_bytes(&state->instance, sizeof state->instance, err);
+    if (rc) {
+        return rc;
     }
-    int rc = files_encode_instance(&state->instance, &image);
+    rc = files_encode_instance(&state->instance, &image);
     rc = save(state, "instance", &image, rc, err);
     file_image_fini(&image);
     return rc;

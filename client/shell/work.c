@@ -5,12 +5,11 @@
 #include "client/shell/kernels.h"
 #include "client/shell/memory.h"
 #include "common/base/mem.h"
+#include "common/base/random.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 static int check_memory(const struct work *work, const struct trainer_options *options, struct err *err)
 {
@@ -67,17 +66,8 @@ static struct plan own_plan(const struct work *work)
 /* The noise of the plan's privacy: the kernel's, which nobody can draw again. */
 static int draw_secret(void *ctx, void *out, size_t bytes)
 {
-    uint8_t *at = out;
     (void)ctx;
-    while (bytes > 0) {
-        ssize_t got = getrandom(at, bytes, 0);
-        if (got < 0 && errno != EINTR) {
-            return ERR_FAILED;
-        }
-        at += got > 0 ? got : 0;
-        bytes -= got > 0 ? (size_t)got : 0;
-    }
-    return 0;
+    return random_bytes(out, bytes, NULL);
 }
 
 /* This takes seconds for a large encoder. */

@@ -10,15 +10,16 @@
 
 #include "common/base/err.h"
 #include "common/base/name.h"
+#include "common/base/role.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The roles of the wire (ROLE_ of common/wire/msg.h), and the server's beside them. */
-#define TRUST_TRAINER  1u
-#define TRUST_OBSERVER 2u
-#define TRUST_OPERATOR 3u
-#define TRUST_SERVER   4u
+/* Roles as certificates and tokens have them. */
+#define TRUST_TRAINER  ((uint32_t)ROLE_TRAINER)
+#define TRUST_OBSERVER ((uint32_t)ROLE_OBSERVER)
+#define TRUST_OPERATOR ((uint32_t)ROLE_OPERATOR)
+#define TRUST_SERVER   ((uint32_t)ROLE_SERVER)
 
 #define TRUST_ADDRESS_MAX 300  /* "host:port" and the zero */
 #define TRUST_DER_MAX     4096 /* a certificate or a request for one: ours have fewer than 700 bytes */
@@ -33,9 +34,6 @@ struct trust_subject {
     uint64_t generation;
     int64_t not_before, not_after;
 };
-
-const char *trust_role_name(uint32_t role);             /* "trainer"; "unknown" */
-bool trust_role_parse(const char *text, uint32_t *out); /* of the four words */
 
 /* A private key, its certificate and the authority's. */
 struct credential;

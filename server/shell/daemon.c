@@ -6,6 +6,7 @@
 #include "server/shell/internal.h"
 
 #include "common/base/mem.h"
+#include "common/base/random.h"
 
 #include <signal.h>
 #include <string.h>
@@ -124,7 +125,7 @@ static int first_state(struct daemon *daemon, struct checkpoint *out, struct err
     memcpy(out->plan, daemon->plan.data, daemon->plan.len);
     out->plan_len = (uint32_t)daemon->plan.len;
     params_init(daemon->layout, daemon->options->plan.seed, out->params);
-    int rc = machine_random(&out->run, err);
+    int rc = random_bytes(&out->run, sizeof out->run, err);
     return rc ? rc : store_save(daemon->store, daemon->layout, out, err);
 }
 
@@ -190,7 +191,7 @@ static int make_coordinator(struct daemon *daemon, const struct checkpoint *stat
         .spool = spool_is_wanted(daemon) ? &daemon->spool : NULL,
         .log = daemon->log,
     };
-    int rc = machine_random(&wanted.boot, err);
+    int rc = random_bytes(&wanted.boot, sizeof wanted.boot, err);
     struct round_summary *history = NULL;
     uint32_t count = 0;
     if (rc == 0) { /* without a history the run goes on all the same; why is in the log */

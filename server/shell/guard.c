@@ -122,7 +122,7 @@ static void on_tick(uv_timer_t *timer)
     if (daemon->leaving) {
         return;
     }
-    int rc = authority_reload(daemon->guard.authority, NULL, &err);
+    int rc = authority_reload(daemon->guard.authority, &err);
     if (!is_fresh(&daemon->guard, now)) {
         int made = make_setup(daemon, rc ? NULL : &err);
         rc = rc ? rc : made;

@@ -4,7 +4,7 @@
  *   guard.c    TLS: who may come in, with which certificate, and until when
  *   peers.c    connections, by the small numbers that the coordinator knows them by
  *   jobs.c     what takes long: one job at a time on libuv's thread pool
- *   machine.c  what the machine is asked for: random ids, clocks, memory, open files */
+ *   machine.c  what the machine is asked for: clocks, memory, open files */
 #ifndef STARLING_SHELL_INTERNAL_H
 #define STARLING_SHELL_INTERNAL_H
 
@@ -85,7 +85,6 @@ void jobs_fini(struct daemon *daemon);
 
 /* ---- machine.c ---- */
 
-int machine_random(struct hash128 *out, struct err *err);
 int64_t machine_unix_ms(void);
 static inline int64_t machine_unix_s(void)
 {

@@ -11,6 +11,7 @@
 #include "client/shell/state.h"
 #include "client/shell/worker.h"
 #include "common/base/mem.h"
+#include "common/base/random.h"
 #include "common/net/conn.h"
 #include "common/net/ticker.h"
 
@@ -20,7 +21,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -383,8 +383,8 @@ static int make_session(struct client *client, struct contribution *pending, str
         .log = client->log,
     };
     (void)snprintf(options.name, sizeof options.name, "%s", client->options->name);
-    (void)getrandom(&options.seed, sizeof options.seed, 0); /* only spreads out reconnects */
-    int rc = session_new(&options, net_now_ms(), &client->session, err);
+    int rc = random_bytes(&options.seed, sizeof options.seed, err); /* only spreads out reconnects */
+    rc = rc ? rc : session_new(&options, net_now_ms(), &client->session, err);
     if (rc) {
         contribution_free(pending);
     }

@@ -95,8 +95,8 @@ int identify(struct passport *passport, const struct token *token, struct client
     const struct trust_subject *subject = &passport->subject;
     uint32_t role = options->role == CLIENT_OBSERVER ? TRUST_OBSERVER : TRUST_TRAINER;
     if (token->address[0] && token->role != role) { /* before it is spent */
-        return err_set(err, ERR_CONFIG, "role: the token is for the %s %s, and %s is asked for",
-                       trust_role_name(token->role), token->name, trust_role_name(role));
+        return err_set(err, ERR_CONFIG, "role: the token is for the %s %s, and %s is asked for", role_name(token->role),
+                       token->name, role_name(role));
     }
     if (token->address[0] && options->name[0] && strcmp(options->name, token->name) != 0) {
         return err_set(err, ERR_CONFIG, "name: \"%s\" is asked for, and the token is for \"%s\"", options->name,
@@ -116,7 +116,7 @@ int identify(struct passport *passport, const struct token *token, struct client
         }
         if (subject->role != role) {
             return err_set(err, ERR_CONFIG, "role: %s is asked for, and the certificate in %s is for the %s %s",
-                           trust_role_name(role), folder, trust_role_name(subject->role), subject->name);
+                           role_name(role), folder, role_name(subject->role), subject->name);
         }
         (void)snprintf(options->name, sizeof options->name, "%s", subject->name);
     }

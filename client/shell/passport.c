@@ -1,9 +1,10 @@
 /* A certificate is renewed when a third of its time is left, with a fresh key, and again after a tenth of its time if
- * no answer came. The old identity holds until the new one is on disk. */
+ * no answer came, or none that can be taken. The old identity holds until the new one is on disk. */
 #include "client/shell/passport.h"
 
 #include "client/shell/exchange.h"
 #include "common/base/mem.h"
+#include "common/base/role.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -87,21 +88,42 @@ static int say_enrol(void *ctx, struct conn *conn, struct err *err)
     return conn_send(conn, &msg, err);
 }
 
-static int save(const char *folder, const struct request *request, const struct msg_certificate *answer,
-                const char *address, struct err *err)
+/* What the server sent takes the place of what is there only if it is what was asked for: the authority that is trusted
+ * is the token's for good, whatever a server says later. */
+static int take(const struct request *request, const struct msg_certificate *answer, const uint8_t *pin,
+                const char *name, uint32_t role, struct credential **out, struct err *err)
 {
-    return identity_save(folder, request, answer->certificate, answer->certificate_len, answer->authority,
-                         answer->authority_len, address, err);
+    struct credential *made;
+    *out = NULL;
+    int rc = request_credential(request, answer->certificate, answer->certificate_len, answer->authority,
+                                answer->authority_len, &made, err);
+    if (rc) {
+        return rc;
+    }
+    rc = credential_check(made, pin, name, role, err);
+    if (rc == 0 && credential_subject(made)->not_after <= now_s()) {
+        rc = err_set(err, ERR_ACCESS, "the server sent a certificate that has expired: one of the clocks is wrong");
+    }
+    if (rc) {
+        credential_free(made);
+        return rc;
+    }
+    *out = made;
+    return 0;
 }
 
 static int take_certificate(void *ctx, struct conn *conn, const struct msg *msg, struct err *err)
 {
     (void)conn;
     struct join *join = ctx;
+    const struct token *token = join->token;
+    struct credential *made;
     if (msg->type != MSG_CERTIFICATE) {
-        return err_set(err, ERR_PROTOCOL, "%s: answered ENROL with %s", join->token->address, msg_type_name(msg->type));
+        return err_set(err, ERR_PROTOCOL, "%s: answered ENROL with %s", token->address, msg_type_name(msg->type));
     }
-    int rc = save(join->folder, join->request, &msg->certificate, join->token->address, err);
+    int rc = take(join->request, &msg->certificate, token->pin, token->name, token->role, &made, err);
+    rc = rc ? rc : identity_save(join->folder, made, token->address, err);
+    credential_free(made);
     return rc ? rc : 1;
 }
 
@@ -141,11 +163,14 @@ static int64_t valid_s(const struct trust_subject *subject)
 static int adopt(struct passport *passport, const struct credential *credential, struct err *err)
 {
     struct tls_setup *setup;
-    int rc = tls_setup_client(credential, &setup, err);
+    uint8_t pin[32];
+    int rc = credential_pin(credential, pin, err);
+    rc = rc ? rc : tls_setup_client(credential, &setup, err);
     if (rc == 0) {
         tls_setup_free(passport->setup);
         passport->setup = setup;
         passport->subject = *credential_subject(credential);
+        memcpy(passport->pin, pin, sizeof pin);
         passport->ask_at = passport->subject.not_after - valid_s(&passport->subject) / 3;
     }
     return rc;
@@ -215,10 +240,15 @@ int passport_take(struct passport *passport, const struct msg_certificate *certi
     if (!passport->asked) {
         return err_set(err, ERR_PROTOCOL, "a CERTIFICATE that nobody asked for");
     }
-    int rc = save(passport->folder, passport->asked, certificate, passport->address, err);
+    const struct trust_subject *subject = &passport->subject;
+    struct credential *made;
+    int rc = take(passport->asked, certificate, passport->pin, subject->name, subject->role, &made, err);
+    rc = rc ? rc : identity_save(passport->folder, made, passport->address, err);
+    rc = rc ? rc : adopt(passport, made, err);
+    credential_free(made);
     request_free(passport->asked);
     passport->asked = NULL;
-    return rc ? rc : load(passport, err);
+    return rc;
 }
 
 /* ---- One question ---- */
@@ -231,7 +261,7 @@ static int check_operator(const char *folder, const struct trust_subject *subjec
                        "%.120s: the certificate is for the %s %s, and the status is for operators: on the server's "
                        "machine `starling ca token --name NAME --role operator` prints a token, here `starling join "
                        "TOKEN --out DIR` makes the folder for --identity",
-                       folder, trust_role_name(subject->role), subject->name);
+                       folder, role_name(subject->role), subject->name);
     }
     if (subject->not_after <= now_s()) {
         return err_set(err, ERR_ACCESS,

@@ -15,6 +15,7 @@ struct passport {
     char folder[DISK_PATH_MAX];
     char address[TRUST_ADDRESS_MAX]; /* the server's, as the token said */
     struct trust_subject subject;
+    uint8_t pin[32];         /* its authority's */
     struct tls_setup *setup; /* NULL: plain */
     struct request *asked;   /* for which a certificate is on its way; NULL: none is */
     int64_t ask_at;          /* unix seconds: when the next renewal is due */
@@ -36,7 +37,8 @@ void passport_close(struct passport *passport);
 int64_t passport_next(const struct passport *passport);
 /* 1: *msg (ENROL; borrows from the passport) is to be sent. 0: not yet. */
 int passport_renew(struct passport *passport, struct msg *msg, struct err *err);
-/* The answer. The identity is on disk, and new connections use it, when it returns 0. ERR_PROTOCOL: nobody asked. */
+/* The answer. The identity is on disk, and new connections use it, when it returns 0; else the old one stays.
+ * ERR_PROTOCOL: nobody asked; ERR_ACCESS: another authority's, another name or role, or expired. */
 int passport_take(struct passport *passport, const struct msg_certificate *certificate, struct err *err);
 
 /* For a program that asks one question: by the folder of an operator's identity, or on the server's machine by the CA's

@@ -2,9 +2,9 @@
 
 #include "client/shell/exchange.h"
 #include "common/base/mem.h"
+#include "common/base/random.h"
 
 #include <string.h>
-#include <sys/random.h>
 
 struct query {
     const char *server;
@@ -28,8 +28,8 @@ static int say_hello(void *ctx, struct conn *conn, struct err *err)
                                   .minor_most = PROTOCOL_MINOR_MOST,
                                   .role = ROLE_OPERATOR,
                                   .software = "starling " STARLING_VERSION}};
-    (void)getrandom(hello.hello.instance.bytes, sizeof hello.hello.instance.bytes, 0); /* names nobody */
-    return conn_send(conn, &hello, err);
+    int rc = random_bytes(&hello.hello.instance, sizeof hello.hello.instance, err); /* names nobody */
+    return rc ? rc : conn_send(conn, &hello, err);
 }
 
 /* The message is the connection's; the lists are copied. */

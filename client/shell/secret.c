@@ -5,27 +5,10 @@
 #include "common/base/name.h"
 #include "common/trust/trust.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/random.h>
 
 #define LABEL       "starling streams"
 #define LABEL_BYTES (sizeof LABEL - 1)
-
-int secret_draw(void *ctx, void *out, size_t bytes)
-{
-    uint8_t *at = out;
-    (void)ctx;
-    while (bytes > 0) {
-        ssize_t got = getrandom(at, bytes, 0);
-        if (got < 0 && errno != EINTR) {
-            return ERR_FAILED;
-        }
-        at += got > 0 ? got : 0;
-        bytes -= got > 0 ? (size_t)got : 0;
-    }
-    return 0;
-}
 
 int secret_seed(const uint8_t secret[SECRET_BYTES], uint64_t plan_seed, const char *name, uint64_t *out,
                 struct err *err)

@@ -11,8 +11,6 @@
 
 #include "client/shell/files.h"
 
-/* Bytes of the kernel's, which nobody can draw again. ctx: none. ERR_FAILED. */
-int secret_draw(void *ctx, void *out, size_t bytes);
 /* ERR_FAILED. */
 int secret_seed(const uint8_t secret[SECRET_BYTES], uint64_t plan_seed, const char *name, uint64_t *out,
                 struct err *err);

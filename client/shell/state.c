@@ -7,9 +7,11 @@
 
 #include "client/shell/secret.h"
 #include "common/base/mem.h"
+#include "common/base/random.h"
 #include "common/trust/trust.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 static int path_of(const struct state *state, const char *name, char out[DISK_PATH_MAX], struct err *err)
@@ -85,16 +87,10 @@ static void dropped(const struct state *state, const char *name, const struct er
 
 /* ---- Opening ---- */
 
-static int draw(const struct state *state, const char *name, uint8_t *out, size_t bytes, struct err *err)
-{
-    int rc = secret_draw(NULL, out, bytes);
-    return rc ? err_set(err, rc, "%s/%s: the kernel has no random bytes", state->folder, name) : 0;
-}
-
 static int make_instance(struct state *state, struct err *err)
 {
     struct file_image image;
-    int rc = draw(state, "instance", state->instance.bytes, sizeof state->instance.bytes, err);
+    int rc = random_bytes(&state->instance, sizeof state->instance, err);
     if (rc) {
         return rc;
     }
@@ -278,7 +274,7 @@ void state_undo(struct state *state)
 static int make_secret(struct state *state, struct err *err)
 {
     struct file_image image;
-    int rc = draw(state, "secret", state->secret, sizeof state->secret, err);
+    int rc = random_bytes(state->secret, sizeof state->secret, err);
     if (rc) {
         return rc;
     }

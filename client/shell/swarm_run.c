@@ -4,13 +4,13 @@
 
 #include "client/shell/passport.h"
 #include "common/base/mem.h"
+#include "common/base/random.h"
 #include "common/net/conn.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 
 #define OPENING_MAX        16 /* connections at a time that are not welcomed yet: half of strangers_per_address */
@@ -298,12 +298,12 @@ int swarm_run(const struct swarm_run_options *options, struct swarm **out, struc
     struct run run = {.options = options, .count = options->swarm.clients};
     struct swarm_options wanted = options->swarm;
     *out = NULL;
-    int rc = raise_files(run.count, err);
+    int rc = random_bytes(&wanted.instance, sizeof wanted.instance, err);
+    rc = rc ? rc : raise_files(run.count, err);
     rc = rc == 0 && options->trust ? authority_open(options->trust, &run.authority, err) : rc;
     if (rc) {
         return rc;
     }
-    (void)getrandom(wanted.instance.bytes, sizeof wanted.instance.bytes, 0);
     wanted.send = send_message;
     wanted.ctx = &run;
     run.clients = mem_new((size_t)run.count + 1, sizeof *run.clients);

@@ -6,6 +6,7 @@
 #include "client/shell/memory.h"
 #include "client/shell/secret.h"
 #include "common/base/mem.h"
+#include "common/base/random.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,6 +64,13 @@ static struct plan own_plan(const struct work *work)
     return own;
 }
 
+/* The noise of the plan's privacy: the kernel's, which nobody can draw again. */
+static int draw_noise(void *ctx, void *out, size_t bytes)
+{
+    (void)ctx;
+    return random_bytes(out, bytes, NULL);
+}
+
 /* This takes seconds for a large encoder. */
 static int build_trainer(struct work *work, struct err *err)
 {
@@ -71,7 +79,7 @@ static int build_trainer(struct work *work, struct err *err)
     struct trainer_options wanted = {.name = options->name,
                                      .threads = options->threads,
                                      .seed = work->state->has_secret ? &seed : NULL,
-                                     .noise = {.fill = secret_draw},
+                                     .noise = {.fill = draw_noise},
                                      .log = work->log,
                                      .compute = {.backend = (enum compute_backend)options->compute.backend,
                                                  .precision = (enum compute_precision)options->compute.precision,

@@ -61,7 +61,7 @@ static int ca_init(int argc, char **argv)
 
 static bool role_of(const char *text, uint32_t *out, struct err *err)
 {
-    if (trust_role_parse(text, out) && *out != TRUST_SERVER) {
+    if (role_parse(text, out) && *out != TRUST_SERVER) {
         return true;
     }
     (void)err_set(err, ERR_USAGE, "--role: \"%.64s\" is none of trainer, observer, operator", text);
@@ -73,7 +73,7 @@ static void say_what_to_do(const char *name, uint32_t role, uint64_t valid_ms)
     char left[HUMAN_MAX];
     (void)fprintf(stderr,
                   "The line above lets in one %s, as %s, once, within %s. Hand it over where nobody listens; there:\n",
-                  trust_role_name(role), name, human_ms(valid_ms, left));
+                  role_name(role), name, human_ms(valid_ms, left));
     (void)fprintf(stderr, "  %s\n",
                   role == TRUST_TRAINER    ? "starling-client --join TOKEN --images DIR"
                   : role == TRUST_OBSERVER ? "starling-client --join TOKEN --role observer --train DIR --test DIR"
@@ -170,10 +170,9 @@ static json_t *list_json(const struct listing *listing)
     json_t *tokens = json_array(), *revoked = json_array();
     for (size_t i = 0; tokens && i < listing->tokens_count; i++) {
         const struct authority_entry *token = &listing->tokens[i];
-        (void)json_array_append_new(tokens,
-                                    json_pack("{s:s, s:s, s:I, s:I}", "name", token->name, "role",
-                                              trust_role_name(token->role), "generation", (json_int_t)token->generation,
-                                              "remaining_ms", (json_int_t)left_ms(token, listing->now)));
+        (void)json_array_append_new(
+            tokens, json_pack("{s:s, s:s, s:I, s:I}", "name", token->name, "role", role_name(token->role), "generation",
+                              (json_int_t)token->generation, "remaining_ms", (json_int_t)left_ms(token, listing->now)));
     }
     for (size_t i = 0; revoked && i < listing->revoked_count; i++) {
         (void)json_array_append_new(revoked, json_pack("{s:s, s:I}", "name", listing->revoked[i].name, "generation",
@@ -192,7 +191,7 @@ static int list_text(const struct listing *listing, struct buf *out)
     }
     for (size_t i = 0; rc == 0 && i < listing->tokens_count; i++) {
         const struct authority_entry *token = &listing->tokens[i];
-        rc = buf_printf(out, "  %-20s %-9s %s\n", token->name, trust_role_name(token->role),
+        rc = buf_printf(out, "  %-20s %-9s %s\n", token->name, role_name(token->role),
                         human_ms(left_ms(token, listing->now), left));
     }
     rc = rc ? rc

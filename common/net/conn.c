@@ -2,12 +2,14 @@
  * idle time-out. conn_open.c and conn_close.c hold the two ends of its life.
  *
  * The read buffer lives from libuv's alloc callback to its read callback, so that a thousand idle connections hold no
- * buffers. */
+ * buffers; and it is the same piece of memory again and again, since 64 KiB that come and go between the small pieces
+ * of new connections would leave holes in the heap. */
 #include "common/net/conn_state.h"
 
 #include "common/base/mem.h"
 
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,11 +20,46 @@
 
 /* ---- Reading ---- */
 
+/* One read is in hand at a time, and beside it its plaintext; another thread's loop may find both taken. */
+static struct {
+    atomic_flag taken;
+    uint8_t bytes[FRAME_READ_MAX];
+} read_buffers[2] = {{ATOMIC_FLAG_INIT, {0}}, {ATOMIC_FLAG_INIT, {0}}};
+
+uint8_t *read_buffer_take(void)
+{
+    for (size_t i = 0; i < sizeof read_buffers / sizeof read_buffers[0]; i++) {
+        if (!atomic_flag_test_and_set(&read_buffers[i].taken)) {
+            return read_buffers[i].bytes;
+        }
+    }
+    return mem_room(FRAME_READ_MAX, 1);
+}
+
+void read_buffer_give(void *buffer)
+{
+    for (size_t i = 0; i < sizeof read_buffers / sizeof read_buffers[0]; i++) {
+        if (buffer == read_buffers[i].bytes) {
+            atomic_flag_clear(&read_buffers[i].taken);
+            return;
+        }
+    }
+    mem_free(buffer);
+}
+
+static bool waits_to_shake(const struct conn *conn)
+{
+    return conn->state == CONN_SHAKING && conn_tls_waits(conn);
+}
+
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
-    (void)handle;
     (void)suggested;
-    *buf = uv_buf_init(mem_resize(NULL, FRAME_READ_MAX, 1), FRAME_READ_MAX); /* NULL: on_read gets UV_ENOBUFS */
+    if (waits_to_shake(handle->data)) {
+        *buf = uv_buf_init(NULL, 0); /* what is there stays in the kernel, and on_read gets UV_ENOBUFS */
+        return;
+    }
+    *buf = uv_buf_init((char *)read_buffer_take(), FRAME_READ_MAX); /* NULL: on_read gets UV_ENOBUFS */
 }
 
 void conn_take_bytes(struct conn *conn, const void *data, size_t len)
@@ -87,6 +124,11 @@ void conn_take_end(struct conn *conn, int status)
 static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buf)
 {
     struct conn *conn = stream->data;
+    if (waits_to_shake(conn)) {
+        (void)uv_read_stop(stream);
+        conn->options.knock(conn->options.ctx, conn);
+        return;
+    }
     if (got > 0) {
         conn->last_read_ms = uv_now(conn->loop);
         conn->bytes_in += (uint64_t)got;
@@ -102,7 +144,12 @@ static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buf)
     } else if (got < 0 && conn->state != CONN_CLOSED) {
         conn_take_end(conn, (int)got);
     }
-    mem_free(buf->base);
+    read_buffer_give(buf->base);
+}
+
+int conn_read_start(struct conn *conn)
+{
+    return uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read);
 }
 
 /* ---- Idle time-out ---- */
@@ -163,7 +210,7 @@ void conn_resume(struct conn *conn)
     conn->paused = false;
     conn->last_read_ms = conn->frame_ms = uv_now(conn->loop); /* it was this side that did not read */
     conn_idle_timeout(conn, conn->options.idle_timeout_ms);
-    int rc = uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read);
+    int rc = conn_read_start(conn);
     if (rc < 0) {
         conn_fail(conn, ERR_IO, uv_strerror(rc));
     }
@@ -201,7 +248,7 @@ void conn_connected(struct conn *conn)
     (void)uv_tcp_nodelay(&conn->tcp, 1);
     (void)uv_tcp_keepalive(&conn->tcp, 1, KEEPALIVE_S);
     conn->last_read_ms = uv_now(conn->loop);
-    int rc = uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read);
+    int rc = conn_read_start(conn);
     if (conn->tls) {
         conn_tls_start(conn);
     } else {
@@ -253,7 +300,8 @@ static int submit(struct conn *conn, struct write *write)
     }
     conn->queued_bytes += write->total;
     if (conn->tls) {
-        return conn_tls_submit(conn, write);
+        conn_tls_submit(conn, write);
+        return 0;
     }
     int rc = uv_write(&write->request, (uv_stream_t *)&conn->tcp, write->bufs, write->count, on_write);
     if (rc < 0) {

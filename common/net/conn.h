@@ -39,10 +39,14 @@ struct conn_options {
                                  process the sockets are read before the time-out is judged. */
     uint64_t connect_timeout_ms; /* until it is open, TLS's handshake included. 0, here and above: none */
     struct tls_setup *tls;       /* NULL: plain; else needed until conn_connect or conn_accept returns */
-    size_t queue_max_bytes;      /* conn_send refuses above it: ERR_LIMIT */
-    size_t decode_budget;        /* memory for one message */
-    uint32_t loopback_source;    /* conn_connect only: to 127.0.0.0/8 from 127.0.0.0 + this, so that many connections do
-                                    not run out of ports; 0: as the kernel chooses. At most 0xfffffe */
+    /* conn_accept with TLS: the peer's first bytes are there. They are read, and the handshake begins, after
+     * conn_shake, which may be called here or later: half a handshake costs 44 KB, silence next to nothing. NULL: at
+     * once. */
+    void (*knock)(void *ctx, struct conn *conn);
+    size_t queue_max_bytes;   /* conn_send refuses above it: ERR_LIMIT */
+    size_t decode_budget;     /* memory for one message */
+    uint32_t loopback_source; /* conn_connect only: to 127.0.0.0/8 from 127.0.0.0 + this, so that many connections do
+                                 not run out of ports; 0: as the kernel chooses. At most 0xfffffe */
 };
 
 /* "host:port", "[v6]:port" -> host and port texts. ERR_USAGE with the sentence. */
@@ -58,6 +62,7 @@ int conn_accept(uv_stream_t *listener, const struct conn_options *options, struc
  * ERR_NOMEM, ERR_PROTOCOL (the peer would refuse it); on failure the msg keeps what it owns. */
 int conn_send(struct conn *conn, struct msg *msg, struct err *err);
 size_t conn_queued_bytes(const struct conn *conn);
+void conn_shake(struct conn *conn); /* see conn_options.knock */
 void conn_limit(struct conn *conn, const struct frame_limits *limits);
 void conn_idle_timeout(struct conn *conn, uint64_t idle_timeout_ms); /* another one from now on; of an open one */
 /* Reads nothing for so long: who sends too much is slowed by its own full buffers, which costs this side nothing. What

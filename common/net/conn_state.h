@@ -69,19 +69,25 @@ void conn_connected(struct conn *conn);
 void conn_opened(struct conn *conn);
 void conn_take_bytes(struct conn *conn, const void *data, size_t len); /* plaintext, FRAME_READ_MAX at most */
 void conn_take_end(struct conn *conn, int status);                     /* UV_EOF: in order */
+/* conn.c: FRAME_READ_MAX bytes for as long as one read takes. NULL: no memory. */
+uint8_t *read_buffer_take(void);
+void read_buffer_give(void *buffer); /* NULL is fine */
 /* conn.c: a write has ended; `bytes` of the queue are done with. */
 void conn_written(struct conn *conn, size_t bytes, int status);
 /* conn.c: reads on, if it was paused. */
 void conn_resume(struct conn *conn);
+/* conn.c: libuv is to read. */
+int conn_read_start(struct conn *conn);
 /* conn.c: queues bytes that are no message of ours; `data` must outlive the program. */
 void conn_send_static(struct conn *conn, const void *data, size_t len);
 
 /* conn_tls.c */
 int conn_tls_new(struct conn *conn, struct tls_setup *setup, struct err *err);
 void conn_tls_free(struct conn *conn);
+bool conn_tls_waits(const struct conn *conn);                            /* for conn_shake: nothing is to be read */
 void conn_tls_start(struct conn *conn);                                  /* the socket is connected */
 void conn_tls_input(struct conn *conn, const uint8_t *data, size_t len); /* from the socket */
-int conn_tls_submit(struct conn *conn, struct write *write);             /* takes `write` over, whatever comes */
+void conn_tls_submit(struct conn *conn, struct write *write);            /* takes `write` over, whatever comes */
 void conn_tls_shut(struct conn *conn);                                   /* when all is written: our side is done */
 /* The connection is about to be closed: TLS's last word, if that is true and can be said at once. Without it the peer
  * must take the end for an attack. */

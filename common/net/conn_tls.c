@@ -23,6 +23,7 @@ struct tls {
     size_t offset;               /* how far the first one is encrypted */
     size_t flying;               /* ciphertext that libuv has */
     bool server;
+    bool waits;  /* for conn_shake */
     bool heard;  /* the peer has said something */
     bool ending; /* our side is to be shut when the queue is empty */
 };
@@ -49,6 +50,7 @@ int conn_tls_new(struct conn *conn, struct tls_setup *setup, struct err *err)
         mem_free(tls);
         return rc;
     }
+    tls->waits = tls->server && conn->options.knock;
     tls->setup = tls_setup_ref(setup);
     tls->last = &tls->first;
     conn->tls = tls;
@@ -178,12 +180,11 @@ static void pump(struct conn *conn)
     }
 }
 
-int conn_tls_submit(struct conn *conn, struct write *write)
+void conn_tls_submit(struct conn *conn, struct write *write)
 {
     *conn->tls->last = write;
     conn->tls->last = &write->next;
     pump(conn);
-    return 0;
 }
 
 void conn_tls_shut(struct conn *conn)
@@ -250,6 +251,23 @@ static void refuse_plain(struct conn *conn, const uint8_t *data, size_t len)
     conn_refuse(conn, &err);
 }
 
+bool conn_tls_waits(const struct conn *conn)
+{
+    return conn->tls->waits;
+}
+
+void conn_shake(struct conn *conn)
+{
+    if (conn->state != CONN_SHAKING || !conn->tls->waits) {
+        return;
+    }
+    conn->tls->waits = false;
+    int rc = conn_read_start(conn);
+    if (rc < 0) {
+        conn_fail(conn, ERR_IO, uv_strerror(rc));
+    }
+}
+
 void conn_tls_start(struct conn *conn)
 {
     conn->state = CONN_SHAKING;
@@ -257,6 +275,33 @@ void conn_tls_start(struct conn *conn)
     if (rc < 0) {
         conn_fail(conn, ERR_IO, uv_strerror(rc));
     }
+}
+
+/* What the handshake has to say, or a new key. */
+static int answer(struct conn *conn, struct err *err)
+{
+    return launch(conn, 0) < 0 ? err_set(err, ERR_NOMEM, "out of memory for a write") : 0;
+}
+
+/* All that the channel's input holds: the handshake, and frames behind it. */
+static int take_input(struct conn *conn, uint8_t plain[FRAME_READ_MAX], struct err *err)
+{
+    struct tls *tls = conn->tls;
+    size_t got = 0;
+    int rc;
+    do {
+        rc = channel_read(tls->channel, plain, FRAME_READ_MAX, &got, err);
+        if (conn->state == CONN_SHAKING && rc == 0 && channel_is_open(tls->channel)) {
+            rc = answer(conn, err);
+            if (rc == 0) {
+                conn_opened(conn);
+            }
+        }
+        if (got > 0 && conn->state == CONN_OPEN) {
+            conn_take_bytes(conn, plain, got);
+        }
+    } while (rc == 0 && got == FRAME_READ_MAX && conn->state == CONN_OPEN);
+    return rc;
 }
 
 void conn_tls_input(struct conn *conn, const uint8_t *data, size_t len)
@@ -272,34 +317,19 @@ void conn_tls_input(struct conn *conn, const uint8_t *data, size_t len)
         conn_fail(conn, err.code, err.text);
         return;
     }
-    uint8_t *plain = mem_room(FRAME_READ_MAX, 1);
+    uint8_t *plain = read_buffer_take();
     if (!plain) {
         conn_fail(conn, ERR_NOMEM, "out of memory for a read");
         return;
     }
-    size_t got = 0;
-    int rc;
     channel_input(tls->channel, data, len);
-    do {
-        rc = channel_read(tls->channel, plain, FRAME_READ_MAX, &got, &err);
-        if (conn->state == CONN_SHAKING && rc == 0 && channel_is_open(tls->channel)) {
-            rc = launch(conn, 0) < 0 ? err_set(&err, ERR_NOMEM, "out of memory for a write") : 0;
-            if (rc == 0) {
-                conn_opened(conn);
-            }
-        }
-        if (got > 0 && conn->state == CONN_OPEN) {
-            conn_take_bytes(conn, plain, got);
-        }
-    } while (rc == 0 && got == FRAME_READ_MAX && conn->state == CONN_OPEN);
+    int rc = take_input(conn, plain, &err);
     channel_input(tls->channel, NULL, 0);
-    mem_free(plain);
+    read_buffer_give(plain);
     if (conn->state != CONN_SHAKING && conn->state != CONN_OPEN) {
         return; /* by what was read */
     }
-    if (rc == 0 && channel_output(tls->channel)->len > 0) { /* of the handshake, or a new key */
-        rc = launch(conn, 0) < 0 ? err_set(&err, ERR_NOMEM, "out of memory for a write") : 0;
-    }
+    rc = rc ? rc : answer(conn, &err);
     if (rc < 0) {
         refuse(conn, &err);
     } else if (channel_has_ended(tls->channel) && conn->state == CONN_OPEN) {

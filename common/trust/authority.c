@@ -157,7 +157,7 @@ int authority_open(const char *dir, struct authority **out, struct err *err)
     rc = rc ? rc : vault_address(&authority->vault, authority->address, err);
     rc = rc ? rc : trust_host(authority->address, authority->host, err);
     rc = rc ? rc : vault_generation(&authority->vault, &generation, err);
-    rc = rc ? rc : authority_reload(authority, NULL, err);
+    rc = rc ? rc : authority_reload(authority, err);
     if (rc) {
         authority_close(authority);
         return rc;
@@ -332,7 +332,7 @@ static int redeem_locked(struct authority *authority, struct vault_token *token,
                          struct err *err)
 {
     int rc = load_token(authority, token, err);
-    rc = rc ? rc : authority_reload(authority, NULL, err);
+    rc = rc ? rc : authority_reload(authority, err);
     rc = rc ? rc : vault_token_remove(&authority->vault, token->id, err);
     if (rc) {
         return rc;
@@ -376,7 +376,7 @@ int authority_sign(struct authority *authority, const struct trust_subject *subj
     int rc = check_ask(subject->name, valid_s, now, err);
     if (rc == 0 && (subject->role < TRUST_TRAINER || subject->role > TRUST_OPERATOR)) {
         rc = err_set(err, ERR_USAGE, "%s: a certificate for a %s is made by the server alone", subject->name,
-                     trust_role_name(subject->role));
+                     role_name(subject->role));
     }
     if (rc == 0 && authority_is_revoked(authority, subject)) {
         rc = err_set(err, ERR_ACCESS, "%s is revoked; it needs a new token", subject->name);
@@ -394,7 +394,7 @@ int authority_sign(struct authority *authority, const struct trust_subject *subj
     return rc;
 }
 
-int authority_reload(struct authority *authority, bool *changed, struct err *err)
+int authority_reload(struct authority *authority, struct err *err)
 {
     struct vault_revoked *list;
     size_t count;
@@ -402,17 +402,9 @@ int authority_reload(struct authority *authority, bool *changed, struct err *err
     if (rc) {
         return rc;
     }
-    bool same = count == authority->revoked_count;
-    for (size_t i = 0; i < count && same; i++) {
-        same = list[i].generation == authority->revoked[i].generation &&
-               strcmp(list[i].name, authority->revoked[i].name) == 0;
-    }
     mem_free(authority->revoked);
     authority->revoked = list;
     authority->revoked_count = count;
-    if (changed) {
-        *changed = !same;
-    }
     return 0;
 }
 
@@ -424,7 +416,7 @@ static int by_name(const void *a, const void *b)
 /* The list on the disk, with the name revoked up to this generation. */
 static int write_revocation(struct authority *authority, const char *name, uint64_t generation, struct err *err)
 {
-    int rc = authority_reload(authority, NULL, err);
+    int rc = authority_reload(authority, err);
     if (rc) {
         return rc;
     }
@@ -443,7 +435,7 @@ static int write_revocation(struct authority *authority, const char *name, uint6
     qsort(list, count, sizeof *list, by_name);
     rc = vault_revoked_save(&authority->vault, list, count, err);
     mem_free(list);
-    return rc ? rc : authority_reload(authority, NULL, err);
+    return rc ? rc : authority_reload(authority, err);
 }
 
 /* The generation moves on too, so that a credential that is made here later (authority_credential) is not void from

@@ -44,8 +44,8 @@ int authority_sign(struct authority *authority, const struct trust_subject *subj
 
 /* Certificates of the name that exist are void from now on, and so are its tokens; a new token makes it welcome. */
 int authority_revoke(struct authority *authority, const char *name, struct err *err);
-/* Reads the revocations from the disk; on failure the old ones stay. `changed` may be NULL. */
-int authority_reload(struct authority *authority, bool *changed, struct err *err);
+/* Reads the revocations from the disk; on failure the old ones stay. */
+int authority_reload(struct authority *authority, struct err *err);
 /* By the revocations as last read (open, reload, revoke). */
 bool authority_is_revoked(const struct authority *authority, const struct trust_subject *subject);
 

@@ -131,7 +131,7 @@ int certificate_new(EVP_PKEY *ca_key, X509 *ca, const struct trust_subject *subj
     const char *purpose = subject->role == TRUST_SERVER ? "serverAuth" : "clientAuth";
     bool ok = made && X509_set_version(made, X509_VERSION_3) && X509_set_pubkey(made, key) &&
               set_serial(made, subject->generation) && set_dates(made, subject->not_before, subject->not_after) &&
-              set_name(X509_get_subject_name(made), "OU", trust_role_name(subject->role)) &&
+              set_name(X509_get_subject_name(made), "OU", role_name(subject->role)) &&
               set_name(X509_get_subject_name(made), "CN", subject->name) &&
               X509_set_issuer_name(made, X509_get_subject_name(ca)) &&
               add_extension(made, ca, NID_basic_constraints, "critical,CA:FALSE") &&

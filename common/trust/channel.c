@@ -21,6 +21,9 @@
 #define GROUPS        "X25519:P-256"
 #define CHAIN_DEPTH   0 /* the CA signs what peers show; nothing stands between */
 
+static const unsigned char protocol[] = "\012starling/1"; /* as ALPN lists it: its length goes before a name */
+#define PROTOCOL_BYTES ((unsigned)sizeof protocol - 1)
+
 struct tls_setup {
     SSL_CTX *context;
     unsigned users; /* beside the first */
@@ -128,6 +131,30 @@ static int verify_pinned(X509_STORE_CTX *store, void *arg)
     return ok;
 }
 
+/* Who offers no protocol at all is refused before a signature is made for it; choose_protocol would not be asked. */
+static int demand_protocols(SSL *ssl, int *alert, void *arg)
+{
+    const unsigned char *offered;
+    size_t len;
+    (void)arg;
+    *alert = SSL_AD_NO_APPLICATION_PROTOCOL;
+    return SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_application_layer_protocol_negotiation, &offered, &len)
+               ? SSL_CLIENT_HELLO_SUCCESS
+               : SSL_CLIENT_HELLO_ERROR;
+}
+
+static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *offered,
+                           unsigned len, void *arg)
+{
+    (void)ssl, (void)arg;
+    *out = protocol + 1;
+    *out_len = protocol[0];
+    unsigned char *chosen, chosen_len;
+    return SSL_select_next_proto(&chosen, &chosen_len, protocol, PROTOCOL_BYTES, offered, len) == OPENSSL_NPN_NEGOTIATED
+               ? SSL_TLSEXT_ERR_OK
+               : SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
 static bool set_common(SSL_CTX *context)
 {
     SSL_CTX_set_max_cert_list(context, CHAIN_MAX);
@@ -135,9 +162,11 @@ static bool set_common(SSL_CTX *context)
     (void)SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN | SSL_MODE_AUTO_RETRY);
     (void)SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
     (void)SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_client_hello_cb(context, demand_protocols, NULL);
+    SSL_CTX_set_alpn_select_cb(context, choose_protocol, NULL);
     return SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) == 1 &&
            SSL_CTX_set_ciphersuites(context, CIPHERSUITES) == 1 && SSL_CTX_set1_groups_list(context, GROUPS) == 1 &&
-           SSL_CTX_set_num_tickets(context, 0) == 1;
+           SSL_CTX_set_num_tickets(context, 0) == 1 && SSL_CTX_set_alpn_protos(context, protocol, PROTOCOL_BYTES) == 0;
 }
 
 /* The chain that is shown holds the CA, since whoever joins knows only its pin. */
@@ -304,6 +333,18 @@ static int explain_verification(const struct channel *channel, struct err *err)
     }
 }
 
+static int explain_protocol(const struct channel *channel, struct err *err)
+{
+    return err_set(
+        err, ERR_VERSION,
+        SSL_is_server(channel->ssl)
+            ? "the peer does not offer the protocol \"%s\" in TLS (ALPN): it is no client of Starling, or one "
+              "of another version"
+            : "the peer does not take the protocol \"%s\" in TLS (ALPN): it is another service, or a server "
+              "of another version",
+        (const char *)protocol + 1);
+}
+
 /* What a person can do about what OpenSSL found. */
 static int explain(struct channel *channel, struct err *err)
 {
@@ -337,16 +378,30 @@ static int explain(struct channel *channel, struct err *err)
         return err_set(err, ERR_VERSION, "the peer does not speak TLS 1.3, which is the least that this side takes");
     case SSL_R_TLSV1_ALERT_PROTOCOL_VERSION:
         return err_set(err, ERR_VERSION, "the peer refuses TLS 1.3: an old program, or a server that speaks plain TCP");
+    case SSL_R_NO_APPLICATION_PROTOCOL:
+    case SSL_R_CALLBACK_FAILED: /* demand_protocols */
+    case SSL_R_TLSV1_ALERT_NO_APPLICATION_PROTOCOL:
+        return explain_protocol(channel, err);
     default:
         return err_set(err, ERR_PROTOCOL, "TLS: %s", text ? text : "broken");
     }
+}
+
+/* A server may leave ALPN unanswered. */
+static int check_protocol(const struct channel *channel, struct err *err)
+{
+    const unsigned char *chosen;
+    unsigned len;
+    SSL_get0_alpn_selected(channel->ssl, &chosen, &len);
+    return len == protocol[0] && memcmp(chosen, protocol + 1, len) == 0 ? 0 : explain_protocol(channel, err);
 }
 
 /* The handshake is done: who is it? Somebody whose certificate says nothing that we understand is not "nobody". */
 static int note_peer(struct channel *channel, struct err *err)
 {
     X509 *certificate = SSL_get0_peer_certificate(channel->ssl);
-    int rc = certificate ? subject_of(certificate, &channel->peer, err) : 0;
+    int rc = check_protocol(channel, err);
+    rc = rc || !certificate ? rc : subject_of(certificate, &channel->peer, err);
     channel->known = certificate && rc == 0;
     channel->open = rc == 0;
     channel->failed = rc < 0;

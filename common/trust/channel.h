@@ -7,7 +7,8 @@
  *   of the credential's CA, or of the CA whose key the pin names, and be made for a server. No host name is compared:
  *   the CA signs one server, and addresses change.
  *
- * No session is resumed and no early data taken: every handshake proves the certificate anew. */
+ * Both demand the protocol "starling/1" (ALPN, RFC 7301), so that nobody who speaks another one over TLS is taken for
+ * one of us. No session is resumed and no early data taken: every handshake proves the certificate anew. */
 #ifndef STARLING_TRUST_CHANNEL_H
 #define STARLING_TRUST_CHANNEL_H
 
@@ -38,9 +39,9 @@ void channel_free(struct channel *channel); /* NULL is fine */
 void channel_input(struct channel *channel, const void *data, size_t len);
 /* Goes on with the handshake, then decrypts. *got = 0: all input is used up. Negative: the channel is dead, and what
  * channel_output still has (an alert) is to be sent. ERR_PROTOCOL: what came is no TLS, is damaged, or more than a
- * handshake needs; ERR_VERSION: no TLS 1.3; ERR_ACCESS: one of the two does not trust the other's certificate;
- * ERR_DATA: the certificate is of our CA, but none that we make; ERR_LIMIT: asks for new keys without end; ERR_NOMEM.
- * The sentence says why. */
+ * handshake needs; ERR_VERSION: no TLS 1.3, or another protocol in it; ERR_ACCESS: one of the two does not trust the
+ * other's certificate; ERR_DATA: the certificate is of our CA, but none that we make; ERR_LIMIT: asks for new keys
+ * without end; ERR_NOMEM. The sentence says why. */
 int channel_read(struct channel *channel, void *out, size_t size, size_t *got, struct err *err);
 /* Encrypts; only of an open channel. ERR_NOMEM, ERR_FAILED. */
 int channel_write(struct channel *channel, const void *data, size_t len, struct err *err);

@@ -58,20 +58,44 @@ const uint8_t *request_csr(const struct request *request, size_t *len)
     return request->csr;
 }
 
+int request_credential(const struct request *request, const uint8_t *certificate, size_t certificate_len,
+                       const uint8_t *ca, size_t ca_len, struct credential **out, struct err *err)
+{
+    struct credential *made = mem_new(1, sizeof *made);
+    *out = NULL;
+    if (!made) {
+        return err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
+    }
+    EVP_PKEY_up_ref(request->key);
+    made->key = request->key;
+    int rc = certificate_read(certificate, certificate_len, &made->certificate, err);
+    rc = rc ? rc : certificate_read(ca, ca_len, &made->ca, err);
+    rc = rc ? rc : certificate_check(made->certificate, made->ca, made->key, err);
+    rc = rc ? rc : subject_of(made->certificate, &made->subject, err);
+    if (rc) {
+        credential_free(made);
+        return rc;
+    }
+    *out = made;
+    return 0;
+}
+
 static int file_path(const char *dir, char out[DISK_PATH_MAX], struct err *err)
 {
     return disk_join(out, dir, FILE_NAME) ? err_set(err, ERR_LIMIT, "%.80s...: the path is too long", dir) : 0;
 }
 
-static int write_file(const char *dir, const char *address, EVP_PKEY *key, X509 *certificate, X509 *ca, struct err *err)
+int identity_save(const char *dir, const struct credential *credential, const char *address, struct err *err)
 {
-    char path[DISK_PATH_MAX], head[sizeof HEAD + TRUST_ADDRESS_MAX], *pem = NULL;
-    int rc = file_path(dir, path, err);
+    char path[DISK_PATH_MAX], host[TRUST_HOST_MAX], head[sizeof HEAD + TRUST_ADDRESS_MAX], *pem = NULL;
+    int rc = strlen(address) < TRUST_ADDRESS_MAX ? trust_host(address, host, err)
+                                                 : err_set(err, ERR_USAGE, "the address is too long");
+    rc = rc ? rc : file_path(dir, path, err);
     rc = rc ? rc : disk_make_folder(&disk_posix, dir, err);
     if (rc) {
         return rc;
     }
-    BIO *bio = pem_write(key, certificate, ca);
+    BIO *bio = pem_write(credential->key, credential->certificate, credential->ca);
     if (!bio) {
         return trust_fail(err, ERR_FAILED, "PEM");
     }
@@ -80,24 +104,6 @@ static int write_file(const char *dir, const char *address, EVP_PKEY *key, X509 
     struct span parts[] = {{head, (size_t)head_len}, {pem, (size_t)pem_len}};
     rc = disk_save(&disk_posix, path, parts, 2, err);
     BIO_free(bio);
-    return rc;
-}
-
-int identity_save(const char *dir, const struct request *request, const uint8_t *certificate, size_t certificate_len,
-                  const uint8_t *ca, size_t ca_len, const char *address, struct err *err)
-{
-    char host[TRUST_HOST_MAX];
-    struct trust_subject subject;
-    X509 *own = NULL, *root = NULL;
-    int rc = strlen(address) < TRUST_ADDRESS_MAX ? trust_host(address, host, err)
-                                                 : err_set(err, ERR_USAGE, "the address is too long");
-    rc = rc ? rc : certificate_read(certificate, certificate_len, &own, err);
-    rc = rc ? rc : certificate_read(ca, ca_len, &root, err);
-    rc = rc ? rc : certificate_check(own, root, request->key, err);
-    rc = rc ? rc : subject_of(own, &subject, err);
-    rc = rc ? rc : write_file(dir, address, request->key, own, root, err);
-    X509_free(own);
-    X509_free(root);
     return rc;
 }
 

@@ -12,30 +12,6 @@
 #include <sys/stat.h>
 #include <time.h>
 
-static const char *const roles[] = {
-    [TRUST_TRAINER] = "trainer",
-    [TRUST_OBSERVER] = "observer",
-    [TRUST_OPERATOR] = "operator",
-    [TRUST_SERVER] = "server",
-};
-#define ROLES (sizeof roles / sizeof roles[0])
-
-const char *trust_role_name(uint32_t role)
-{
-    return role > 0 && role < ROLES ? roles[role] : "unknown";
-}
-
-bool trust_role_parse(const char *text, uint32_t *out)
-{
-    for (uint32_t role = 1; role < ROLES; role++) {
-        if (strcmp(text, roles[role]) == 0) {
-            *out = role;
-            return true;
-        }
-    }
-    return false;
-}
-
 void credential_free(struct credential *credential)
 {
     if (credential) {
@@ -49,6 +25,28 @@ void credential_free(struct credential *credential)
 const struct trust_subject *credential_subject(const struct credential *credential)
 {
     return &credential->subject;
+}
+
+int credential_pin(const struct credential *credential, uint8_t pin[32], struct err *err)
+{
+    return certificate_pin(credential->ca, pin, err);
+}
+
+int credential_check(const struct credential *credential, const uint8_t pin[32], const char *name, uint32_t role,
+                     struct err *err)
+{
+    const struct trust_subject *subject = &credential->subject;
+    uint8_t got[32];
+    int rc = credential_pin(credential, got, err);
+    if (rc == 0 && memcmp(got, pin, sizeof got) != 0) {
+        rc =
+            err_set(err, ERR_ACCESS, "the server sent a certificate of another authority than the one that is trusted");
+    }
+    if (rc == 0 && (strcmp(subject->name, name) != 0 || subject->role != role)) {
+        rc = err_set(err, ERR_ACCESS, "the server sent a certificate for the %s %s, and this is the %s %s",
+                     role_name(subject->role), subject->name, role_name(role), name);
+    }
+    return rc;
 }
 
 int trust_fail(struct err *err, int code, const char *what)
@@ -151,7 +149,7 @@ int subject_of(const X509 *certificate, struct trust_subject *out, struct err *e
     *out = (struct trust_subject){0};
     if (!name || X509_NAME_entry_count(name) != 2 || !name_entry(name, NID_commonName, out->name, sizeof out->name) ||
         !name_is_valid(out->name) || !name_entry(name, NID_organizationalUnitName, role, sizeof role) ||
-        !trust_role_parse(role, &out->role)) {
+        !role_parse(role, &out->role)) {
         return trust_fail(err, ERR_DATA, "certificate: its subject is no name and role of this federation");
     }
     if (!generation_of(certificate, &out->generation) || !time_of(X509_get0_notBefore(certificate), &out->not_before) ||

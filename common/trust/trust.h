@@ -10,16 +10,17 @@
 
 #include "common/base/err.h"
 #include "common/base/name.h"
+#include "common/base/role.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* The roles of the wire (ROLE_ of common/wire/msg.h), and the server's beside them. */
-#define TRUST_TRAINER  1u
-#define TRUST_OBSERVER 2u
-#define TRUST_OPERATOR 3u
-#define TRUST_SERVER   4u
+/* Roles as certificates and tokens have them. */
+#define TRUST_TRAINER  ((uint32_t)ROLE_TRAINER)
+#define TRUST_OBSERVER ((uint32_t)ROLE_OBSERVER)
+#define TRUST_OPERATOR ((uint32_t)ROLE_OPERATOR)
+#define TRUST_SERVER   ((uint32_t)ROLE_SERVER)
 
 #define TRUST_ADDRESS_MAX 300  /* "host:port" and the zero */
 #define TRUST_DER_MAX     4096 /* a certificate or a request for one: ours have fewer than 700 bytes */
@@ -35,13 +36,15 @@ struct trust_subject {
     int64_t not_before, not_after;
 };
 
-const char *trust_role_name(uint32_t role);             /* "trainer"; "unknown" */
-bool trust_role_parse(const char *text, uint32_t *out); /* of the four words */
-
 /* A private key, its certificate and the authority's. */
 struct credential;
 void credential_free(struct credential *credential); /* NULL is allowed */
 const struct trust_subject *credential_subject(const struct credential *credential);
+/* SHA-256 of its authority's public key. */
+int credential_pin(const struct credential *credential, uint8_t pin[32], struct err *err);
+/* ERR_ACCESS unless it is of the authority with this pin, and for this name and role. */
+int credential_check(const struct credential *credential, const uint8_t pin[32], const char *name, uint32_t role,
+                     struct err *err);
 
 /* ERR_CONFIG: somebody but its owner may do something with the file or folder. ERR_NOTFOUND, ERR_IO. */
 int trust_private(const char *path, struct err *err);

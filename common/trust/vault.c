@@ -198,7 +198,7 @@ int vault_next_generation(struct vault *vault, uint64_t *out, struct err *err)
 
 static int token_line(const struct vault_token *token, char out[LINE_BYTES])
 {
-    return snprintf(out, LINE_BYTES, "%s %s %" PRIu64 " %" PRId64 "\n", token->name, trust_role_name(token->role),
+    return snprintf(out, LINE_BYTES, "%s %s %" PRIu64 " %" PRId64 "\n", token->name, role_name(token->role),
                     token->generation, token->expires);
 }
 
@@ -236,7 +236,7 @@ int vault_token_load(struct vault *vault, struct vault_token *token, struct err 
     }
     int got =
         sscanf(line, "%64s %15s %18" SCNu64 " %18" SCNd64, token->name, role, &token->generation, &token->expires);
-    if (got != 4 || !name_is_valid(token->name) || !trust_role_parse(role, &token->role)) {
+    if (got != 4 || !name_is_valid(token->name) || !role_parse(role, &token->role)) {
         return damaged(vault, name, err);
     }
     again[token_line(token, again) - 1] = '\0';

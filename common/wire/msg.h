@@ -11,6 +11,7 @@
 #include "common/base/hash.h"
 #include "common/base/name.h"
 #include "common/base/privacy.h"
+#include "common/base/role.h"
 #include "common/base/watch.h"
 #include "common/vec/quant.h"
 #include "common/wire/frame.h"
@@ -47,9 +48,6 @@ enum msg_type {
     MSG_TYPE_END
 };
 const char *msg_type_name(uint8_t type); /* "HELLO" */
-
-enum role { ROLE_TRAINER = 1, ROLE_OBSERVER, ROLE_OPERATOR };
-const char *role_name(uint32_t role);
 
 /* Bits a peer can do beyond the base; unknown bits are ignored. */
 enum capability {

@@ -23,16 +23,6 @@ const char *msg_type_name(uint8_t type)
     return NAME_AT(names, type);
 }
 
-const char *role_name(uint32_t role)
-{
-    static const char *const names[] = {
-        [ROLE_TRAINER] = "trainer",
-        [ROLE_OBSERVER] = "observer",
-        [ROLE_OPERATOR] = "operator",
-    };
-    return NAME_AT(names, role);
-}
-
 const char *blob_kind_name(uint32_t kind)
 {
     static const char *const names[] = {

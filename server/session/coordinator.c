@@ -242,9 +242,14 @@ int coordinator_step(struct coordinator *c, const struct event *event, uint64_t 
     case EVENT_PEER_OPENED:
         peer_opened(c, event->peer, event->address);
         break;
+    case EVENT_PEER_KNOCKED:
+        if (peer) {
+            handshake_knock(c, peer);
+        }
+        break;
     case EVENT_PEER_IDENTIFIED:
         if (peer) {
-            peer_identified(peer, event->identity);
+            peer_identified(c, peer, event->identity);
         }
         break;
     case EVENT_PEER_MESSAGE:
@@ -276,6 +281,7 @@ int coordinator_step(struct coordinator *c, const struct event *event, uint64_t 
         break;
     }
     slots_pace(c);
+    handshakes_fill(c);
     flush_due(c);
     remind_set(c);
     c->out = NULL;
@@ -293,6 +299,7 @@ uint64_t coordinator_next_ms(const struct coordinator *c)
         return c->now_ms + 100; /* There was no memory to hand it out; the next step tries again. */
     }
     uint64_t next = earlier(round_next_ms(&c->round), strangers_next_ms(c));
+    next = earlier(next, handshakes_next_ms(c));
     next = earlier(next, earlier(slots_next_ms(c), pace_next_ms(&c->pace)));
     next = earlier(next, earlier(c->reminder.due_ms, log_limit_next_ms(&c->peers_log)));
     return c->welcomed > 0 ? earlier(next, c->alive_ms) : next;

@@ -26,6 +26,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define HANDSHAKES_MOST 64u
+
 struct coordinator;
 
 struct coordinator_options {
@@ -38,6 +40,7 @@ struct coordinator_options {
     uint32_t sessions_max;          /* welcomed peers at a time; further ones are rejected with REJECT_FULL */
     uint32_t strangers_max;         /* connections that are not welcomed yet, for coordinator_admit: all together, */
     uint32_t strangers_per_address; /* and of one address */
+    uint32_t handshakes_max;        /* of them in TLS's handshake; HANDSHAKES_MOST at most, 0 without TLS */
     uint64_t idle_timeout_ms;
     uint32_t upload_rate;      /* bytes a second that keep an upload slot while others wait; 0: any */
     struct hash128 boot;       /* random per start */
@@ -72,6 +75,7 @@ struct peer_identity {
 
 enum event_kind {
     EVENT_PEER_OPENED,     /* peer: a small number of the shell's, free for reuse after PEER_CLOSED; address */
+    EVENT_PEER_KNOCKED,    /* peer: with TLS, that its handshake is to begin; it does with ACTION_SHAKE */
     EVENT_PEER_IDENTIFIED, /* peer, identity: with TLS, before its first message. Without, a peer is who it says */
     EVENT_PEER_MESSAGE,    /* peer, message */
     EVENT_PEER_DRAINED,    /* peer: its write queue is empty */
@@ -95,6 +99,8 @@ struct event {
 enum action_kind {
     ACTION_SEND,  /* peer, message (owned by the action; the shell may take its payload) */
     ACTION_CLOSE, /* peer: after what is queued has been written */
+    ACTION_DROP,  /* peer: closed at once, also while it lingers */
+    ACTION_SHAKE, /* peer: TLS's handshake may begin */
     ACTION_PAUSE, /* peer: nothing is read from it for pause_ms; what has been read may still come */
     ACTION_JOB,   /* job */
     ACTION_EXIT,  /* result: all is said, and all is saved if it is 0 */

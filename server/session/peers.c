@@ -52,8 +52,9 @@ void peer_opened(struct coordinator *c, uint32_t number, const char *address)
     }
 }
 
-void peer_identified(struct peer *peer, const struct peer_identity *identity)
+void peer_identified(struct coordinator *c, struct peer *peer, const struct peer_identity *identity)
 {
+    handshake_end(c, peer);
     peer->proven = true;
     peer->role = identity->role;
     (void)snprintf(peer->name, sizeof peer->name, "%s", identity->name);

@@ -82,6 +82,16 @@ void peer_pause(struct coordinator *c, const struct peer *peer, uint64_t pause_m
     }
 }
 
+bool peer_drop(struct coordinator *c, const struct peer *peer)
+{
+    return emit(c, ACTION_DROP, peer->number) != NULL;
+}
+
+bool peer_shake(struct coordinator *c, const struct peer *peer)
+{
+    return emit(c, ACTION_SHAKE, peer->number) != NULL;
+}
+
 /* "name=site-a ", or nothing: a stranger has none. */
 static const char *name_field(const struct coordinator *c, const struct peer *peer, char out[NAME_FIELD_MAX])
 {

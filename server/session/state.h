@@ -6,10 +6,10 @@
  *   slot    room for one contribution that is being uploaded or absorbed
  *
  * Files: coordinator.c (events), dispatch.c (messages), handle_*.c (one message each), peers.c (connections and
- * members), strangers.c (connections before WELCOME), slots.c (uploads), pace.c (how many at a time), rounds.c (what
- * the round wants done), lengths.c (what is too long an update), jobs.c (what runs outside the loop) with absorb.c,
- * aggregate.c and save.c (a contribution, the next model, the disk), blobs.c (what is downloaded), send.c (actions),
- * words.c (sentences for people).
+ * members), strangers.c (connections before WELCOME), handshakes.c (TLS's of these), slots.c (uploads), pace.c (how
+ * many at a time), rounds.c (what the round wants done), lengths.c (what is too long an update), jobs.c (what runs
+ * outside the loop) with absorb.c, aggregate.c and save.c (a contribution, the next model, the disk), blobs.c (what is
+ * downloaded), send.c (actions), words.c (sentences for people).
  *
  * Whatever cannot be told to a peer for want of memory closes that peer, and nobody else: a peer is marked `doomed`,
  * and at the end of the step it is detached and closed. Jobs, closes and the exit that could not be put into the
@@ -70,6 +70,8 @@ struct peer {
     uint64_t group;           /* of its address */
     bool stranger;            /* in the list of those, between `older` and `newer` */
     uint32_t rank;            /* how many of its address were in it before */
+    bool knocks;              /* its handshake is to begin */
+    uint64_t shaking_ms;      /* when it began */
     struct peer *older, *newer;
     struct download download;
     uint32_t holds;                /* the round whose model lies in its write queue, and so in memory; 0: none does */
@@ -116,6 +118,8 @@ struct member {
 struct strangers {
     struct peer *oldest, *newest; /* in order of arrival */
     uint32_t count;
+    struct peer *shaking[HANDSHAKES_MOST]; /* in TLS's handshake, or past it without a certificate; first come first */
+    uint32_t shaking_count, knocking;
     struct status_strangers told; /* what has become of them, and of others who sent too much */
 };
 
@@ -247,6 +251,8 @@ struct coordinator {
 void peer_send(struct coordinator *c, struct peer *peer, struct msg *msg);
 void peer_doom(struct coordinator *c, struct peer *peer);
 void peer_pause(struct coordinator *c, const struct peer *peer, uint64_t pause_ms);
+bool peer_drop(struct coordinator *c, const struct peer *peer); /* false: no memory to say so, nor below */
+bool peer_shake(struct coordinator *c, const struct peer *peer);
 /* The log for a line of `event` that this peer, or member, causes; NULL: it has caused too many. */
 const struct log *log_of_peer(struct coordinator *c, const struct peer *peer, const char *event);
 const struct log *log_of_member(struct coordinator *c, uint32_t member, const char *event);
@@ -274,7 +280,7 @@ void flush_due(struct coordinator *c);
 
 struct peer *peer_at(const struct coordinator *c, uint32_t number); /* NULL: none */
 void peer_opened(struct coordinator *c, uint32_t number, const char *address);
-void peer_identified(struct peer *peer, const struct peer_identity *identity);
+void peer_identified(struct coordinator *c, struct peer *peer, const struct peer_identity *identity);
 void peer_closed(struct coordinator *c, struct peer *peer, const struct err *reason);
 /* The peer stops being its member's connection. */
 void peer_detach(struct coordinator *c, struct peer *peer, const char *reason);
@@ -296,6 +302,13 @@ void stranger_remove(struct coordinator *c, struct peer *peer); /* if it is one 
 /* Closed after idle_timeout / 6 without HELLO, whatever else came. */
 void strangers_tick(struct coordinator *c);
 uint64_t strangers_next_ms(const struct coordinator *c);
+
+/* ---- handshakes.c ---- */
+
+void handshake_knock(struct coordinator *c, struct peer *peer);
+void handshake_end(struct coordinator *c, struct peer *peer); /* if it has one, or waits for it */
+void handshakes_fill(struct coordinator *c);                  /* at the end of each step */
+uint64_t handshakes_next_ms(const struct coordinator *c);
 
 /* ---- slots.c ---- */
 

@@ -68,6 +68,7 @@ void stranger_remove(struct coordinator *c, struct peer *peer)
     if (!peer->stranger) {
         return;
     }
+    handshake_end(c, peer);
     peer->stranger = false;
     *(peer->older ? &peer->older->newer : &s->oldest) = peer->newer;
     *(peer->newer ? &peer->newer->older : &s->newest) = peer->older;

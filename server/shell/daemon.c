@@ -6,6 +6,7 @@
 #include "server/shell/internal.h"
 
 #include "common/base/mem.h"
+#include "common/base/random.h"
 
 #include <signal.h>
 #include <string.h>
@@ -21,6 +22,12 @@ static void carry_out(struct daemon *daemon, struct action *action)
         break;
     case ACTION_CLOSE:
         peers_close(daemon, action->peer);
+        break;
+    case ACTION_DROP:
+        peers_drop(daemon, action->peer);
+        break;
+    case ACTION_SHAKE:
+        peers_shake(daemon, action->peer);
         break;
     case ACTION_PAUSE:
         peers_pause(daemon, action->peer, action->pause_ms);
@@ -118,7 +125,7 @@ static int first_state(struct daemon *daemon, struct checkpoint *out, struct err
     memcpy(out->plan, daemon->plan.data, daemon->plan.len);
     out->plan_len = (uint32_t)daemon->plan.len;
     params_init(daemon->layout, daemon->options->plan.seed, out->params);
-    int rc = machine_random(&out->run, err);
+    int rc = random_bytes(&out->run, sizeof out->run, err);
     return rc ? rc : store_save(daemon->store, daemon->layout, out, err);
 }
 
@@ -157,6 +164,13 @@ static uint32_t capacity(const struct daemon *daemon, uint32_t *room)
     return clients;
 }
 
+/* Half a handshake costs 44 KB: all of them together stay below a megabyte where strangers_max is 128. */
+static uint32_t handshakes_max(uint32_t strangers)
+{
+    uint32_t most = strangers / 10;
+    return most < 4 ? 4 : most > HANDSHAKES_MOST ? HANDSHAKES_MOST : most;
+}
+
 static int make_coordinator(struct daemon *daemon, const struct checkpoint *state, uint32_t clients, uint32_t strangers,
                             struct err *err)
 {
@@ -171,12 +185,13 @@ static int make_coordinator(struct daemon *daemon, const struct checkpoint *stat
         .sessions_max = clients,
         .strangers_max = strangers,
         .strangers_per_address = options->strangers_per_address,
+        .handshakes_max = handshakes_max(strangers),
         .idle_timeout_ms = options->idle_timeout_ms,
         .upload_rate = options->upload_rate,
         .spool = spool_is_wanted(daemon) ? &daemon->spool : NULL,
         .log = daemon->log,
     };
-    int rc = machine_random(&wanted.boot, err);
+    int rc = random_bytes(&wanted.boot, sizeof wanted.boot, err);
     struct round_summary *history = NULL;
     uint32_t count = 0;
     if (rc == 0) { /* without a history the run goes on all the same; why is in the log */

@@ -14,7 +14,8 @@
 
 #define OWN_VALID_S (INT64_C(90) * 24 * 3600)
 #define TICK_MS     1000
-#define RENEW_GAP_S 1 /* a renewal costs two signatures; a client needs one in days */
+#define REMIND_MS   60000 /* then twice as long each time, an hour at most */
+#define RENEW_GAP_S 1     /* a renewal costs two signatures; a client needs one in days */
 
 static int make_setup(struct daemon *daemon, struct err *err)
 {
@@ -93,6 +94,26 @@ static bool is_fresh(const struct guard *guard, int64_t now)
     return now >= guard->setup_since && now - guard->setup_since < OWN_VALID_S / 2;
 }
 
+/* It is looked for each second, and said when it comes, when it becomes another and when it is over; and now and then
+ * while it lasts. */
+static void note_trouble(struct daemon *daemon, const struct err *now)
+{
+    struct guard *guard = &daemon->guard;
+    bool same = guard->trouble.code == now->code && strcmp(guard->trouble.text, now->text) == 0;
+    char text[MSG_TEXT_MAX];
+    if (!same) {
+        reminder_begin(&guard->reminder, net_now_ms(), REMIND_MS);
+    }
+    if (now->code && (!same || reminder_is_due(&guard->reminder, net_now_ms()))) {
+        log_event(daemon->log, LOG_LEVEL_WARN, "trust_unreadable", "reason=\"%s\"",
+                  log_quotable(now->text, text, sizeof text));
+    } else if (!now->code && !same) {
+        log_event(daemon->log, LOG_LEVEL_INFO, "trust_readable", "after=\"%s\"",
+                  log_quotable(guard->trouble.text, text, sizeof text));
+    }
+    guard->trouble = *now;
+}
+
 static void on_tick(uv_timer_t *timer)
 {
     struct daemon *daemon = timer->data;
@@ -101,12 +122,12 @@ static void on_tick(uv_timer_t *timer)
     if (daemon->leaving) {
         return;
     }
-    if (authority_reload(daemon->guard.authority, NULL, &err)) {
-        log_event(daemon->log, LOG_LEVEL_WARN, "trust_unreadable", "reason=\"%s\"", err.text);
+    int rc = authority_reload(daemon->guard.authority, &err);
+    if (!is_fresh(&daemon->guard, now)) {
+        int made = make_setup(daemon, rc ? NULL : &err);
+        rc = rc ? rc : made;
     }
-    if (!is_fresh(&daemon->guard, now) && make_setup(daemon, &err)) {
-        log_event(daemon->log, LOG_LEVEL_WARN, "trust_unreadable", "reason=\"%s\"", err.text);
-    }
+    note_trouble(daemon, rc ? &err : &(struct err){0});
     judge_all(daemon, now);
 }
 

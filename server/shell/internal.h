@@ -4,10 +4,11 @@
  *   guard.c    TLS: who may come in, with which certificate, and until when
  *   peers.c    connections, by the small numbers that the coordinator knows them by
  *   jobs.c     what takes long: one job at a time on libuv's thread pool
- *   machine.c  what the machine is asked for: random ids, clocks, memory, open files */
+ *   machine.c  what the machine is asked for: clocks, memory, open files */
 #ifndef STARLING_SHELL_INTERNAL_H
 #define STARLING_SHELL_INTERNAL_H
 
+#include "common/base/reminder.h"
 #include "common/net/conn.h"
 #include "common/net/ticker.h"
 #include "server/session/coordinator.h"
@@ -32,6 +33,8 @@ struct guard {
     struct tls_setup *setup;     /* what new connections are made of */
     int64_t setup_since;         /* unix seconds: when it was made */
     uint64_t busy_until_ms;      /* when tokens are looked at again */
+    struct err trouble;          /* with the folder, as it was said last; code 0: there is none */
+    struct reminder reminder;    /* to say it again */
     uv_timer_t timer;
 };
 int guard_start(struct daemon *daemon, struct err *err);
@@ -57,6 +60,8 @@ void peers_fini(struct daemon *daemon);
 void peers_accept(struct daemon *daemon);
 void peers_send(struct daemon *daemon, uint32_t number, struct msg *msg);
 void peers_close(struct daemon *daemon, uint32_t number);
+void peers_drop(struct daemon *daemon, uint32_t number);
+void peers_shake(struct daemon *daemon, uint32_t number);
 void peers_pause(struct daemon *daemon, uint32_t number, uint64_t pause_ms);
 void peers_close_all(struct daemon *daemon);
 uint32_t peer_number(const struct peer *peer);
@@ -80,7 +85,6 @@ void jobs_fini(struct daemon *daemon);
 
 /* ---- machine.c ---- */
 
-int machine_random(struct hash128 *out, struct err *err);
 int64_t machine_unix_ms(void);
 static inline int64_t machine_unix_s(void)
 {

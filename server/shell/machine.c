@@ -2,21 +2,9 @@
 #include "server/shell/internal.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <time.h>
-
-int machine_random(struct hash128 *out, struct err *err)
-{
-    ssize_t n;
-    do {
-        n = getrandom(out->bytes, sizeof out->bytes, 0);
-    } while (n < 0 && errno == EINTR);
-    return n == (ssize_t)sizeof out->bytes ? 0 : err_set(err, ERR_FAILED, "getrandom: %s", strerror(errno));
-}
 
 int64_t machine_unix_ms(void)
 {

@@ -76,6 +76,14 @@ static void arrive(struct peer *peer, struct conn *conn)
     }
 }
 
+static void on_knock(void *ctx, struct conn *conn)
+{
+    struct peer *peer = ctx;
+    if (!peer->closing && peer->conn == conn) {
+        tell(peer, (struct event){.kind = EVENT_PEER_KNOCKED});
+    }
+}
+
 static void on_open(void *ctx, struct conn *conn)
 {
     struct peer *peer = ctx;
@@ -232,6 +240,7 @@ void peers_accept(struct daemon *daemon)
         .idle_timeout_ms = daemon->options->idle_timeout_ms,
         .connect_timeout_ms = daemon->options->idle_timeout_ms / 6,
         .tls = daemon->guard.setup,
+        .knock = peer ? on_knock : NULL,
         .queue_max_bytes = QUEUE_MAX_BYTES,
         .decode_budget = MSG_BUDGET_SERVER,
     };
@@ -269,6 +278,22 @@ void peers_close(struct daemon *daemon, uint32_t number)
     struct peer *peer = number < daemon->peers.room ? &daemon->peers.items[number] : NULL;
     if (peer && peer->conn && !peer->closing) {
         peer_close(peer, conn_linger_ms(daemon->options->idle_timeout_ms));
+    }
+}
+
+void peers_drop(struct daemon *daemon, uint32_t number)
+{
+    struct peer *peer = number < daemon->peers.room ? &daemon->peers.items[number] : NULL;
+    if (peer && peer->conn) {
+        peer_close(peer, 0);
+    }
+}
+
+void peers_shake(struct daemon *daemon, uint32_t number)
+{
+    struct peer *peer = number < daemon->peers.room ? &daemon->peers.items[number] : NULL;
+    if (peer && peer->conn && !peer->closing) {
+        conn_shake(peer->conn);
     }
 }
 

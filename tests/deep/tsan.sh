@@ -1,7 +1,8 @@
 #!/bin/sh
-# Under ThreadSanitizer: trainer, input and kernels, then whole federations: the daemons with their loops, the server's
-# worker thread, the clients' trainers and image readers, through kills, stalls, full disks and lost networks. A daemon
-# ends at the first race that is seen, and the test with it. tsan.supp says what is no race. tsan.sh BUILD-FOLDER
+# Under ThreadSanitizer: trainer, input, kernels, connections and TLS, then whole federations: the daemons with their
+# loops, the server's worker thread, the clients' trainers and image readers, through kills, stalls, full disks, lost
+# networks, and certificates that are renewed and revoked. A daemon ends at the first race that is seen, and the test with
+# it. tsan.supp says what is no race. tsan.sh BUILD-FOLDER
 set -eu
 cmake -S . -B "$1" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTARLING_SANITIZE=thread
 cmake --build "$1"
@@ -26,6 +27,6 @@ if "$1/race" 2> "$1/race.log" || ! grep -q "data race" "$1/race.log"; then
     exit 1
 fi
 
-ctest --test-dir "$1" -R '^client/(train|nn|data)/|^golden$' --no-tests=error --output-on-failure
-federations='run|swarm|server_killed|client_killed|stall|open_files|disk_full|disk_readonly|old_state|observer|network|refusals|wire'
+ctest --test-dir "$1" -R '^client/(train|nn|data)/|^common/(net|trust)/test|^golden$' --no-tests=error --output-on-failure
+federations='run|swarm|server_killed|client_killed|stall|open_files|disk_full|disk_readonly|old_state|observer|network|refusals|wire|trust|tls_scan'
 STARLING_THREADS=2 ctest --test-dir "$1" -R "^integration/test_($federations)\$" --no-tests=error --output-on-failure

@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -97,8 +98,8 @@ def cpu_seconds(daemon):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def half_open(address, count, hosts=1):
-    """Connections that say nothing, from so many addresses of loopback."""
+def half_open(address, count, hosts=1, begin=lambda stream: None):
+    """Connections that say nothing, or what `begin` says, from so many addresses of loopback."""
     host, port = address.rsplit(":", 1)
     out = []
     for i in range(count):
@@ -106,38 +107,60 @@ def half_open(address, count, hosts=1):
         stream.settimeout(harness.WAIT_S)
         stream.bind((f"127.0.1.{1 + i % hosts}", 0))  # others than this test's own, which asks for the status
         stream.connect((host, int(port)))
+        try:
+            begin(stream)
+        except OSError:
+            pass  # it has been closed
         out.append(stream)
     return out
 
 
-class Hostile(harness.Federation):
+class Shaker:
+    """TLS of a client without a certificate, as far as it goes."""
+
+    def __init__(self):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.set_alpn_protocols(["starling/1"])
+        self.heard, self.says = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.heard, self.says)
+
+    def go_on(self, stream):
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        stream.sendall(self.says.read())
+
+
+def half_a_handshake(stream):
+    Shaker().go_on(stream)
+
+
+def a_handshake_and_silence(stream):
+    shaker = Shaker()
+    shaker.go_on(stream)
+    stream.settimeout(0.05)  # who has to wait for its turn says no more
+    shaker.heard.write(stream.recv(65536))
+    shaker.go_on(stream)
+
+
+class Door(harness.Federation):
+    """Who measures what comes to a server's door."""
+
+    status_flags = ()
+
     def setUp(self):
         super().setUp()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
 
-    def shown_out(self, address, sends, closes):
-        """Sends, and reads until the server closes. The answer."""
-        answer = b""
-        with harness.connect(address) as stream:
-            try:
-                stream.sendall(sends)
-                if closes:
-                    stream.shutdown(socket.SHUT_WR)
-                while True:
-                    more = stream.recv(65536)
-                    if not more:
-                        break
-                    answer += more
-            except (ConnectionResetError, BrokenPipeError):
-                pass
-        return answer
-
     def counts(self, server):
         """Asks until it is let in: while all places are taken a newcomer has to wait for idle_timeout / 60."""
         while True:
-            done = self.run_to_end("starling", "status", "--server", server.address, "--json")
+            done = self.run_to_end("starling", "status", "--server", server.address, "--json", *self.status_flags)
             if done.returncode == 0:
                 return json.loads(done.stdout.splitlines()[-1])["strangers"]
             self.assertIn(done.returncode, (69, 75), done.stderr)
@@ -154,6 +177,25 @@ class Hostile(harness.Federation):
     def check_growth(self, server, before):
         grown = rss(server) - before
         self.assertLess(grown, GROWTH_MAX_SANITIZED if is_sanitized() else GROWTH_MAX)
+
+
+class Hostile(Door):
+    def shown_out(self, address, sends, closes):
+        """Sends, and reads until the server closes. The answer."""
+        answer = b""
+        with harness.connect(address) as stream:
+            try:
+                stream.sendall(sends)
+                if closes:
+                    stream.shutdown(socket.SHUT_WR)
+                while True:
+                    more = stream.recv(65536)
+                    if not more:
+                        break
+                    answer += more
+            except (ConnectionResetError, BrokenPipeError):
+                pass
+        return answer
 
     def test_strangers_while_a_run_goes_on(self):
         server, clients, files, held = self.two_of_three(idle_timeout="3s")
@@ -321,6 +363,66 @@ class Hostile(harness.Federation):
         self.assertEqual(answer[5], 3)  # REJECT
         self.assertIn(b"1.7", answer)
         self.assertIn(b"1.1", answer)
+
+
+class HostileTls(Door):
+    """The same port with TLS, whose handshake costs memory: half of one twenty times what silence does. 1,000 connections from
+    a hundred addresses, of which the first still wait when the last has come."""
+
+    def setUp(self):
+        super().setUp()
+        self.ca = self.path("trust")
+        self.status_flags = ("--trust", self.ca)
+        self.starling_ca("init", self.ca, "--address", "127.0.0.1:7640")
+
+    def starling_ca(self, *args):
+        done = self.run_to_end("starling", "ca", *args)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.strip()
+
+    def server(self, **how):
+        return super().server(trust=self.ca, **how)
+
+    def client(self, name, address):
+        token = self.starling_ca("token", "--trust", self.ca, "--name", name)
+        return super().client(name, address, flags=["--join", token])
+
+    def status(self, server):
+        done = self.run_to_end("starling", "status", "--server", server.address, "--json", *self.status_flags)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def check_crowd(self, begin):
+        """Whoever belongs here comes in meanwhile."""
+        server, clients, files, held = self.two_of_three(idle_timeout="3m")
+        crowd = half_open(server.address, 1000, 100, begin)
+        self.assertLessEqual(descriptors(server) - files, 128 + 16)
+        self.assertLessEqual(self.counts(server)["waiting"], 128)
+        self.check_growth(server, held)
+        clients.append(self.client("c", server.address))
+        server.wait_for("client_joined", name="c")
+        self.check_growth(server, held)
+        for stream in crowd:
+            stream.close()
+        self.check_finished(server, clients, rounds=3, images=24)
+
+    def test_silence(self):
+        self.check_crowd(lambda stream: None)
+
+    def test_half_handshakes(self):
+        self.check_crowd(half_a_handshake)
+
+    def test_handshakes_without_a_certificate(self):
+        self.check_crowd(a_handshake_and_silence)
+
+    def test_the_measure_sees_what_it_is_about(self):
+        """The same attack, with places for as many handshakes as there can ever be."""
+        server, _, _, held = self.two_of_three(idle_timeout="3m", strangers_max=4000, strangers_per_address=4000)
+        crowd = half_open(server.address, 1000, 100, half_a_handshake)
+        self.wait_for_status(server, lambda status: status["strangers"]["waiting"] >= 900)
+        self.assertGreater(rss(server) - held, 2 * GROWTH_MAX)
+        for stream in crowd:
+            stream.close()
 
 
 if __name__ == "__main__":

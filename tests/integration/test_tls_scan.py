@@ -23,9 +23,9 @@ class TlsScan(harness.Federation):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.target = self.server(trust=self.ca)
 
-    def scan(self, *args, say="Q\n"):
+    def scan(self, *args, say="Q\n", offer="starling/1"):
         """Returns (whether a handshake came about, all that s_client prints)."""
-        command = ["openssl", "s_client", "-connect", self.target.address, *args]
+        command = ["openssl", "s_client", "-connect", self.target.address, *(["-alpn", offer] if offer else []), *args]
         done = subprocess.run(
             command, input=say, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=WAIT_S
         )
@@ -88,12 +88,18 @@ class TlsScan(harness.Federation):
             stderr=subprocess.DEVNULL,
         )
         # Whoever has made its own is refused, and told; s_client stays until it is.
-        command = ["openssl", "s_client", "-connect", self.target.address, "-cert", own, "-key", key]
+        command = ["openssl", "s_client", "-connect", self.target.address, "-alpn", "starling/1", "-cert", own, "-key", key]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as stranger:
             said = stranger.stdout.read()  # to the end of the connection
             self.assertNotEqual(stranger.wait(WAIT_S), 0)
         self.assertIn("alert unknown ca", said)
         self.target.wait_for("stranger_left")
+
+    def test_application_protocol(self):
+        for offer, taken in (("starling/1", True), ("h2,starling/1", True), ("h2,http/1.1", False), ("starling/2", False), (None, False)):
+            shaken, said = self.scan(offer=offer)
+            self.assertEqual(shaken, taken, offer)
+            self.assertIn("ALPN protocol: starling/1" if taken else "alert no application protocol", said)
 
     def test_no_second_way(self):
         session = self.path("session")
@@ -103,7 +109,6 @@ class TlsScan(harness.Federation):
         self.assertIn("Early data was not sent", said)
         self.assertNotRegex(said, r"Max Early Data: [1-9]")
         self.assertIn("Compression: NONE", said)
-        self.assertIn("No ALPN negotiated", said)
         shaken, said = self.scan(say="R\n")  # renegotiation
         self.assertTrue(shaken)
         self.assertRegex(said, re.compile("RENEGOTIATING.*error", re.S | re.I))

@@ -170,6 +170,22 @@ class Trust(harness.Federation):
             server.wait_for("trust_unreadable", at, reason="the folder's lock was held just now")
         self.check_finished(server, clients, rounds=4, images=24)
 
+    def test_a_folder_that_cannot_be_read(self):
+        """It is looked into each second, and what is wrong is said once."""
+        server = self.server(plan={"min_clients": 2})
+        revoked = os.path.join(self.ca, "revoked")
+        os.rename(revoked, revoked + ".away")
+        at = server.wait_for("trust_unreadable")
+        with open(revoked, "w") as file:
+            file.write("nonsense")
+        at = server.wait_for("trust_unreadable", at)
+        self.assertIn("damaged", server.events[at - 1]["reason"])
+        time.sleep(3)  # for some more looks
+        os.rename(revoked + ".away", revoked)
+        server.wait_for("trust_readable", at)
+        self.assertEqual(server.count("trust_unreadable"), 2)
+        self.joining("a", server).wait_for("welcomed")
+
     def set_clock(self, seconds):
         """Of what runs `under` the answer: the wall clock is so far ahead."""
         with open(self.path("clock.new"), "w") as file:

@@ -334,6 +334,7 @@ import os, signal, socket, ssl, sys
 host, port = sys.argv[1].rsplit(":", 1)
 context = ssl.create_default_context()
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+context.set_alpn_protocols(["starling/1"])
 done = refused = 0
 def end(*_):
     os.write(1, f"{done} {refused}".encode())

@@ -258,6 +258,10 @@ static void carry_out(struct world *world, struct action *action)
     case ACTION_CLOSE:
         net_close(world, action->peer, SIDE_SERVER);
         break;
+    case ACTION_DROP: /* the sim's connections have no TLS */
+    case ACTION_SHAKE:
+        violate(world, "the server says something of TLS to who has none");
+        break;
     case ACTION_PAUSE: /* whose messages all come at once, as after a stall; no client of the sim sends so many */
         sight(world, "client_slowed");
         break;

@@ -216,6 +216,70 @@ static void test_half_a_handshake(void **state)
     }
 }
 
+static size_t knocks;
+
+static void count_knock(void *ctx, struct conn *conn)
+{
+    struct side *side = ctx;
+    side->conn = conn;
+    knocks++;
+}
+
+/* What came first stays where it is until it is called for; it is announced once, and all of it is there then. */
+static void test_knock(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->server_options.knock = count_knock;
+    knocks = 0;
+    start_client(world);
+    world_run_until(world, &knocks, 1);
+    for (int i = 0; i < 300; i++) {
+        (void)uv_run(&world->loop, UV_RUN_NOWAIT);
+    }
+    assert_int_equal(knocks, 1);
+    assert_int_equal(conn_bytes_in(world->server.conn), 0);
+    assert_int_equal(world->client.opened + world->server.opened, 0);
+    conn_shake(world->server.conn);
+    world_run_until(world, &world->client.opened, 1);
+    world_run_until(world, &world->server.opened, 1);
+    conn_shake(world->server.conn); /* means nothing any more */
+    side_send_sample(&world->client, MSG_READY);
+    world_run_until(world, &world->server.messages, 1);
+    assert_int_equal(knocks, 1);
+    conn_close(world->client.conn, 1000);
+    run_to_the_end(world);
+    world_free(world);
+}
+
+static void shake_at_once(void *ctx, struct conn *conn)
+{
+    count_knock(ctx, conn);
+    conn_shake(conn);
+}
+
+/* Nobody is called for who says nothing; the clock runs while one waits; the end, too, is something that was said. */
+static void test_knock_and_silence(void **state)
+{
+    (void)state;
+    for (int what = 0; what < 3; what++) {
+        struct world *world = server_of_tls();
+        world->server_options.connect_timeout_ms = 60;
+        world->server_options.knock = what == 2 ? shake_at_once : count_knock;
+        knocks = 0;
+        int fd = raw_connect(world);
+        raw_write(fd, half_a_hello, what == 1 ? sizeof half_a_hello : 0);
+        if (what == 2) {
+            assert_int_equal(shutdown(fd, SHUT_WR), 0);
+        }
+        world_run_until(world, &world->server.closed, 1);
+        assert_int_equal(knocks, what > 0);
+        expect(&world->server, ERR_UNAVAILABLE, what == 2 ? "broken off" : "no whole TLS handshake within 60 ms");
+        (void)close(fd);
+        world_free(world);
+    }
+}
+
 /* TLS begins well and goes on as noise: an alert, and the end. */
 static void test_noise_in_the_handshake(void **state)
 {
@@ -462,6 +526,8 @@ int main(int argc, char **argv)
         tls_test(test_certificates_of_others),
         tls_test(test_handshake_time_out),
         tls_test(test_half_a_handshake),
+        tls_test(test_knock),
+        tls_test(test_knock_and_silence),
         tls_test(test_noise_in_the_handshake),
         tls_test(test_subjects),
         tls_test(test_end_without_the_last_word),

@@ -208,10 +208,22 @@ struct raw {
     BIO *in, *out;
 };
 
+static int take_first(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *offered,
+                      unsigned len, void *arg)
+{
+    (void)ssl, (void)arg;
+    assert_true(len > 1 && offered[0] < len);
+    *out = offered + 1;
+    *out_len = offered[0];
+    return SSL_TLSEXT_ERR_OK;
+}
+
 static void raw_init(struct raw *raw, bool server, const struct credential *credential)
 {
     raw->context = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
     assert_non_null(raw->context);
+    assert_int_equal(SSL_CTX_set_alpn_protos(raw->context, (const uint8_t *)"\2h2\012starling/1", 14), 0);
+    SSL_CTX_set_alpn_select_cb(raw->context, take_first, NULL);
     if (credential) {
         STACK_OF(X509) *chain = sk_X509_new_null();
         assert_true(sk_X509_push(chain, credential->ca) > 0);
@@ -314,9 +326,22 @@ static void only_rsa(SSL_CTX *context)
     assert_int_equal(SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION), 1);
 }
 
+static void only_another_protocol(SSL_CTX *context)
+{
+    assert_int_equal(SSL_CTX_set_alpn_protos(context, (const uint8_t *)"\2h2\012starling/2\011starling/", 24), 0);
+}
+
+static void no_protocol(SSL_CTX *context)
+{
+    assert_int_equal(SSL_CTX_set_alpn_protos(context, NULL, 0), 0);
+}
+
 static void test_what_clients_must_speak(void **state)
 {
     (void)state;
+    client_is_refused(only_another_protocol, ERR_VERSION, "does not offer the protocol \"starling/1\"",
+                      SSL_R_TLSV1_ALERT_NO_APPLICATION_PROTOCOL);
+    client_is_refused(no_protocol, ERR_VERSION, "ALPN", SSL_R_TLSV1_ALERT_NO_APPLICATION_PROTOCOL);
     client_is_refused(only_1_2, ERR_VERSION, "TLS 1.3", SSL_R_TLSV1_ALERT_PROTOCOL_VERSION);
     client_is_refused(only_1_1, ERR_VERSION, "TLS 1.3", SSL_R_TLSV1_ALERT_PROTOCOL_VERSION);
     client_is_refused(only_ccm, ERR_PROTOCOL, "no shared cipher", SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE);
@@ -324,24 +349,57 @@ static void test_what_clients_must_speak(void **state)
     client_is_refused(only_rsa, ERR_PROTOCOL, "no suitable signature algorithm", SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE);
 }
 
-static void test_an_old_server(void **state)
+static int refuse_all(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *offered,
+                      unsigned len, void *arg)
+{
+    (void)ssl, (void)out, (void)out_len, (void)offered, (void)len, (void)arg;
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+static void takes_no_protocol(SSL_CTX *context)
+{
+    SSL_CTX_set_alpn_select_cb(context, NULL, NULL);
+}
+
+static void refuses_protocols(SSL_CTX *context)
+{
+    SSL_CTX_set_alpn_select_cb(context, refuse_all, NULL);
+}
+
+static void as_it_is(SSL_CTX *context)
+{
+    (void)context;
+}
+
+/* Servers with a good certificate: what is said of those that a client must not take. */
+static void test_other_servers(void **state)
 {
     (void)state;
-    struct raw raw;
-    struct end end;
-    struct credential *credential = tls_credential(&ours, "coordinator", TRUST_SERVER, 0);
-    struct tls_setup *client = good_client();
-    raw_init(&raw, true, credential);
-    only_1_2(raw.context);
-    raw_begin(&raw, true);
-    end_init(&end, client);
-    (void)raw_converse(&raw, &end);
-    assert_int_equal(end.rc, ERR_VERSION);
-    assert_false(channel_is_open(end.channel));
-    end_fini(&end);
-    raw_fini(&raw);
-    credential_free(credential);
-    tls_setup_free(client);
+    static const struct {
+        twist *change;
+        const char *words;
+    } rows[] = {{only_1_2, "TLS 1.3"},
+                {takes_no_protocol, "does not take the protocol \"starling/1\""},
+                {refuses_protocols, "another service"},
+                {as_it_is, NULL}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct raw raw;
+        struct end end;
+        struct credential *credential = tls_credential(&ours, "coordinator", TRUST_SERVER, 0);
+        struct tls_setup *client = good_client();
+        raw_init(&raw, true, credential);
+        rows[i].change(raw.context);
+        raw_begin(&raw, true);
+        end_init(&end, client);
+        (void)raw_converse(&raw, &end);
+        assert_int_equal(end.rc, rows[i].words ? ERR_VERSION : 0);
+        assert_true(!rows[i].words || strstr(end.err.text, rows[i].words));
+        assert_true(channel_is_open(end.channel) == !rows[i].words);
+        end_fini(&end);
+        raw_fini(&raw);
+        credential_free(credential);
+        tls_setup_free(client);
+    }
 }
 
 /* A site signs a certificate for another name with its own key, and shows all of the chain. */
@@ -610,7 +668,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_last_word),
         cmocka_unit_test(test_floods_of_strangers),
         cmocka_unit_test(test_what_clients_must_speak),
-        cmocka_unit_test(test_an_old_server),
+        cmocka_unit_test(test_other_servers),
         cmocka_unit_test(test_a_site_is_no_authority),
         cmocka_unit_test(test_nothing_stands_between),
         cmocka_unit_test(test_a_certificate_that_says_nothing),

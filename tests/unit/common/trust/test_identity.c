@@ -34,12 +34,23 @@ static int site_teardown(void **state)
     return 0;
 }
 
+static int save_parts(struct site *site, const struct request *request, const uint8_t *certificate,
+                      size_t certificate_len, const uint8_t *ca, size_t ca_len)
+{
+    struct credential *credential;
+    int rc = request_credential(request, certificate, certificate_len, ca, ca_len, &credential, NULL);
+    assert_true((rc == 0) == (credential != NULL));
+    rc = rc ? rc : identity_save(site->dir, credential, ADDRESS, NULL);
+    credential_free(credential);
+    return rc;
+}
+
 static int save(struct site *site, const struct request *request, const struct buf *certificate,
                 const struct authority *authority)
 {
     size_t len;
     const uint8_t *ca = authority_ca_der(authority, &len);
-    return identity_save(site->dir, request, certificate->data, certificate->len, ca, len, ADDRESS, NULL);
+    return save_parts(site, request, certificate->data, certificate->len, ca, len);
 }
 
 static int load(struct site *site, struct err *err)
@@ -112,12 +123,15 @@ static void only_what_fits_is_saved(void **state)
 
     const uint8_t *own = site->certificate.data, *ca = authority_ca_der(site->world->authority, &len);
     const size_t own_len = site->certificate.len;
-    assert_int_equal(identity_save(site->dir, site->request, own, own_len, own, own_len, ADDRESS, NULL), ERR_DATA);
-    assert_int_equal(identity_save(site->dir, site->request, ca, len, ca, len, ADDRESS, NULL), ERR_DATA);
-    assert_int_equal(identity_save(site->dir, site->request, own, own_len - 1, ca, len, ADDRESS, NULL), ERR_DATA);
-    assert_int_equal(identity_save(site->dir, site->request, own, 0, ca, len, ADDRESS, NULL), ERR_DATA);
-    assert_int_equal(identity_save(site->dir, site->request, own, own_len, ca, len - 1, ADDRESS, NULL), ERR_DATA);
-    assert_int_equal(identity_save(site->dir, site->request, own, own_len, ca, len, "nowhere", NULL), ERR_USAGE);
+    assert_int_equal(save_parts(site, site->request, own, own_len, own, own_len), ERR_DATA);
+    assert_int_equal(save_parts(site, site->request, ca, len, ca, len), ERR_DATA);
+    assert_int_equal(save_parts(site, site->request, own, own_len - 1, ca, len), ERR_DATA);
+    assert_int_equal(save_parts(site, site->request, own, 0, ca, len), ERR_DATA);
+    assert_int_equal(save_parts(site, site->request, own, own_len, ca, len - 1), ERR_DATA);
+    struct credential *credential;
+    assert_int_equal(request_credential(site->request, own, own_len, ca, len, &credential, NULL), 0);
+    assert_int_equal(identity_save(site->dir, credential, "nowhere", NULL), ERR_USAGE);
+    credential_free(credential);
     assert_int_equal(buf_append(&site->certificate, "", 1), 0); /* a byte behind the end */
     assert_int_equal(save(site, site->request, &site->certificate, site->world->authority), ERR_DATA);
     site->certificate.len--;
@@ -132,6 +146,34 @@ static void only_what_fits_is_saved(void **state)
     assert_memory_equal(after.data, before.data, after.len);
     mem_free(before.data);
     mem_free(after.data);
+}
+
+/* Signed by whom, for whom, as what: each is asked for. */
+static void a_credential_is_one_site_s(void **state)
+{
+    struct site *site = *state;
+    struct world *other = NULL;
+    struct credential *credential;
+    struct err err;
+    uint8_t pin[32];
+    size_t len;
+    const uint8_t *ca = authority_ca_der(site->world->authority, &len);
+    const struct token token = world_token(site->world, "site-a", TRUST_TRAINER, NOW);
+    (void)world_setup((void **)&other);
+    const struct token foreign = world_token(other, "site-a", TRUST_OBSERVER, NOW);
+    (void)world_teardown((void **)&other);
+    assert_int_equal(
+        request_credential(site->request, site->certificate.data, site->certificate.len, ca, len, &credential, NULL),
+        0);
+    assert_int_equal(credential_pin(credential, pin, NULL), 0);
+    assert_memory_equal(pin, token.pin, sizeof pin);
+    assert_int_equal(credential_check(credential, pin, "site-a", TRUST_OBSERVER, NULL), 0);
+    assert_int_equal(credential_check(credential, foreign.pin, "site-a", TRUST_OBSERVER, &err), ERR_ACCESS);
+    assert_non_null(strstr(err.text, "another authority"));
+    assert_int_equal(credential_check(credential, pin, "site-b", TRUST_OBSERVER, &err), ERR_ACCESS);
+    assert_non_null(strstr(err.text, "for the observer site-a, and this is the observer site-b"));
+    assert_int_equal(credential_check(credential, pin, "site-a", TRUST_TRAINER, &err), ERR_ACCESS);
+    credential_free(credential);
 }
 
 static void damage_is_found(void **state)
@@ -234,6 +276,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(what_is_saved_is_loaded, site_setup, site_teardown),
         cmocka_unit_test_setup_teardown(only_for_its_owner, site_setup, site_teardown),
         cmocka_unit_test_setup_teardown(only_what_fits_is_saved, site_setup, site_teardown),
+        cmocka_unit_test_setup_teardown(a_credential_is_one_site_s, site_setup, site_teardown),
         cmocka_unit_test_setup_teardown(damage_is_found, site_setup, site_teardown),
         cmocka_unit_test_setup_teardown(parts_must_fit, site_setup, site_teardown),
         cmocka_unit_test_setup_teardown(memory_may_run_out, site_setup, site_teardown),

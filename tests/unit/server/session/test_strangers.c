@@ -11,6 +11,7 @@ static int setup(void **state)
     world_init(&w);
     w.options.strangers_max = 6;
     w.options.strangers_per_address = 3;
+    w.options.handshakes_max = 4;
     world_start(&w);
     sites_init(sites, SITES);
     return 0;
@@ -178,7 +179,96 @@ static void strangers_take_no_members_place(void **state)
     assert_int_equal(w.c->strangers.count, 30);
 }
 
-int main(void)
+/* ---- Handshakes of TLS ---- */
+
+static void begin_with(uint32_t strangers, uint32_t handshakes)
+{
+    world_fini(&w);
+    world_init(&w);
+    w.options.strangers_max = w.options.strangers_per_address = strangers;
+    w.options.handshakes_max = handshakes;
+    world_start(&w);
+}
+
+/* Comes and says its first bytes; whether its handshake begins at once. */
+static bool knock(uint32_t peer, const char *address)
+{
+    uint32_t instead;
+    assert_true(come(peer, address, &instead));
+    assert_int_equal(instead, NONE);
+    world_step(&w, (struct event){.kind = EVENT_PEER_KNOCKED, .peer = peer});
+    return w.peers[peer].shaking;
+}
+
+/* The silent have no place, and keep none from anybody. */
+static void few_shake_hands_at_a_time(void **state)
+{
+    (void)state;
+    uint32_t instead;
+    begin_with(40, 4);
+    assert_true(come(30, "10.0.0.1:1", &instead));
+    for (uint32_t i = 0; i < 8; i++) {
+        assert_int_equal(knock(i, "10.0.0.1:1"), i < 4);
+    }
+    world_step(&w, (struct event){.kind = EVENT_PEER_KNOCKED, .peer = 7}); /* again means nothing */
+    assert_int_equal(w.c->strangers.knocking, 4);
+    lose(&w, 6);
+    lose(&w, 1);
+    assert_true(w.peers[7].shaking); /* the latest */
+    assert_false(w.peers[4].shaking || w.peers[5].shaking);
+    const struct peer_identity identity = {"a", ROLE_TRAINER};
+    world_step(&w, (struct event){.kind = EVENT_PEER_IDENTIFIED, .peer = 0, .identity = &identity});
+    assert_true(w.peers[5].shaking && w.peers[0].open); /* who is known needs no place, and is a stranger still */
+    assert_int_equal(w.c->strangers.shaking_count, 4);
+    assert_int_equal(w.c->strangers.count, 7);
+    assert_int_equal(w.c->strangers.told.made_way, 0);
+}
+
+/* Whoever stops in the middle keeps others out for idle_timeout / 60; the first to have begun makes way first, and the
+ * clock says so by itself. */
+static void half_a_handshake_makes_way(void **state)
+{
+    (void)state;
+    char address[32];
+    begin_with(40, 4);
+    for (uint32_t i = 0; i < 6; i++) {
+        (void)snprintf(address, sizeof address, "10.0.0.%u:1", i);
+        assert_int_equal(knock(i, address), i < 4);
+        advance(&w, 10);
+    }
+    assert_int_equal(coordinator_next_ms(w.c), w.now - 60 + IDLE_MS / 60);
+    advance(&w, IDLE_MS / 60 - 61);
+    assert_true(w.peers[0].open && !w.peers[5].shaking);
+    advance(&w, 1);
+    assert_true(!w.peers[0].open && w.peers[5].shaking && !w.peers[4].shaking);
+    assert_true(w.peers[1].open);
+    advance(&w, 10);
+    assert_true(!w.peers[1].open && w.peers[4].shaking);
+    assert_true(w.peers[2].open && w.peers[3].open);
+    assert_int_equal(w.c->strangers.told.made_way, 2);
+    assert_int_equal(w.c->strangers.count, 4);
+}
+
+/* A crowd of one address waits for itself: who comes from another one begins at once, and is not put out for it. */
+static void a_crowd_keeps_nobody_from_shaking_hands(void **state)
+{
+    (void)state;
+    begin_with(40, 4);
+    for (uint32_t i = 0; i < 8; i++) {
+        (void)knock(i, "10.0.0.1:1");
+    }
+    assert_true(knock(8, "10.0.0.2:1"));
+    assert_false(w.peers[0].open);
+    assert_true(knock(9, "10.0.0.3:1"));
+    assert_false(knock(10, "10.0.0.2:1")); /* that would only turn it round */
+    assert_int_equal(w.c->strangers.told.made_way, 2);
+    assert_true(w.peers[8].open && w.peers[9].open);
+    advance(&w, IDLE_MS / 60);
+    assert_true(w.peers[10].shaking && w.peers[9].open); /* the crowd's make way, for each other too */
+    assert_int_equal(w.c->strangers.shaking_count, 4);
+}
+
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(addresses_are_told_apart, setup, teardown),
@@ -188,6 +278,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_welcome_makes_room, setup, teardown),
         cmocka_unit_test_setup_teardown(many_wait_by_one_clock, setup, teardown),
         cmocka_unit_test_setup_teardown(strangers_take_no_members_place, setup, teardown),
+        cmocka_unit_test_setup_teardown(few_shake_hands_at_a_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(half_a_handshake_makes_way, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_crowd_keeps_nobody_from_shaking_hands, setup, teardown),
     };
+    cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

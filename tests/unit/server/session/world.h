@@ -30,6 +30,7 @@ struct connection {
     uint32_t count;
     struct msg inbox[INBOX];
     bool undrained; /* a message was queued since the last DRAINED */
+    bool shaking;   /* its handshake has begun */
     uint32_t pauses;
     uint64_t pause_ms; /* the latest */
 };
@@ -183,6 +184,12 @@ static inline void world_step(struct world *w, struct event event)
         } else if (action->kind == ACTION_CLOSE) {
             assert_true(w->peers[action->peer].open && !w->peers[action->peer].closing);
             w->peers[action->peer].closing = closed[action->peer] = true;
+        } else if (action->kind == ACTION_DROP) {
+            assert_true(w->peers[action->peer].open);
+            w->peers[action->peer].closing = closed[action->peer] = true;
+        } else if (action->kind == ACTION_SHAKE) {
+            assert_true(w->peers[action->peer].open && !w->peers[action->peer].shaking);
+            w->peers[action->peer].shaking = true;
         } else if (action->kind == ACTION_PAUSE) {
             w->peers[action->peer].pauses++;
             w->peers[action->peer].pause_ms = action->pause_ms;

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#define OPENING_MAX        16 /* connections at a time that are not welcomed yet: half of strangers_per_address */
+#define OPENING_MAX        8 /* connections at a time that are not welcomed yet: fewer than a server's handshakes of TLS */
 #define CONNECT_TIMEOUT_MS 30000
 #define QUEUE_MAX_BYTES    ((size_t)8 << 20) /* a chunk or two, and small messages */
 #define TICK_MS            100

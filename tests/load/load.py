@@ -82,8 +82,8 @@ QUICK = {
     "null-16": {"clients": 4, "rounds": 4, "block": 2, "most_ms": 5, "saves": 2},
     "null-256": {"clients": 8, "rounds": 4, "block": 2, "most_ms": 50, "saves": 2},
     "memory": {"plan": TINY, "clients": [2, 4, 8], "rounds": 1},
-    "idle": {"clients": 50, "seconds": 1, "idle_timeout": "1s"},
-    "tls-idle": {"clients": 50, "seconds": 1, "idle_timeout": "1s"},
+    "idle": {"clients": 50, "seconds": 1, "idle_timeout": "3s"},
+    "tls-idle": {"clients": 50, "seconds": 1, "idle_timeout": "30s"},  # a sixth and a sixtieth of it bound a handshake
     "flood": {"plan": TINY, "clients": 2, "rounds": 20, "turns": 1, "floods": 1},
     "thousand": {"plan": TINY, "clients": 20, "rounds": 3},
     "strangers": {"plan": TINY, "clients": 4, "rounds": 20, "turns": 2, "half_open": 100, "a_second": 50},

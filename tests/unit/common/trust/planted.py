@@ -182,9 +182,9 @@ NET = [
 SHELL = [
     # What a renewal may not bring.
     ("passport.c", "    rc = credential_check(made, pin, name, role, err);", "    rc = 0;",
-     "passport", "what_was_not_asked_for_does_not"),
+     "renewal", "what_was_not_asked_for_does_not"),
     ("passport.c", "rc == 0 && credential_subject(made)->not_after <= now_s()", "false",
-     "passport", "what_was_not_asked_for_does_not"),
+     "renewal", "what_was_not_asked_for_does_not"),
 ]
 
 SESSION = [

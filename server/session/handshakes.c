@@ -4,15 +4,17 @@
  * What OpenSSL keeps for half a handshake, some 44 KB, is twenty times what a stranger costs that is silent, so there
  * are fewer places than for strangers, and whoever stops in the middle must not keep others out. When all are taken a
  * newcomer takes one: of the address that has most, if that has more than its own would; else of who has had it for
- * longest, once that was idle_timeout / 60, which is many times what a handshake takes. Until then it waits, and the
- * latest to come is the first to be served: who has waited for long has mostly given up, or never meant it. */
+ * longest, once that was idle_timeout / 60 and half a second, more than a handshake takes: many honest ones that come
+ * at once must not put each other out. Until then it waits, and the latest to come is the first to be served: who has
+ * waited for long has mostly given up, or never meant it. */
 #include "server/session/state.h"
 
 #include <string.h>
 
 static uint64_t grace_ms(const struct coordinator *c)
 {
-    return c->options.idle_timeout_ms / 60;
+    uint64_t wanted = c->options.idle_timeout_ms / 60;
+    return wanted > HANDSHAKE_LEAST_MS ? wanted : HANDSHAKE_LEAST_MS;
 }
 
 static uint32_t places_of(const struct strangers *s, uint64_t group)

@@ -305,6 +305,7 @@ uint64_t strangers_next_ms(const struct coordinator *c);
 
 /* ---- handshakes.c ---- */
 
+#define HANDSHAKE_LEAST_MS 500u /* how long one keeps its place, however short idle_timeout is: the way is as long */
 void handshake_knock(struct coordinator *c, struct peer *peer);
 void handshake_end(struct coordinator *c, struct peer *peer); /* if it has one, or waits for it */
 void handshakes_fill(struct coordinator *c);                  /* at the end of each step */

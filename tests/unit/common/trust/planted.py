@@ -193,6 +193,8 @@ SESSION = [
      "strangers", "few_shake_hands_at_a_time"),
     ("handshakes.c", "c->now_ms - out->shaking_ms < grace_ms(c)", "true",
      "strangers", "half_a_handshake_makes_way"),
+    ("handshakes.c", "wanted > HANDSHAKE_LEAST_MS ? wanted : HANDSHAKE_LEAST_MS", "wanted",
+     "strangers", "half_a_handshake_makes_way"),
     ("handshakes.c", "bool fairer = most > places_of(s, peer->group) + 1;", "bool fairer = false;",
      "strangers", "a_crowd_keeps_nobody_from_shaking_hands"),
     ("handshakes.c", "first = count > *most ? s->shaking[i] : first;", "first = first ? first : s->shaking[i];",

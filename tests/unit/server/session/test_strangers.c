@@ -224,8 +224,8 @@ static void few_shake_hands_at_a_time(void **state)
     assert_int_equal(w.c->strangers.told.made_way, 0);
 }
 
-/* Whoever stops in the middle keeps others out for idle_timeout / 60; the first to have begun makes way first, and the
- * clock says so by itself. */
+/* Whoever stops in the middle keeps others out for half a second, idle_timeout being short; the first to have begun
+ * makes way first, and the clock says so by itself. */
 static void half_a_handshake_makes_way(void **state)
 {
     (void)state;
@@ -236,8 +236,8 @@ static void half_a_handshake_makes_way(void **state)
         assert_int_equal(knock(i, address), i < 4);
         advance(&w, 10);
     }
-    assert_int_equal(coordinator_next_ms(w.c), w.now - 60 + IDLE_MS / 60);
-    advance(&w, IDLE_MS / 60 - 61);
+    assert_int_equal(coordinator_next_ms(w.c), w.now - 60 + HANDSHAKE_LEAST_MS);
+    advance(&w, HANDSHAKE_LEAST_MS - 61);
     assert_true(w.peers[0].open && !w.peers[5].shaking);
     advance(&w, 1);
     assert_true(!w.peers[0].open && w.peers[5].shaking && !w.peers[4].shaking);
@@ -263,7 +263,7 @@ static void a_crowd_keeps_nobody_from_shaking_hands(void **state)
     assert_false(knock(10, "10.0.0.2:1")); /* that would only turn it round */
     assert_int_equal(w.c->strangers.told.made_way, 2);
     assert_true(w.peers[8].open && w.peers[9].open);
-    advance(&w, IDLE_MS / 60);
+    advance(&w, HANDSHAKE_LEAST_MS);
     assert_true(w.peers[10].shaking && w.peers[9].open); /* the crowd's make way, for each other too */
     assert_int_equal(w.c->strangers.shaking_count, 4);
 }

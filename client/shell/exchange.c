@@ -82,7 +82,8 @@ static int code_of(int code)
     }
 }
 
-static const char nobody[] = "; does the server run, and is this the address on which it listens?";
+static const char nobody[] =
+    "; does the server run, is this the address on which it listens, and has it room for one more?";
 
 static void on_close(void *ctx, struct conn *conn, const struct err *reason)
 {

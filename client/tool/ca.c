@@ -53,9 +53,9 @@ static int ca_init(int argc, char **argv)
                   "%s: a new authority for %s. Keep ca.key to yourself, and a backup of the folder.\nNext, the server, "
                   "and then for "
                   "each site:\n"
-                  "  starling-server --trust %s --listen 0.0.0.0:PORT\n"
+                  "  starling-server --trust %s --listen 0.0.0.0%s\n"
                   "  starling ca token --name NAME --trust %s\n",
-                  dir, address, dir, dir);
+                  dir, address, dir, strrchr(address, ':'), dir); /* authority_init has found the port */
     return 0;
 }
 

@@ -29,7 +29,9 @@ int verb_join(int argc, char **argv)
     struct token token;
     struct err err;
     if (identity_exists(out)) {
-        (void)err_set(&err, ERR_CANTCREATE, "%s: there is an identity in it already", out);
+        (void)err_set(&err, ERR_CANTCREATE,
+                      "%s: there is an identity in it already; name another folder, or remove this one to join anew",
+                      out);
         return cli_fail(&err);
     }
     int rc = passport_read_token(given, &token, &err);

@@ -120,8 +120,11 @@ static int find_authority(struct vault *vault, const char *dir, struct err *err)
     int rc = vault_open(vault, dir, err);
     rc = rc ? rc : vault_path(vault, "ca.key", path, err);
     rc = rc ? rc : trust_private(path, err);
-    return rc == ERR_NOTFOUND ? err_set(err, rc, "%.300s: no authority is there; `starling ca init` makes one", dir)
-                              : rc;
+    return rc == ERR_NOTFOUND
+               ? err_set(err, rc,
+                         "%.300s: no authority is there; is it the right folder? `starling ca init` makes one, once",
+                         dir)
+               : rc;
 }
 
 static int read_authority(struct authority *authority, struct err *err)

@@ -3,9 +3,10 @@
  *
  * What OpenSSL keeps for half a handshake, some 44 KB, is twenty times what a stranger costs that is silent, so there
  * are fewer places than for strangers, and whoever stops in the middle must not keep others out. When all are taken a
- * newcomer takes one: of the address that has most, if that has more than its own would; else of who has had it for
- * longest, once that was idle_timeout / 60, which is many times what a handshake takes. Until then it waits, and the
- * latest to come is the first to be served: who has waited for long has mostly given up, or never meant it. */
+ * newcomer takes one of the address that has most: at once, if that has more than its own would; else the first to have
+ * begun there makes way, once it had idle_timeout / 60, which is many times what a handshake takes. Until then it
+ * waits, and the latest to come is the first to be served: who has waited for long has mostly given up, or never meant
+ * it. */
 #include "server/session/state.h"
 
 #include <string.h>
@@ -37,15 +38,13 @@ static struct peer *first_of_most(const struct strangers *s, uint32_t *most)
     return first;
 }
 
-/* Whether there is a place for it, also one that somebody had. */
-static bool make_place(struct coordinator *c, const struct peer *peer)
+/* Whether there is a place for it, also one that somebody had: `out`, of an address that has `most`. */
+static bool make_place(struct coordinator *c, const struct peer *peer, struct peer *out, uint32_t most)
 {
     struct strangers *s = &c->strangers;
-    uint32_t most;
     if (s->shaking_count < c->options.handshakes_max) {
         return true;
     }
-    struct peer *out = first_of_most(s, &most);
     bool fairer = most > places_of(s, peer->group) + 1;
     if (!out || (!fairer && c->now_ms - out->shaking_ms < grace_ms(c)) || !peer_drop(c, out)) {
         return false;
@@ -53,15 +52,6 @@ static bool make_place(struct coordinator *c, const struct peer *peer)
     s->told.made_way++;
     stranger_remove(c, out); /* its places are free now, not when the shell has closed it */
     return true;
-}
-
-static struct peer *latest_that_knocks(const struct strangers *s)
-{
-    struct peer *peer = s->knocking > 0 ? s->newest : NULL;
-    while (peer && !peer->knocks) {
-        peer = peer->older;
-    }
-    return peer;
 }
 
 void handshake_knock(struct coordinator *c, struct peer *peer)
@@ -86,14 +76,24 @@ void handshake_end(struct coordinator *c, struct peer *peer)
     }
 }
 
+/* Who finds no place may be of the crowd, and behind it waits somebody for whom the crowd makes way: all are tried. */
 void handshakes_fill(struct coordinator *c)
 {
     struct strangers *s = &c->strangers;
-    for (struct peer *peer; (peer = latest_that_knocks(s)) && make_place(c, peer) && peer_shake(c, peer);) {
+    uint32_t most = 0;
+    struct peer *out = s->knocking > 0 ? first_of_most(s, &most) : NULL;
+    for (struct peer *peer = s->newest; peer && s->knocking > 0; peer = peer->older) {
+        if (!peer->knocks || !make_place(c, peer, out, most)) {
+            continue;
+        }
+        if (!peer_shake(c, peer)) {
+            return;
+        }
         peer->knocks = false;
         s->knocking--;
         peer->shaking_ms = c->now_ms;
         s->shaking[s->shaking_count++] = peer;
+        out = first_of_most(s, &most);
     }
 }
 

@@ -289,7 +289,7 @@ static int check_private(const struct state *state, struct err *err)
 {
     char path[DISK_PATH_MAX];
     int rc = path_of(state, "secret", path, err);
-    if (rc == 0 && state->disk->ops == disk_posix.ops) { /* a simulated disk has no permissions */
+    if (rc == 0 && is_real(state)) { /* a simulated disk has no permissions */
         rc = trust_private(path, err);
     }
     return rc == ERR_NOTFOUND ? 0 : rc;

@@ -244,6 +244,14 @@ int disk_join(char out[DISK_PATH_MAX], const char *folder, const char *name)
     return n < 0 || n >= DISK_PATH_MAX ? ERR_LIMIT : 0;
 }
 
+/* Whether the file that was opened still stands under its name: who undoes a start removes the lock that it made. */
+static bool is_at(int file, const char *path)
+{
+    struct stat opened, named;
+    return fstat(file, &opened) == 0 && stat(path, &named) == 0 && opened.st_dev == named.st_dev &&
+           opened.st_ino == named.st_ino;
+}
+
 int disk_lock(const char *folder, const char *who, int *lock, struct err *err)
 {
     char path[DISK_PATH_MAX];
@@ -255,8 +263,8 @@ int disk_lock(const char *folder, const char *who, int *lock, struct err *err)
     if (file < 0) {
         return err_set(err, ERR_CANTCREATE, "%s: %s", path, strerror(errno));
     }
-    if (flock(file, LOCK_EX | LOCK_NB)) {
-        int reason = errno;
+    int reason = flock(file, LOCK_EX | LOCK_NB) ? errno : is_at(file, path) ? 0 : EWOULDBLOCK;
+    if (reason) {
         (void)close(file);
         return reason == EWOULDBLOCK
                    ? err_set(err, ERR_UNAVAILABLE, "%s: another %s uses this state folder", folder, who)

@@ -129,6 +129,9 @@ int coordinator_new(const struct coordinator_options *options, const struct chec
     if (options->upload_slots == 0 || options->idle_timeout_ms < 24) {
         return err_set(err, ERR_CONFIG, "the coordinator needs an upload slot and an idle_timeout of 24 ms or more");
     }
+    if (options->handshakes_max > HANDSHAKES_MOST) {
+        return err_set(err, ERR_CONFIG, "the coordinator has places for %u handshakes at most", HANDSHAKES_MOST);
+    }
     if (options->plan->aggregation.rule != AGGREGATION_MEAN && !options->spool) {
         return err_set(err, ERR_CONFIG, "the plan's aggregation.rule needs a spool");
     }

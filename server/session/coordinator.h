@@ -40,7 +40,7 @@ struct coordinator_options {
     uint32_t sessions_max;          /* welcomed peers at a time; further ones are rejected with REJECT_FULL */
     uint32_t strangers_max;         /* connections that are not welcomed yet, for coordinator_admit: all together, */
     uint32_t strangers_per_address; /* and of one address */
-    uint32_t handshakes_max;        /* of them in TLS's handshake; HANDSHAKES_MOST at most, 0 without TLS */
+    uint32_t handshakes_max;        /* of them in TLS's handshake; HANDSHAKES_MOST at most. Without TLS nobody knocks */
     uint64_t idle_timeout_ms;
     uint32_t upload_rate;      /* bytes a second that keep an upload slot while others wait; 0: any */
     struct hash128 boot;       /* random per start */

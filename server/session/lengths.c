@@ -2,11 +2,12 @@
  * (server/agg/norm.h), which is part of the durable state, so that every contribution of a round meets the same limits,
  * whenever it arrives.
  *
- * A run's first round has nothing to compare with. Its contributions judge each other when it closes: if a part of one
- * is longer than the plan allows beside their median, the round is *recalled*. The sum is emptied, whoever delivered is
- * told to come again, and offers again what it has, as after a restart of the server; from then on the medians are the
- * usual lengths. So the first round costs its uploads twice where somebody lies or clipping is wanted, and else
- * nothing: no update needs to be kept for the case that it must be taken back. */
+ * A run's first round, or one behind a checkpoint that has no lengths, has nothing to compare with. Its contributions
+ * judge each other when it closes: if a part of one is longer than the plan allows beside their median, the round is
+ * *recalled*. The sum is emptied, whoever delivered is told to come again, and offers again what it has, as after a
+ * restart of the server; from then on the medians are the usual lengths. So the first round costs its uploads twice
+ * where somebody lies or clipping is wanted, and else nothing: no update needs to be kept for the case that it must be
+ * taken back. */
 #include "server/session/state.h"
 
 #include <stdio.h>
@@ -66,7 +67,7 @@ static void send_back(struct coordinator *c)
     for (uint32_t i = 0; i < c->round.count; i++) {
         struct peer *peer = round_has_delivered(&c->round, i) ? member_peer(c, i) : NULL;
         if (peer) {
-            peer_bye(c, peer, ERR_TEMPFAIL, "the first round takes its contributions once more; offer yours again");
+            peer_bye(c, peer, ERR_TEMPFAIL, "the round takes its contributions once more; offer yours again");
         }
     }
 }

@@ -268,6 +268,24 @@ static void a_crowd_keeps_nobody_from_shaking_hands(void **state)
     assert_int_equal(w.c->strangers.shaking_count, 4);
 }
 
+/* Nor does a crowd that came in between, and waits in front of it. */
+static void a_crowd_in_front_keeps_nobody_from_shaking_hands(void **state)
+{
+    (void)state;
+    uint32_t instead;
+    begin_with(40, 4);
+    for (uint32_t i = 0; i < 4; i++) {
+        (void)knock(i, "10.0.0.1:1");
+    }
+    assert_true(come(8, "10.0.0.2:1", &instead));
+    assert_false(knock(9, "10.0.0.1:1"));
+    world_step(&w, (struct event){.kind = EVENT_PEER_KNOCKED, .peer = 8});
+    assert_true(w.peers[8].shaking && !w.peers[0].open);
+    assert_false(w.peers[9].shaking);
+    assert_int_equal(w.c->strangers.knocking, 1);
+    assert_int_equal(w.c->strangers.told.made_way, 1);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -281,6 +299,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(few_shake_hands_at_a_time, setup, teardown),
         cmocka_unit_test_setup_teardown(half_a_handshake_makes_way, setup, teardown),
         cmocka_unit_test_setup_teardown(a_crowd_keeps_nobody_from_shaking_hands, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_crowd_in_front_keeps_nobody_from_shaking_hands, setup, teardown),
     };
     cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);

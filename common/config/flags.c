@@ -9,8 +9,14 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define FLAGS_MAX  64 /* of one program; one bit each in `given` */
-#define WORD_SHOWN 24 /* of a word that has no place: it may be a secret that belonged behind a flag */
+#define FLAGS_MAX   64 /* of one program; one bit each in `given` */
+#define WORD_SHOWN  24 /* of a word that has no place: it may be a secret that belonged behind a flag */
+#define VALUE_SHOWN 64
+
+static const char *rest(const char *word, size_t shown)
+{
+    return strlen(word) > shown ? "..." : "";
+}
 
 static bool is_help(const char *word)
 {
@@ -54,16 +60,18 @@ static int unknown_flag(const struct flag *flags, size_t count, const char *word
     if (nearest.name) {
         return err_set(err, ERR_USAGE, "unknown flag --%.*s; did you mean --%s?", shown, word, nearest.name);
     }
-    return err_set(err, ERR_USAGE, "unknown flag --%.*s; --help lists them", shown, word);
+    return err_set(err, ERR_USAGE, "unknown flag --%.*s%s; --help lists them", shown, word,
+                   len < sizeof name ? "" : "...");
 }
 
 static int bad_number(const struct flag *flag, const char *text, uint64_t most, struct err *err)
 {
     if (flag->least == 0 && most == UINT64_MAX) {
-        return err_set(err, ERR_USAGE, "--%s: \"%.64s\" is no whole number", flag->name, text);
+        return err_set(err, ERR_USAGE, "--%s: \"%.*s%s\" is no whole number", flag->name, VALUE_SHOWN, text,
+                       rest(text, VALUE_SHOWN));
     }
-    return err_set(err, ERR_USAGE, "--%s: \"%.64s\" is no whole number from %" PRIu64 " to %" PRIu64, flag->name, text,
-                   flag->least, most);
+    return err_set(err, ERR_USAGE, "--%s: \"%.*s%s\" is no whole number from %" PRIu64 " to %" PRIu64, flag->name,
+                   VALUE_SHOWN, text, rest(text, VALUE_SHOWN), flag->least, most);
 }
 
 static int set_number(const struct flag *flag, const char *text, struct err *err)
@@ -104,8 +112,9 @@ static int set_duration(const struct flag *flag, const char *text, struct err *e
     rc = rc ? rc : buf_append(&bounds, " to ", 4);
     rc = rc ? rc : duration_print(most, &bounds);
     rc = rc ? rc : buf_append(&bounds, "", 1);
-    rc = err_set(err, ERR_USAGE, "--%s: \"%.64s\" is no duration from %s%s", flag->name, text,
-                 rc ? "the shortest to the longest" : (const char *)bounds.data, is_one ? "" : DURATION_HINT);
+    rc = err_set(err, ERR_USAGE, "--%s: \"%.*s%s\" is no duration from %s%s", flag->name, VALUE_SHOWN, text,
+                 rest(text, VALUE_SHOWN), rc ? "the shortest to the longest" : (const char *)bounds.data,
+                 is_one ? "" : DURATION_HINT);
     buf_fini(&bounds);
     return rc;
 }
@@ -196,11 +205,11 @@ int flags_parse(const struct flag *flags, size_t count, int argc, char *const *a
                 return code;
             }
         } else if (!ended && argv[i][0] == '-' && argv[i][1]) {
-            return err_set(err, ERR_USAGE, "unknown flag %.*s; flags have long names, --help lists them", WORD_SHOWN,
-                           argv[i]);
+            return err_set(err, ERR_USAGE, "unknown flag %.*s%s; flags have long names, --help lists them", WORD_SHOWN,
+                           argv[i], rest(argv[i], WORD_SHOWN));
         } else if (words >= positional_max) {
             return err_set(err, ERR_USAGE, "unexpected word \"%.*s%s\"; --help shows how it is called", WORD_SHOWN,
-                           argv[i], strlen(argv[i]) > WORD_SHOWN ? "..." : "");
+                           argv[i], rest(argv[i], WORD_SHOWN));
         } else {
             positional[words++] = argv[i];
         }

@@ -152,6 +152,15 @@ static void mistakes_are_named(void **state)
     assert_refused(parse("--images=d", "--client", "3", NULL), "unknown flag --client; did you mean --clients?");
     assert_refused(parse("--images=d", "--zebra", NULL), "unknown flag --zebra; --help lists them");
     assert_refused(parse("--images=d", "-v", NULL), "unknown flag -v; flags have long names, --help lists them");
+    assert_refused(parse("--images=d", "-abcdefghijklmnopqrstuvwxyz", NULL),
+                   "unknown flag -abcdefghijklmnopqrstuvw...; flags have long names, --help lists them");
+    assert_refused(
+        parse("--images=d", "--a123456789012345678901234567890123456789012345678901234567890123456789", NULL),
+        "unknown flag --a12345678901234567890123456789012345678901234567890123456789012...; --help lists them");
+    assert_refused(
+        parse("--images=d", "--seed=12345678901234567890123456789012345678901234567890123456789012345678901234567890",
+              NULL),
+        "--seed: \"1234567890123456789012345678901234567890123456789012345678901234...\" is no whole number");
     assert_refused(parse("--images=d", "--json=yes", NULL), "--json takes no value");
     assert_refused(parse("--images=d", "--images=e", NULL), "--images is given twice");
     assert_refused(parse("--images", NULL), "--images needs a value: --images DIR");

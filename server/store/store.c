@@ -121,7 +121,7 @@ static int load_round(const struct store *store, uint32_t round, struct checkpoi
 static int load_newest(const struct store *store, const uint32_t *rounds, uint32_t count, struct checkpoint *out,
                        struct checkpoint_model *model, struct err *err)
 {
-    struct err why = {0};
+    struct err why, newest = {0};
     for (uint32_t i = count; i > 0; i--) {
         int rc = load_round(store, rounds[i - 1], out, model, &why);
         if (rc == 0) {
@@ -131,8 +131,9 @@ static int load_newest(const struct store *store, const uint32_t *rounds, uint32
             return err_set(err, rc, "%s", why.text);
         }
         log_event(store->log, LOG_LEVEL_ERROR, "checkpoint_skipped", "round=%u reason=\"%s\"", rounds[i - 1], why.text);
+        newest = i == count ? why : newest;
     }
-    return err_set(err, ERR_DATA, "%s: no checkpoint is whole; the newest failure: %s", store->folder, why.text);
+    return err_set(err, ERR_DATA, "%s: no checkpoint is whole; the newest of them: %s", store->folder, newest.text);
 }
 
 /* Same plan, same run: anything else would train something that the checkpoint is not a state of. */

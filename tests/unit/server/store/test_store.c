@@ -453,6 +453,7 @@ static void no_whole_state_is_an_error_and_no_fresh_start(void **state)
     assert_int_equal(load(room, store, false, &checkpoint, &found, &err), ERR_DATA);
     assert_false(found);
     assert_non_null(strstr(err.text, room->folder));
+    assert_non_null(strstr(err.text, "checkpoint-000002")); /* of the newest, not of the last that was tried */
     /* --new-run works even then, and loses nothing. */
     assert_int_equal(load(room, store, true, &checkpoint, &found, &err), 0);
     assert_false(found);

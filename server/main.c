@@ -43,7 +43,8 @@ static int read_flags(int argc, char **argv, struct wishes *wishes, struct buf *
         {"set", FLAG_LIST, wishes->set, "KEY=VALUE", "any key of the configuration; can be given several times", 0, 0,
          false},
         {"log-format", FLAG_TEXT, &wishes->log_format, "text|json", "of the lines on standard error", 0, 0, false},
-        {"check-config", FLAG_SWITCH, &wishes->check, NULL, "only check the configuration", 0, 0, false},
+        {"check-config", FLAG_SWITCH, &wishes->check, NULL, "only check the configuration, and the folder of trust", 0,
+         0, false},
         {"print-config", FLAG_SWITCH, &wishes->print, NULL, "print the whole configuration, commented", 0, 0, false},
         {"version", FLAG_SWITCH, &wishes->version, NULL, "print the version", 0, 0, false},
     };
@@ -135,7 +136,9 @@ static int serve(const struct wishes *wishes, struct err *err)
     if (rc) {
         return rc;
     }
-    return wishes->check ? 0 : wishes->print ? print_config(&set.set, &options, err) : run(&options, err);
+    return wishes->check   ? daemon_check_trust(&options, err)
+           : wishes->print ? print_config(&set.set, &options, err)
+                           : run(&options, err);
 }
 
 int main(int argc, char **argv)

@@ -290,7 +290,7 @@ static int check_private(const struct state *state, struct err *err)
     char path[DISK_PATH_MAX];
     int rc = path_of(state, "secret", path, err);
     if (rc == 0 && is_real(state)) { /* a simulated disk has no permissions */
-        rc = trust_private(path, err);
+        rc = trust_private(path, false, err);
     }
     return rc == ERR_NOTFOUND ? 0 : rc;
 }

@@ -32,7 +32,8 @@ static int ca_init(int argc, char **argv)
     static const struct cli_verb verb = {
         .usage = "starling ca init [DIR] --address HOST:PORT",
         .about = "Makes a federation's authority, in DIR (" TRUST "): whoever has ca.key can let in anybody, so the "
-                 "folder stays on the server's machine and in its backup. Exit 73 when there is one already.",
+                 "folder stays on the server's machine and in its backup. Exit 73 when there is one already, or "
+                 "something else in DIR.",
         .examples = "  starling ca init --address coordinator.example:7640\n"
                     "  starling ca init /var/lib/starling-server/trust --address 192.0.2.7:7640\n",
     };

@@ -90,6 +90,7 @@ int authority_init(const char *dir, const char *address, int64_t now, struct err
     }
     int rc = trust_host(address, host, err);
     rc = rc ? rc : vault_make(dir, err);
+    rc = rc ? rc : vault_check_new(dir, err);
     rc = rc ? rc : vault_open(&vault, dir, err);
     rc = rc ? rc : vault_lock(&vault, err);
     if (rc == 0) {
@@ -119,7 +120,7 @@ static int find_authority(struct vault *vault, const char *dir, struct err *err)
     char path[DISK_PATH_MAX];
     int rc = vault_open(vault, dir, err);
     rc = rc ? rc : vault_path(vault, "ca.key", path, err);
-    rc = rc ? rc : trust_private(path, err);
+    rc = rc ? rc : trust_private(path, false, err);
     return rc == ERR_NOTFOUND
                ? err_set(err, rc,
                          "%.300s: no authority is there; is it the right folder? `starling ca init` makes one, once",

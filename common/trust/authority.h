@@ -15,7 +15,7 @@
 
 struct authority;
 
-/* A new authority in a folder that is made, or empty of one. ERR_CANTCREATE when there is one. */
+/* A new authority in a folder that is made, or empty. ERR_CANTCREATE when there is one, or something else in it. */
 int authority_init(const char *dir, const char *address, int64_t now, struct err *err);
 int authority_open(const char *dir, struct authority **out, struct err *err);
 void authority_close(struct authority *authority); /* NULL is allowed */

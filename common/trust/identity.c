@@ -131,7 +131,7 @@ int identity_load(const char *dir, struct credential **out, char address[TRUST_A
     *out = NULL;
     address[0] = '\0';
     int rc = file_path(dir, path, err);
-    rc = rc ? rc : trust_private(path, err);
+    rc = rc ? rc : trust_private(path, false, err);
     rc = rc ? rc : disk_load(&disk_posix, path, FILE_MAX, &data, &len, err);
     if (rc) {
         return rc;

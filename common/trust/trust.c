@@ -82,16 +82,22 @@ int trust_host(const char *address, char host[TRUST_HOST_MAX], struct err *err)
     return 0;
 }
 
-int trust_private(const char *path, struct err *err)
+int trust_private(const char *path, bool folder, struct err *err)
 {
     struct stat st;
     if (stat(path, &st)) {
         return err_set(err, errno == ENOENT || errno == ENOTDIR ? ERR_NOTFOUND : ERR_IO, "%.200s: %s", path,
                        strerror(errno));
     }
+    if (folder ? !S_ISDIR(st.st_mode) : !S_ISREG(st.st_mode)) { /* before its mode: nobody should chmod /dev/null */
+        return err_set(err, ERR_CONFIG,
+                       folder ? "%.200s: no folder; the one that `starling ca init` made is expected"
+                              : "%.200s: no regular file, and what it holds is secret; move it away",
+                       path);
+    }
     if (st.st_mode & 077) {
         return err_set(err, ERR_CONFIG, "%.200s: others may use it (mode %03o), and it is secret; chmod %s %.200s",
-                       path, (unsigned)st.st_mode & 0777, S_ISDIR(st.st_mode) ? "700" : "600", path);
+                       path, (unsigned)st.st_mode & 0777, folder ? "700" : "600", path);
     }
     return 0;
 }

@@ -46,8 +46,9 @@ int credential_pin(const struct credential *credential, uint8_t pin[32], struct 
 int credential_check(const struct credential *credential, const uint8_t pin[32], const char *name, uint32_t role,
                      struct err *err);
 
-/* ERR_CONFIG: somebody but its owner may do something with the file or folder. ERR_NOTFOUND, ERR_IO. */
-int trust_private(const char *path, struct err *err);
+/* ERR_CONFIG: somebody but its owner may do something with the file or folder, or it is something else. ERR_NOTFOUND,
+ * ERR_IO. */
+int trust_private(const char *path, bool folder, struct err *err);
 /* SHA-256. ERR_FAILED. */
 #define TRUST_DIGEST 32
 int trust_digest(const void *data, size_t len, uint8_t out[TRUST_DIGEST], struct err *err);

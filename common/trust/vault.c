@@ -50,6 +50,36 @@ int vault_make(const char *path, struct err *err)
     return rc;
 }
 
+/* An authority's file, or what a save of it left that was cut off. */
+static int is_ours(void *foreign, const char *name)
+{
+    static const char *const ours[] = {"ca.key", "ca.pem", "address", "generation", "revoked", TOKENS, "lock"};
+    size_t len = strlen(name);
+    len -= len > 4 && strcmp(name + len - 4, ".tmp") == 0 ? 4 : 0;
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
+        if (strlen(ours[i]) == len && memcmp(ours[i], name, len) == 0) {
+            return 0;
+        }
+    }
+    return err_set(foreign, ERR_CANTCREATE, "%s", name);
+}
+
+int vault_check_new(const char *path, struct err *err)
+{
+    char key[DISK_PATH_MAX];
+    struct err foreign = {0};
+    int rc = disk_posix.ops->list(disk_posix.ctx, path, is_ours, &foreign);
+    bool whole = disk_join(key, path, "ca.key") == 0 && access(key, F_OK) == 0; /* which has its own words */
+    if (rc && !foreign.code) {
+        return err_set(err, rc, "%.300s: read: %s", path, disk_why(&disk_posix, rc));
+    }
+    return rc && !whole ? err_set(err, rc,
+                                  "%.200s: it holds other things (%.64s), and an authority has its folder to itself; "
+                                  "name a new or an empty one",
+                                  path, foreign.text)
+                        : 0;
+}
+
 int vault_open(struct vault *vault, const char *path, struct err *err)
 {
     struct stat st;
@@ -59,12 +89,12 @@ int vault_open(struct vault *vault, const char *path, struct err *err)
     if ((size_t)snprintf(vault->path, sizeof vault->path, "%s", path) >= sizeof vault->path - 100) {
         return err_set(err, ERR_LIMIT, "%.80s...: the path is too long", path);
     }
-    int rc = trust_private(path, err);
+    int rc = trust_private(path, true, err);
     if (rc) {
         return rc;
     }
-    if (stat(path, &st) || !S_ISDIR(st.st_mode)) {
-        return err_set(err, ERR_IO, "%.200s: no folder", path);
+    if (stat(path, &st)) {
+        return err_set(err, ERR_IO, "%.200s: %s", path, strerror(errno));
     }
     vault->owner = st.st_uid;
     vault->group = st.st_gid;

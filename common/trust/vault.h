@@ -45,6 +45,8 @@ struct vault_revoked {
 
 /* The folder, unless it is there; root gives it to the owner of the folder above. */
 int vault_make(const char *path, struct err *err);
+/* ERR_CANTCREATE: there is something in the folder that is no authority's, whole or half made. */
+int vault_check_new(const char *path, struct err *err);
 /* Refuses a folder that others may enter. The struct must stay where it is (disk.ctx points to it). */
 int vault_open(struct vault *vault, const char *path, struct err *err);
 /* Waits a second at the most, so that a stopped process stops no server. ERR_TEMPFAIL: somebody else holds it. */

@@ -34,6 +34,8 @@ struct server_options {
 
 /* What the bounds of single keys cannot say. ERR_CONFIG and the sentence. */
 int daemon_check(const struct server_options *options, struct err *err);
+/* What a start would find wrong with the folder of `trust`. */
+int daemon_check_trust(const struct server_options *options, struct err *err);
 /* Runs until SIGTERM or SIGINT; after the last round it stays, to answer status and late clients. Returns 0 or the code
  * whose exit code the program ends with. A second signal ends the process at once, with exit code 1. */
 int daemon_run(const struct server_options *options, const struct log *log, struct err *err);

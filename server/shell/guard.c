@@ -255,6 +255,14 @@ void guard_enrol(struct peer *peer, const struct msg_enrol *enrol)
 
 /* ---- Start and end ---- */
 
+int daemon_check_trust(const struct server_options *options, struct err *err)
+{
+    struct authority *authority = NULL;
+    int rc = options->trust[0] ? authority_open(options->trust, &authority, err) : 0;
+    authority_close(authority);
+    return rc;
+}
+
 int guard_start(struct daemon *daemon, struct err *err)
 {
     struct guard *guard = &daemon->guard;

@@ -73,7 +73,9 @@ class Refusals(harness.Federation):
         self.assertEqual(len(plans), 1)
         with open(self.path("server.yaml"), "w", encoding="utf-8") as file:
             file.write(plans[0])
-        done = self.run_to_end("starling-server", "--config", self.path("server.yaml"), "--check-config")
+        trust = self.path("starling-trust")
+        self.assertEqual(self.run_to_end("starling", "ca", "init", trust, "--address", "coordinator.example:7640").returncode, 0)
+        done = self.run_to_end("starling-server", "--config", self.path("server.yaml"), "--trust", trust, "--check-config")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertEqual(len(plans[0].splitlines()), plans[0].count("#"))  # each key with a few words
 
@@ -155,6 +157,8 @@ class Refusals(harness.Federation):
                 (69, ["status", "--server", nobody], "does the server run"),
                 (64, ["status", "--server", "here"], "HOST:PORT"),
                 (65, ["status", "--trust", absent], absent),
+                (78, ["status", "--trust", file], "starling ca init"),
+                (73, ["ca", "init", images, "--address", "here:1"], "name a new or an empty one"),
                 (65, ["status", "--identity", absent], "starling join TOKEN"),
                 (64, ["join", file], "--out DIR is missing"),
                 (65, ["join", absent, "--out", out], absent),
@@ -168,6 +172,9 @@ class Refusals(harness.Federation):
                 (73, ["--state", file], file),
                 (78, ["--listen", "here"], "HOST:PORT"),
                 (65, ["--trust", absent, "--state", out, "--listen", "127.0.0.1:0"], "starling ca init"),
+                (78, ["--trust", file, "--state", out, "--listen", "127.0.0.1:0"], "starling ca init"),
+                (65, ["--trust", absent, "--check-config"], "starling ca init"),
+                (78, ["--trust", file, "--check-config"], "starling ca init"),
                 (78, ["--set", "plan.round_deadline=5"], "write a number with a unit"),
                 (64, ["server.yaml"], 'unexpected word "server.yaml"; --help shows'),
                 (64, ["--new-rnu"], "did you mean --new-run?"),

@@ -225,10 +225,13 @@ class Trust(harness.Federation):
         self.assertIn("starling ca init", done.stderr)
         server = super().server(listen="0.0.0.0:0", plain_beyond_loopback="true")
         server.wait_for("plain_listening")
+        checks = ["starling-server", "--trust", self.ca, "--check-config"]
+        self.assertEqual(self.run_to_end(*checks).returncode, 0)
         os.chmod(os.path.join(self.ca, "ca.key"), 0o644)
-        done = self.run_to_end("starling-server", "--trust", self.ca, "--listen", "127.0.0.1:0", "--state", self.path("t"))
-        self.assertEqual(done.returncode, 78, done.stderr)
-        self.assertIn("chmod", done.stderr)
+        for args in (checks, ["starling-server", "--trust", self.ca, "--listen", "127.0.0.1:0", "--state", self.path("t")]):
+            done = self.run_to_end(*args)
+            self.assertEqual(done.returncode, 78, done.stderr)
+            self.assertIn("chmod", done.stderr)
 
 
 if __name__ == "__main__":

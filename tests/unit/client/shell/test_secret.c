@@ -241,6 +241,17 @@ static void for_its_owner_alone(void **unused)
     assert_int_equal(chmod(path, 0400), 0);
     get(&state, again);
     assert_memory_equal(first, again, sizeof first);
+    for (int kind = 0; kind < 3;
+         kind++) { /* nothing waits for the pipe's writer, and nobody is to chmod what is there */
+        assert_int_equal(remove(path), 0);
+        assert_int_equal(kind == 0   ? mkfifo(path, 0600)
+                         : kind == 1 ? mkdir(path, 0700)
+                                     : symlink("/dev/null", path),
+                         0);
+        assert_int_equal(state_secret(&state, &err), ERR_CONFIG);
+        assert_non_null(strstr(err.text, "no regular file"));
+        assert_null(strstr(err.text, "chmod"));
+    }
     state_close(&state);
     (void)snprintf(command, sizeof command, "rm -r %s", folder);
     assert_int_equal(system(command), 0);

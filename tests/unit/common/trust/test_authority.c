@@ -97,9 +97,36 @@ static void a_half_made_authority_is_made_again(void **state)
     assert_int_equal(unlink(path), 0);
     assert_int_equal(authority_open(w->dir, &authority, NULL), ERR_NOTFOUND);
     assert_null(authority);
+    path_of(w, "address.tmp", path);
+    file_write(path, "x", 1);
     assert_int_equal(authority_init(w->dir, "[2001:db8::1]:7640", NOW, NULL), 0);
     world_reopen(w);
     assert_string_equal(authority_address(w->authority), "[2001:db8::1]:7640");
+}
+
+static void a_folder_of_other_things_is_left_alone(void **state)
+{
+    struct world *w = *state;
+    static const char *const names[] = {"thesis.tex", "address.txt", "ca", ".tmp", "tokens.tmp.tmp"};
+    char path[192], inside[256];
+    struct stat st;
+    struct err err;
+    path_of(w, "home", path);
+    assert_int_equal(mkdir(path, 0755), 0);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        (void)snprintf(inside, sizeof inside, "%s/%s", path, names[i]);
+        file_write(inside, "x", 1);
+        assert_int_equal(authority_init(path, ADDRESS, NOW, &err), ERR_CANTCREATE);
+        assert_non_null(strstr(err.text, names[i]));
+        assert_int_equal(unlink(inside), 0);
+        assert_int_equal(rmdir(path), 0); /* nothing was made */
+        assert_int_equal(mkdir(path, 0755), 0);
+    }
+    path_of(w, "thesis.tex", inside);
+    file_write(inside, "x", 1);
+    assert_int_equal(authority_init(w->dir, ADDRESS, NOW, &err), ERR_CANTCREATE);
+    assert_non_null(strstr(err.text, "ca.key")); /* that there is one weighs more */
+    assert_int_equal(stat(path, &st), 0);
 }
 
 static void a_token_is_good_once(void **state)
@@ -331,6 +358,12 @@ static void what_others_may_use_is_refused(void **state)
     }
     assert_int_equal(authority_open(w->dir, &authority, &err), 0);
     authority_close(authority);
+    assert_int_equal(authority_open(path, &authority, &err), ERR_CONFIG); /* the file instead of its folder */
+    assert_non_null(strstr(err.text, "starling ca init"));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkfifo(path, 0666), 0);
+    assert_int_equal(authority_open(w->dir, &authority, &err), ERR_CONFIG);
+    assert_null(strstr(err.text, "chmod"));
 }
 
 static int open_again(struct world *w)
@@ -592,6 +625,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(a_new_authority),
         TEST(a_half_made_authority_is_made_again),
+        TEST(a_folder_of_other_things_is_left_alone),
         TEST(a_token_is_good_once),
         TEST(a_token_is_good_once_among_processes),
         TEST(a_token_expires),

@@ -29,13 +29,22 @@ static enum log_level attempt_level(const struct session *session)
 }
 
 /* An address at which there has never been a server is mostly a wrong one; once, since the server may also be down for
- * the night. */
-static void hint(const struct session *session, const struct err *reason)
+ * the night. Other reasons than these two say themselves what is wrong. */
+void link_hint(const struct log *log, uint32_t attempts, const struct err *reason)
 {
+    static const char unreachable[] =
+        "is the address right (--server, server in the configuration, or the token's)? "
+        "does the server run, and listen on this port, beyond 127.0.0.1 if it is another machine? "
+        "do names, routes and firewalls lead there? it is tried on";
+    static const char turned_away[] =
+        "somebody answers there: are all places of the server taken (its log says so: connection_refused, "
+        "connections_full)? is it another service, or a relay whose server is away? it is tried on";
+    bool nobody = reason->code == ERR_UNAVAILABLE;
     char text[sizeof reason->text];
-    if (!session->reached && session->attempt == HINT_ATTEMPT) {
-        log_event(session->log, LOG_LEVEL_WARN, "server_unreachable", "attempts=%u reason=\"%s\" check=\"%s\"",
-                  session->attempt, log_quotable(reason->text, text, sizeof text), LINK_CHECK);
+    if (attempts == HINT_ATTEMPT && (nobody || reason->code == ERR_TEMPFAIL)) {
+        log_event(log, LOG_LEVEL_WARN, nobody ? "server_unreachable" : "turned_away",
+                  "attempts=%u reason=\"%s\" check=\"%s\"", attempts, log_quotable(reason->text, text, sizeof text),
+                  nobody ? unreachable : turned_away);
     }
 }
 
@@ -54,7 +63,9 @@ static void go_offline(struct session *session, const struct err *reason)
     log_event(session->log, attempt_level(session), "connection_lost",
               "reason=\"%s\" waits_for=\"next attempt\" retry_ms=%llu attempt=%u",
               log_quotable(reason->text, text, sizeof text), (unsigned long long)wait, session->attempt);
-    hint(session, reason);
+    if (!session->reached) {
+        link_hint(session->log, session->attempt, reason);
+    }
 }
 
 void session_closed(struct session *session, const struct err *reason)

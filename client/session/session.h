@@ -61,11 +61,8 @@ struct session_options {
     const struct log *log;
 };
 
-/* What to look at when no server was ever found at an address. */
-#define LINK_CHECK                                                                                                     \
-    "is the address right (--server, server in the configuration, or the token's)? "                                   \
-    "does the server run, and listen on this port, beyond 127.0.0.1 if it is another machine? "                        \
-    "do names, routes and firewalls lead there? it is tried on"
+/* For who has never yet reached a server: at the third failure in a row the log says what to look at. */
+void link_hint(const struct log *log, uint32_t attempts, const struct err *reason);
 
 /* ERR_NOMEM; ERR_USAGE for a name that is none. Connects at the first SESSION_TICK. */
 int session_new(const struct session_options *options, uint64_t now_ms, struct session **out, struct err *err);

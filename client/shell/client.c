@@ -458,10 +458,15 @@ int client_run(const struct client_options *given, const struct log *log, struct
     }
     bool trains = options.role == CLIENT_TRAINER;
     rc = identify(&client.passport, &token, &options, log, err);
+    bool stopped = rc == ERR_CANCELLED;
     if (rc) {
         state_undo(&client.state);
     }
+    if (stopped) {
+        log_event(log, LOG_LEVEL_INFO, "done", "exit=0 reason=\"asked to stop before it had joined\"");
+    }
     rc = rc || !trains || options.reproducible ? rc : state_secret(&client.state, err);
+    rc = rc || !options.new_run ? rc : state_forget(&client.state, err);
     if (rc == 0) {
         log_event(log, LOG_LEVEL_INFO, "started",
                   "name=%s role=%s server=%s tls=%s images=\"%s\" state=\"%s\" threads=%u round=%u pending=%u",
@@ -485,5 +490,5 @@ int client_run(const struct client_options *given, const struct log *log, struct
     session_free(client.session);
     passport_close(&client.passport);
     state_close(&client.state);
-    return rc;
+    return stopped ? 0 : rc;
 }

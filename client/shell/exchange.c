@@ -8,7 +8,10 @@
 
 struct talk {
     const struct exchange *exchange;
+    uv_loop_t loop;
     uv_timer_t timer;
+    uv_signal_t signals[2];
+    size_t watched; /* of these */
     struct conn *conn;
     bool open; /* somebody is there */
     bool done;
@@ -84,6 +87,34 @@ static int code_of(int code)
 
 static const char nobody[] =
     "; does the server run, is this the address on which it listens, and has it room for one more?";
+static const char somebody[] = "; somebody is there: has the server room for one more, or is it another service?";
+
+/* The loop ends when its handles have. */
+static void finish(struct talk *talk)
+{
+    uv_close((uv_handle_t *)&talk->timer, NULL);
+    while (talk->watched > 0) {
+        uv_close((uv_handle_t *)&talk->signals[--talk->watched], NULL);
+    }
+}
+
+static void begin(uv_timer_t *timer);
+
+static void end_attempt(struct talk *talk)
+{
+    const struct exchange *exchange = talk->exchange;
+    bool hopeless =
+        !exchange->again || talk->done || (talk->err.code != ERR_UNAVAILABLE && talk->err.code != ERR_TEMPFAIL);
+    uint64_t wait_ms = hopeless ? 0 : exchange->again(exchange->ctx, &talk->err);
+    talk->conn = NULL;
+    if (wait_ms == 0) {
+        finish(talk);
+        return;
+    }
+    talk->open = false;
+    talk->err = (struct err){0};
+    (void)uv_timer_start(&talk->timer, begin, wait_ms, 0);
+}
 
 static void on_close(void *ctx, struct conn *conn, const struct err *reason)
 {
@@ -91,9 +122,10 @@ static void on_close(void *ctx, struct conn *conn, const struct err *reason)
     struct talk *talk = ctx;
     if (!talk->done && talk->err.code == 0) {
         int code = code_of(reason->code);
-        (void)err_set(&talk->err, code, "%s%s", reason->text, code == ERR_UNAVAILABLE && !talk->open ? nobody : "");
+        const char *hint = talk->open ? "" : code == ERR_UNAVAILABLE ? nobody : code == ERR_TEMPFAIL ? somebody : "";
+        (void)err_set(&talk->err, code, "%s%s", reason->text, hint);
     }
-    uv_close((uv_handle_t *)&talk->timer, NULL);
+    end_attempt(talk);
 }
 
 static const struct conn_events events = {on_open, on_message, on_drained, on_close};
@@ -108,35 +140,70 @@ static void on_timeout(uv_timer_t *timer)
     conn_close(talk->conn, 0);
 }
 
-int exchange_run(const struct exchange *exchange, struct err *err)
+static void begin(uv_timer_t *timer)
 {
-    struct talk talk = {.exchange = exchange};
+    struct talk *talk = timer->data;
+    const struct exchange *exchange = talk->exchange;
     const struct conn_options options = {
         .events = &events,
-        .ctx = &talk,
+        .ctx = talk,
         .limits = &msg_limits_client,
-        .connect_timeout_ms = exchange->timeout_ms,
         .tls = exchange->tls,
         .queue_max_bytes = QUEUE_MAX_BYTES,
         .decode_budget = MSG_BUDGET_CLIENT,
     };
+    uv_update_time(&talk->loop);
+    (void)uv_timer_start(timer, on_timeout, exchange->timeout_ms, 0);
+    if (conn_connect(&talk->loop, exchange->server, &options, &talk->conn, &talk->err)) {
+        end_attempt(talk);
+    }
+}
+
+/* Whatever had been said by then. */
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct talk *talk = handle->data;
+    if (talk->err.code == ERR_CANCELLED) {
+        return;
+    }
+    (void)err_set(&talk->err, ERR_CANCELLED, "%s: stopped by signal %d", talk->exchange->server, number);
+    talk->done = false;
+    if (talk->conn) {
+        conn_close(talk->conn, 0);
+    } else {
+        finish(talk);
+    }
+}
+
+/* One that cannot be watched ends the process. */
+static void watch_signals(struct talk *talk)
+{
+    static const int numbers[] = {SIGTERM, SIGINT};
+    while (talk->watched < 2 && uv_signal_init(&talk->loop, &talk->signals[talk->watched]) == 0) {
+        talk->signals[talk->watched].data = talk;
+        (void)uv_signal_start(&talk->signals[talk->watched], on_signal, numbers[talk->watched]);
+        talk->watched++;
+    }
+}
+
+int exchange_run(const struct exchange *exchange, struct err *err)
+{
+    struct talk talk = {.exchange = exchange};
     struct sigaction ignore = {.sa_handler = SIG_IGN}, before;
-    uv_loop_t loop;
-    int rc = uv_loop_init(&loop);
+    int rc = uv_loop_init(&talk.loop);
     if (rc) {
         return err_set(err, ERR_FAILED, "cannot make an event loop: %s", uv_strerror(rc));
     }
-    (void)uv_timer_init(&loop, &talk.timer);
+    (void)uv_timer_init(&talk.loop, &talk.timer);
     talk.timer.data = &talk;
-    (void)uv_timer_start(&talk.timer, on_timeout, exchange->timeout_ms, 0);
-    rc = conn_connect(&loop, exchange->server, &options, &talk.conn, &talk.err);
-    if (rc) {
-        uv_close((uv_handle_t *)&talk.timer, NULL);
+    if (exchange->stoppable) {
+        watch_signals(&talk);
     }
+    (void)uv_timer_start(&talk.timer, begin, 0, 0);
     (void)sigaction(SIGPIPE, &ignore, &before); /* a server that dies is no death of who asks it */
-    (void)uv_run(&loop, UV_RUN_DEFAULT);
+    (void)uv_run(&talk.loop, UV_RUN_DEFAULT);
     (void)sigaction(SIGPIPE, &before, NULL);
-    (void)uv_loop_close(&loop);
+    (void)uv_loop_close(&talk.loop);
     if (!talk.done && err) {
         *err = talk.err;
     }

@@ -9,7 +9,6 @@
 
 #define JOIN_WAIT_MS 500u /* between attempts, doubling to JOIN_MOST_MS: the server may start after its clients */
 #define JOIN_MOST_MS 16000u
-#define HINT_ATTEMPT 3 /* as the session has it */
 
 /* The host's name, with what a name may not have replaced. */
 static void default_name(char out[NAME_MAX_BYTES])
@@ -40,28 +39,28 @@ void identify_folders(const struct client_options *given, const struct token *to
     }
 }
 
-/* With `patience` until the server is there. */
-static int join(const struct token *token, const char *folder, bool patience, const struct log *log, struct err *err)
+struct waiting {
+    const struct token *token;
+    const struct log *log;
+    uint32_t attempts, wait_ms;
+};
+
+/* The server is not there yet, or has no room. */
+static uint64_t wait_for_server(void *ctx, const struct err *why)
 {
-    uint32_t attempts = 0;
-    for (uint32_t wait_ms = JOIN_WAIT_MS;; wait_ms = wait_ms * 2 < JOIN_MOST_MS ? wait_ms * 2 : JOIN_MOST_MS) {
-        int rc = passport_join(token, folder, err);
-        if (!patience || (rc != ERR_UNAVAILABLE && rc != ERR_TEMPFAIL)) {
-            return rc;
-        }
-        char text[MSG_TEXT_MAX];
-        log_event(log, LOG_LEVEL_INFO, "join_waits", "server=%s retry_ms=%u reason=\"%s\"", token->address, wait_ms,
-                  log_quotable(err->text, text, sizeof text));
-        if (++attempts == HINT_ATTEMPT && rc == ERR_UNAVAILABLE) {
-            log_event(log, LOG_LEVEL_WARN, "server_unreachable", "attempts=%u reason=\"%s\" check=\"%s\"", attempts,
-                      log_quotable(err->text, text, sizeof text), LINK_CHECK);
-        }
-        (void)nanosleep(&(struct timespec){wait_ms / 1000, (long)(wait_ms % 1000) * 1000000}, NULL);
-    }
+    struct waiting *w = ctx;
+    char text[MSG_TEXT_MAX];
+    uint32_t next_ms = w->wait_ms * 2 < JOIN_MOST_MS ? w->wait_ms * 2 : JOIN_MOST_MS;
+    w->wait_ms = w->attempts++ == 0 ? JOIN_WAIT_MS : next_ms;
+    log_event(w->log, LOG_LEVEL_INFO, "join_waits", "server=%s retry_ms=%u reason=\"%s\"", w->token->address,
+              w->wait_ms, log_quotable(why->text, text, sizeof text));
+    link_hint(w->log, w->attempts, why);
+    return w->wait_ms;
 }
 
 /* A token beside an identity may be a new one, because the old certificate was revoked; or the same as last time,
- * because the same command was started again: then the server refuses it, and the identity does. */
+ * because the same command was started again: then the identity does, and the server is not asked, who would have to
+ * warn of a spent token. */
 static int open_passport(struct passport *passport, const struct token *token, const char *folder,
                          const struct log *log, struct err *err)
 {
@@ -70,14 +69,17 @@ static int open_passport(struct passport *passport, const struct token *token, c
         return rc;
     }
     bool has_one = rc == 0 && passport->setup;
-    struct err why;
-    int joined = join(token, folder, !has_one, log, &why);
+    struct err why = {.text = "this token has brought it"};
+    struct waiting waiting = {.token = token, .log = log};
+    int joined = has_one && passport_is_of(folder, token)
+                     ? ERR_ACCESS
+                     : passport_join(token, folder, has_one ? NULL : wait_for_server, &waiting, &why);
     if (joined == 0) {
         passport_close(passport);
         rc = passport_open(passport, folder, err);
         log_event(log, LOG_LEVEL_INFO, "joined", "name=%s server=%s identity=\"%s\"", token->name, token->address,
                   folder);
-    } else if (has_one) {
+    } else if (has_one && joined != ERR_CANCELLED) {
         char text[MSG_TEXT_MAX];
         log_event(log, LOG_LEVEL_INFO, "joined_before", "identity=\"%s\" reason=\"%s\"", folder,
                   log_quotable(why.text, text, sizeof text));

@@ -12,6 +12,8 @@
 
 #define JOIN_TIMEOUT_MS 10000
 #define MINTED_S        (7 * 24 * 3600)
+#define MARK            "token.sha256"
+#define MARK_BYTES      ((size_t)2 * TRUST_DIGEST + 1) /* with its newline */
 #define TOKEN_PREFIX    "starling"
 #define TOKEN_FILE_MAX  4096u
 #define SECRET_RUN      24u /* 18 bytes; a token has some 90, of which 32 are its secret */
@@ -69,10 +71,47 @@ int passport_read_token(const char *given, struct token *out, struct err *err)
     return rc ? err_prefix(err, "%s", given) : 0;
 }
 
+/* Beside the identity lies the SHA-256 of the token's secret, in hexadecimal digits. */
+static bool mark_of(const struct token *token, char mark[MARK_BYTES + 1])
+{
+    uint8_t digest[TRUST_DIGEST];
+    if (trust_digest(token->secret, sizeof token->secret, digest, NULL)) {
+        return false;
+    }
+    for (size_t i = 0; i < sizeof digest; i++) {
+        (void)snprintf(mark + 2 * i, 3, "%02x", digest[i]);
+    }
+    mark[MARK_BYTES - 1] = '\n';
+    return true;
+}
+
+/* Without it the token is only tried once more. */
+static void leave_mark(const char *folder, const struct token *token)
+{
+    char path[DISK_PATH_MAX], mark[MARK_BYTES + 1];
+    if (disk_join(path, folder, MARK) == 0 && mark_of(token, mark)) {
+        (void)disk_save(&disk_posix, path, &(struct span){mark, MARK_BYTES}, 1, NULL);
+    }
+}
+
+bool passport_is_of(const char *folder, const struct token *token)
+{
+    char path[DISK_PATH_MAX], mark[MARK_BYTES + 1];
+    uint8_t *data = NULL;
+    size_t len = 0;
+    bool same = disk_join(path, folder, MARK) == 0 && mark_of(token, mark) &&
+                disk_load(&disk_posix, path, MARK_BYTES, &data, &len, NULL) == 0 && len == MARK_BYTES &&
+                memcmp(data, mark, MARK_BYTES) == 0;
+    mem_free(data);
+    return same;
+}
+
 struct join {
     const struct token *token;
     const char *folder;
     struct request *request;
+    uint64_t (*again)(void *ctx, const struct err *why);
+    void *ctx;
 };
 
 static int say_enrol(void *ctx, struct conn *conn, struct err *err)
@@ -124,22 +163,37 @@ static int take_certificate(void *ctx, struct conn *conn, const struct msg *msg,
     int rc = take(join->request, &msg->certificate, token->pin, token->name, token->role, &made, err);
     rc = rc ? rc : identity_save(join->folder, made, token->address, err);
     credential_free(made);
+    if (rc == 0) {
+        leave_mark(join->folder, token);
+    }
     return rc ? rc : 1;
 }
 
-int passport_join(const struct token *token, const char *folder, struct err *err)
+static int check_age(const struct token *token, struct err *err)
 {
-    struct join join = {.token = token, .folder = folder};
+    return now_s() < token->expires ? 0 : err_set(err, ERR_ACCESS, "the token has expired: ask for a new one");
+}
+
+static uint64_t try_again(void *ctx, struct err *why)
+{
+    struct join *join = ctx;
+    return check_age(join->token, why) ? 0 : join->again(join->ctx, why);
+}
+
+int passport_join(const struct token *token, const char *folder, uint64_t (*again)(void *ctx, const struct err *why),
+                  void *ctx, struct err *err)
+{
+    struct join join = {.token = token, .folder = folder, .again = again, .ctx = ctx};
     struct exchange exchange = {.server = token->address,
                                 .timeout_ms = JOIN_TIMEOUT_MS,
+                                .stoppable = true,
                                 .open = say_enrol,
                                 .message = take_certificate,
+                                .again = again ? try_again : NULL,
                                 .ctx = &join};
-    if (now_s() >= token->expires) {
-        return err_set(err, ERR_ACCESS, "the token has expired: ask for a new one");
-    }
     size_t there = disk_there(folder);
-    int rc = disk_make_folder(&disk_posix, folder, err); /* before the token is spent */
+    int rc = check_age(token, err);
+    rc = rc ? rc : disk_make_folder(&disk_posix, folder, err); /* before the token is spent */
     rc = rc ? rc : request_new(&join.request, err);
     rc = rc ? rc : tls_setup_joining(token->pin, &exchange.tls, err);
     rc = rc ? rc : exchange_run(&exchange, err);

@@ -25,9 +25,13 @@ struct passport {
  * repeats no word that may be a token. */
 int passport_read_token(const char *given, struct token *out, struct err *err);
 /* Gets a certificate for a key that is made here, and keeps both in the folder. ERR_ACCESS: the token is spent, expired
- * or not the server's; ERR_UNAVAILABLE, ERR_TEMPFAIL: try again; ERR_CANTCREATE, ERR_IO, ... of the folder. After a
- * failure folders that it made are gone again. */
-int passport_join(const struct token *token, const char *folder, struct err *err);
+ * or not the server's; ERR_UNAVAILABLE, ERR_TEMPFAIL: try again; ERR_CANCELLED: SIGTERM or SIGINT came; ERR_CANTCREATE,
+ * ERR_IO, ... of the folder. After a failure folders that it made are gone again.
+ * again: asked after each attempt that may be made again: in how many ms (0: not). NULL: one attempt. */
+int passport_join(const struct token *token, const char *folder, uint64_t (*again)(void *ctx, const struct err *why),
+                  void *ctx, struct err *err);
+/* Whether it was this token that brought the folder's identity, as far as is known: so it is spent. */
+bool passport_is_of(const char *folder, const struct token *token);
 
 /* The folder's identity, if there is one; else plain. ERR_ACCESS: its certificate has expired. */
 int passport_open(struct passport *passport, const char *folder, struct err *err);

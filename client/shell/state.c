@@ -230,18 +230,22 @@ int state_open(struct state *state, const struct disk *disk, const char *folder,
     if (rc == 0 && is_real(state)) { /* a simulated disk has one user */
         rc = lock(state, err);
     }
-    if (rc == 0 && forget) {
-        rc = remove_file(state, "pending", err);
-        rc = rc ? rc : remove_file(state, "state", err);
-    }
     rc = rc ? rc : load_instance(state, err);
     rc = rc ? rc : load_spent(state, err);
-    rc = rc ? rc : load_kept(state, err);
-    rc = rc ? rc : load_pending(state, pending, err);
+    if (rc == 0 && !forget) {
+        rc = load_kept(state, err);
+        rc = rc ? rc : load_pending(state, pending, err);
+    }
     if (rc) {
         state_close(state);
     }
     return rc;
+}
+
+int state_forget(struct state *state, struct err *err)
+{
+    int rc = remove_file(state, "pending", err);
+    return rc ? rc : remove_file(state, "state", err);
 }
 
 void state_close(struct state *state)

@@ -38,11 +38,14 @@ struct state {
     bool made_lock, made_instance;
 };
 
-/* `forget`: what belongs to a run is removed first. *pending: NULL, or what is to be offered again; the caller's
- * (contribution_free). ERR_UNAVAILABLE when another client uses the folder; ERR_CANTCREATE, ERR_IO. */
+/* `forget`: what belongs to a run is not looked at; it stays until state_forget, so that a start that comes to nothing
+ * loses nothing. *pending: NULL, or what is to be offered again; the caller's (contribution_free). ERR_UNAVAILABLE when
+ * another client uses the folder; ERR_CANTCREATE, ERR_IO. */
 int state_open(struct state *state, const struct disk *disk, const char *folder, bool forget, const struct log *log,
                struct contribution **pending, struct err *err);
 void state_close(struct state *state);
+/* Removes what belongs to a run, after an opening that did not look at it. */
+int state_forget(struct state *state, struct err *err);
 /* Instead of state_close for a start that came to nothing: what state_open made is gone again, if nothing else has come
  * to it. What was there before stays. */
 void state_undo(struct state *state);

@@ -38,7 +38,7 @@ int verb_join(int argc, char **argv)
     if (rc == 0 && server) {
         (void)snprintf(token.address, sizeof token.address, "%s", server);
     }
-    rc = rc ? rc : passport_join(&token, out, &err);
+    rc = rc ? rc : passport_join(&token, out, NULL, NULL, &err);
     if (rc) {
         return cli_fail(&err);
     }

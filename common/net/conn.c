@@ -140,7 +140,7 @@ static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buf)
             conn_finish(conn);
         }
     } else if (got < 0 && conn->state == CONN_SHAKING) {
-        conn_fail(conn, ERR_UNAVAILABLE, "broken off in TLS's handshake");
+        conn_fail(conn, ERR_TEMPFAIL, "broken off in TLS's handshake"); /* somebody is there */
     } else if (got < 0 && conn->state != CONN_CLOSED) {
         conn_take_end(conn, (int)got);
     }

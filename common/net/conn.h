@@ -26,8 +26,9 @@ struct conn_events {
     void (*on_drained)(void *ctx, struct conn *conn);
     /* reason->code 0: the peer closed in order, or we did. Also called when connecting failed. The text begins with the
      * peer's address. ERR_UNAVAILABLE: no connection came about; ERR_ACCESS: TLS did not, for a certificate's sake;
-     * ERR_TEMPFAIL: idle for too long; ERR_IO: broken off, also in the middle of a frame; else what the decoder refused
-     * (frame_next, msg_decode), which the peer has been told by a BYE. */
+     * ERR_TEMPFAIL: the peer left in TLS's handshake or was too slow for it, or was idle for too long; ERR_IO: broken
+     * off, also in the middle of a frame; else what the decoder refused (frame_next, msg_decode), which the peer has
+     * been told by a BYE. */
     void (*on_close)(void *ctx, struct conn *conn, const struct err *reason);
 };
 

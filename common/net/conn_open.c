@@ -35,10 +35,10 @@ static void on_connect_timeout(uv_timer_t *timer)
 {
     struct conn *conn = timer->data;
     char what[64];
-    (void)snprintf(what, sizeof what, "no %s within %llu ms",
-                   conn->state == CONN_SHAKING ? "whole TLS handshake" : "connection",
+    bool reached = conn->state == CONN_SHAKING;
+    (void)snprintf(what, sizeof what, "no %s within %llu ms", reached ? "whole TLS handshake" : "connection",
                    (unsigned long long)conn->options.connect_timeout_ms);
-    conn_fail(conn, ERR_UNAVAILABLE, what);
+    conn_fail(conn, reached ? ERR_TEMPFAIL : ERR_UNAVAILABLE, what);
 }
 
 static void start_timeout(struct conn *conn)

@@ -1,6 +1,8 @@
 """TLS from a bare start: CA, tokens, joining, renewal, revocation; who is refused, and how it is told."""
 import fcntl
 import os
+import signal
+import socket
 import time
 import unittest
 
@@ -57,6 +59,51 @@ class Trust(harness.Federation):
         client.wait_for("joined_before")
         client.wait_for("welcomed")
         self.assertEqual(server.count("certificate_issued"), 1)
+        self.assertEqual(server.count("access_refused"), 0)  # nobody is warned of what is no attack
+        client.kill9()
+        os.remove(os.path.join(self.path("client-a"), "identity", "token.sha256"))  # as an earlier build left it
+        client = self.client("a", server.address, flags=["--join", token])
+        client.wait_for("joined_before")
+        client.wait_for("welcomed")
+        self.assertEqual(server.count("access_refused"), 1)
+        client.kill9()
+        client = self.client("a", server.address, flags=["--join", self.token("a")])  # another token is redeemed
+        client.wait_for("joined")
+        client.wait_for("welcomed")
+        self.assertEqual(server.count("certificate_issued"), 2)
+
+    def test_no_place_to_join(self):
+        """A server that hangs up before TLS's handshake, since its places are taken, is not called unreachable."""
+        server = self.server(plan={"min_clients": 2}, strangers_per_address=1, idle_timeout="600s")
+        before = self.client("b", server.address, flags=["--join", self.token("b")])
+        before.wait_for("welcomed")
+        before.stop()
+        with harness.connect(server.address):
+            joins = self.joining("a", server)
+            again = self.client("b", server.address)
+            for client in (joins, again):
+                at = client.wait_for("turned_away")
+                self.assertIn("connection_refused", client.events[at - 1]["check"])
+                self.assertEqual(client.count("server_unreachable"), 0)
+        for client in (joins, again):
+            client.wait_for("welcomed")
+
+    def test_asked_to_stop_while_it_joins(self):
+        """In an attempt, which is not answered, and between two: at once, with success, and nothing is left."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            for address in ("127.0.0.1:%d" % silent.getsockname()[1], "127.0.0.1:1"):
+                client = self.client("a", address, flags=["--join", self.token("a")])
+                if address == "127.0.0.1:1":
+                    client.wait_for("join_waits", retry_ms=4000)
+                else:
+                    there, _ = silent.accept()
+                    self.addCleanup(there.close)
+                start = time.monotonic()
+                client.signal(signal.SIGINT if address == "127.0.0.1:1" else signal.SIGTERM)
+                self.assertEqual(client.exit_code(), 0, client.lines)
+                self.assertLess(time.monotonic() - start, 3)
+                self.assertEqual(client.count("done"), 1)
+                self.assertFalse(os.path.exists(self.path("client-a")))
 
     def test_renewal_during_a_round(self):
         server = self.server(plan={"min_clients": 2}, certificate_valid="3s")
@@ -131,6 +178,28 @@ class Trust(harness.Federation):
         done = self.run_to_end("starling", "status", "--identity", self.path("nowhere"))
         self.assertEqual(done.returncode, 65, done.stderr)
         self.assertIn(f"starling join TOKEN --out {self.path('nowhere')}", done.stderr)
+
+    def test_a_failed_join_forgets_nothing(self):
+        """--new-run is for who is let in: with a token that is spent, or for another role, the old state stays as it was."""
+        server = self.server(plan={"min_clients": 1, "rounds": 2})
+        client = self.joining("a", server)
+        self.check_finished(server, [client], rounds=2, images=24)
+        spent = self.token("a")
+        done = self.run_to_end("starling", "join", spent, "--out", self.path("spent"), "--server", server.address)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        state = self.path("client-a")
+        os.rename(os.path.join(state, "identity"), self.path("identity"))
+        names = ("state", "instance", "secret")
+
+        def read(name):
+            with open(os.path.join(state, name), "rb") as file:
+                return file.read()
+
+        before = [read(name) for name in names]
+        for code, token in ((77, spent), (78, self.token("ops", "--role", "operator"))):
+            client = self.client("a", server.address, flags=["--join", token, "--new-run"])
+            self.assertEqual(client.exit_code(), code)
+            self.assertEqual([read(name) for name in names], before)
 
     def test_a_failed_join_leaves_nothing(self):
         """Neither a spent token nor a wrong role nor a broken token: the next try begins where this one did."""

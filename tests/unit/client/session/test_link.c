@@ -9,12 +9,17 @@ static void begin(struct fixture *f)
 }
 
 /* Connecting fails once more; how long the session then waits. */
-static uint64_t wait_after_failure(struct fixture *f)
+static uint64_t wait_after(struct fixture *f, int code)
 {
     tick(f);
     must(f, SESSION_CONNECT);
-    fails(f, SESSION_CLOSED, ERR_UNAVAILABLE);
+    fails(f, SESSION_CLOSED, code);
     return session_next_ms(f->session) - f->now_ms;
+}
+
+static uint64_t wait_after_failure(struct fixture *f)
+{
+    return wait_after(f, ERR_UNAVAILABLE);
 }
 
 static void test_back_off_doubles_up_to_half_the_idle_time_out(void **state)
@@ -117,6 +122,30 @@ static void test_an_address_without_a_server_is_told(void **state)
         if (!reached) {
             assert_string_equal(f.last_event, "server_unreachable");
             assert_non_null(strstr(f.last_fields, "attempts=3 reason=\"made to fail\" check=\""));
+        }
+        fixture_fini(&f);
+    }
+}
+
+/* Who hears that firewalls may be in the way must not have been answered by the server. */
+static void test_a_server_without_a_place_is_not_unreachable(void **state)
+{
+    (void)state;
+    static const int codes[] = {ERR_TEMPFAIL, ERR_PROTOCOL};
+    for (size_t i = 0; i < 2; i++) {
+        struct fixture f;
+        fixture_plan(&f, 4);
+        struct log log = {.emit = fixture_log, .ctx = &f, .least = LOG_LEVEL_WARN};
+        struct session_options options = fixture_options();
+        options.log = &log;
+        fixture_start(&f, &options);
+        for (uint32_t attempt = 1; attempt <= 10; attempt++) {
+            (void)wait_after(&f, codes[i]);
+            assert_int_equal(f.logged_levels[LOG_LEVEL_WARN], i == 0 && attempt >= 3);
+        }
+        if (i == 0) {
+            assert_string_equal(f.last_event, "turned_away");
+            assert_null(strstr(f.last_fields, "firewall"));
         }
         fixture_fini(&f);
     }
@@ -434,6 +463,7 @@ int main(void)
         cmocka_unit_test(test_disagreements_wait_longer_each_time),
         cmocka_unit_test(test_a_long_absence_does_not_fill_the_log),
         cmocka_unit_test(test_an_address_without_a_server_is_told),
+        cmocka_unit_test(test_a_server_without_a_place_is_not_unreachable),
         cmocka_unit_test(test_heartbeats_in_every_state_after_welcome),
         cmocka_unit_test(test_a_silent_server_is_left),
         cmocka_unit_test(test_bytes_of_a_long_message_are_no_silence),

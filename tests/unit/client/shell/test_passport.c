@@ -112,10 +112,10 @@ static void a_failed_join_leaves_nothing(void **state)
 {
     (void)state;
     assert_int_equal(mkdir("was-there", 0700), 0);
-    assert_int_equal(passport_join(&token, "was-there/made/identity", NULL), ERR_UNAVAILABLE);
+    assert_int_equal(passport_join(&token, "was-there/made/identity", NULL, NULL, NULL), ERR_UNAVAILABLE);
     assert_false(is_there("was-there/made"));
     assert_true(is_there("was-there"));
-    assert_int_equal(passport_join(&token, "was-there", NULL), ERR_UNAVAILABLE);
+    assert_int_equal(passport_join(&token, "was-there", NULL, NULL, NULL), ERR_UNAVAILABLE);
     assert_true(is_there("was-there"));
 }
 

@@ -105,7 +105,7 @@ static void open_state(const struct disk *disk, const char *folder, bool forget,
 {
     struct contribution *pending;
     struct err err = {0};
-    if (state_open(state, disk, folder, forget, NULL, &pending, &err)) {
+    if (state_open(state, disk, folder, forget, NULL, &pending, &err) || (forget && state_forget(state, &err))) {
         fail_msg("%s", err.text);
     }
     assert_null(pending);

@@ -194,7 +194,7 @@ static void test_handshake_time_out(void **state)
         raw_write(fd, half_a_hello, part);
         world_run_until(world, &world->server.closed, 1);
         assert_in_range(uv_now(&world->loop) - start_ms, 59, 10000);
-        expect(&world->server, ERR_UNAVAILABLE, "no whole TLS handshake within 60 ms");
+        expect(&world->server, ERR_TEMPFAIL, "no whole TLS handshake within 60 ms");
         assert_int_equal(world->server.opened, 0);
         (void)close(fd);
         world_free(world);
@@ -210,7 +210,7 @@ static void test_half_a_handshake(void **state)
         raw_write(fd, half_a_hello, part);
         (void)close(fd);
         world_run_until(world, &world->server.closed, 1);
-        expect(&world->server, ERR_UNAVAILABLE, "broken off in TLS's handshake");
+        expect(&world->server, ERR_TEMPFAIL, "broken off in TLS's handshake");
         assert_int_equal(world->server.opened, 0);
         world_free(world);
     }
@@ -274,7 +274,7 @@ static void test_knock_and_silence(void **state)
         }
         world_run_until(world, &world->server.closed, 1);
         assert_int_equal(knocks, what > 0);
-        expect(&world->server, ERR_UNAVAILABLE, what == 2 ? "broken off" : "no whole TLS handshake within 60 ms");
+        expect(&world->server, ERR_TEMPFAIL, what == 2 ? "broken off" : "no whole TLS handshake within 60 ms");
         (void)close(fd);
         world_free(world);
     }

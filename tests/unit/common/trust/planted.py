@@ -169,7 +169,7 @@ NET = [
      "conn_tls", "test_subjects"),
     ("conn.c", "} else if (conn->tls && !conn_tls_has_ended(conn)) {", "} else if (false) {",
      "conn_tls", "test_end_without_the_last_word"),
-    ("conn.c", "conn->state == CONN_SHAKING) {\n        conn_fail(conn, ERR_UNAVAILABLE", "false) {\n        conn_fail(conn, ERR_UNAVAILABLE",
+    ("conn.c", "conn->state == CONN_SHAKING) {\n        conn_fail(conn, ERR_TEMPFAIL", "false) {\n        conn_fail(conn, ERR_TEMPFAIL",
      "conn_tls", "test_half_a_handshake"),
     ("conn_close.c", "conn_tls_farewell(conn);", ";",
      "conn_end", "test_idle_later over TLS"),

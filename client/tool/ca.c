@@ -4,6 +4,7 @@
 #include "client/tool/human.h"
 #include "client/tool/verbs.h"
 #include "common/base/mem.h"
+#include "common/config/nearest.h"
 #include "common/trust/authority.h"
 
 #include <jansson.h>
@@ -125,13 +126,36 @@ static int ca_token(int argc, char **argv)
     return exit_code;
 }
 
+/* Whether somebody was ever given a token of this name, as far as the folder knows: else it may be a slip, and who was
+ * meant is still let in. */
+static bool was_known(struct authority *authority, const char *name, struct err *err)
+{
+    struct authority_entry *names;
+    struct nearest nearest = {0};
+    size_t count;
+    bool found = authority_names(authority, &names, &count, NULL) != 0;
+    for (size_t i = 0; i < count && !found; i++) {
+        found = strcmp(names[i].name, name) == 0;
+        nearest_offer(&nearest, name, names[i].name);
+    }
+    if (!found) {
+        (void)err_set(err, ERR_NOTFOUND,
+                      "%s: revoked, but as far as this folder knows nobody of this name was ever given a token%s%s%s",
+                      name, nearest.name ? "; did you mean \"" : "", nearest.name ? nearest.name : "",
+                      nearest.name ? "\"?" : "");
+    }
+    mem_free(names);
+    return found;
+}
+
 static int ca_revoke(int argc, char **argv)
 {
     static const struct cli_verb verb = {
         .usage = "starling ca revoke NAME [--trust DIR]",
         .about =
             "Shuts a site out: every certificate of this name is void, and so are its tokens. A new token lets the "
-            "name in again, with a new certificate. A running server looks for revocations by itself.",
+            "name in again, with a new certificate. A running server looks for revocations by itself. Exit 65 when "
+            "nobody of this name was ever given a token here; it is written down all the same.",
         .examples = "  starling ca revoke hospital-a\n",
     };
     const char *dir = TRUST, *name = NULL;
@@ -146,6 +170,7 @@ static int ca_revoke(int argc, char **argv)
         return cli_fail(&err);
     }
     int rc = authority_revoke(authority, name, &err);
+    rc = rc || was_known(authority, name, &err) ? rc : err.code;
     authority_close(authority);
     if (rc) {
         return cli_fail(&err);

@@ -23,7 +23,7 @@ struct authority {
     uint8_t *der;
     size_t der_len;
     char address[TRUST_ADDRESS_MAX], host[TRUST_HOST_MAX];
-    struct vault_revoked *revoked; /* by name */
+    struct vault_entry *revoked; /* by name */
     size_t revoked_count;
 };
 
@@ -49,7 +49,8 @@ static int write_authority(struct vault *vault, const char *address, EVP_PKEY *k
     rc = rc ? rc : vault_make_tokens(vault, err);
     rc = rc ? rc : vault_save(vault, "address", line, (size_t)len, err);
     rc = rc ? rc : vault_save(vault, "generation", "0\n", 2, err);
-    rc = rc ? rc : vault_revoked_save(vault, NULL, 0, err);
+    rc = rc ? rc : vault_list_save(vault, "revoked", NULL, 0, err);
+    rc = rc ? rc : vault_list_save(vault, "names", NULL, 0, err);
     rc = rc ? rc : write_pem(vault, "ca.pem", NULL, ca, err);
     rc = rc ? rc : write_pem(vault, "ca.key", key, NULL, err);
     if (rc == 0) {
@@ -268,6 +269,39 @@ static int sweep(struct authority *authority, int64_t now, const char *name, str
     return rc;
 }
 
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct vault_entry *)a)->name, ((const struct vault_entry *)b)->name);
+}
+
+/* The list on the disk, with this generation for the name. */
+static int write_entry(struct authority *authority, const char *file, const char *name, uint64_t generation,
+                       struct err *err)
+{
+    struct vault_entry *old, *found = NULL;
+    size_t count;
+    int rc = vault_list_load(&authority->vault, file, &old, &count, err);
+    if (rc) {
+        return rc;
+    }
+    struct vault_entry *list = mem_new(count + 1, sizeof *list);
+    for (size_t i = 0; list && i < count; i++) {
+        list[i] = old[i];
+        found = strcmp(list[i].name, name) == 0 ? &list[i] : found;
+    }
+    mem_free(old);
+    if (!list) {
+        return err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
+    }
+    found = found ? found : &list[count++];
+    (void)snprintf(found->name, sizeof found->name, "%s", name);
+    found->generation = generation;
+    qsort(list, count, sizeof *list, by_name);
+    rc = vault_list_save(&authority->vault, file, list, count, err);
+    mem_free(list);
+    return rc;
+}
+
 static int token_locked(struct authority *authority, const struct token *token, int64_t now, struct err *err)
 {
     struct vault_token record = {.role = token->role, .expires = token->expires};
@@ -275,6 +309,10 @@ static int token_locked(struct authority *authority, const struct token *token, 
     int rc = sweep(authority, now, NULL, err);
     rc = rc ? rc : secret_id(token->secret, record.id, err);
     rc = rc ? rc : vault_next_generation(&authority->vault, &record.generation, err);
+    if (rc == 0) {
+        rc = write_entry(authority, "names", record.name, record.generation, err);
+        rc = rc == ERR_NOTFOUND ? 0 : rc; /* a list that began now would lack those from before */
+    }
     return rc ? rc : vault_token_save(&authority->vault, &record, err);
 }
 
@@ -306,7 +344,7 @@ int authority_token(struct authority *authority, const char *name, uint32_t role
     return rc;
 }
 
-static const struct vault_revoked *find_revoked(const struct authority *authority, const char *name)
+static const struct vault_entry *find_revoked(const struct authority *authority, const char *name)
 {
     for (size_t i = 0; i < authority->revoked_count; i++) {
         if (strcmp(authority->revoked[i].name, name) == 0) {
@@ -318,7 +356,7 @@ static const struct vault_revoked *find_revoked(const struct authority *authorit
 
 bool authority_is_revoked(const struct authority *authority, const struct trust_subject *subject)
 {
-    const struct vault_revoked *revoked = find_revoked(authority, subject->name);
+    const struct vault_entry *revoked = find_revoked(authority, subject->name);
     return revoked && subject->generation <= revoked->generation;
 }
 
@@ -400,9 +438,9 @@ int authority_sign(struct authority *authority, const struct trust_subject *subj
 
 int authority_reload(struct authority *authority, struct err *err)
 {
-    struct vault_revoked *list;
+    struct vault_entry *list;
     size_t count;
-    int rc = vault_revoked_load(&authority->vault, &list, &count, err);
+    int rc = vault_list_load(&authority->vault, "revoked", &list, &count, err);
     if (rc) {
         return rc;
     }
@@ -412,36 +450,6 @@ int authority_reload(struct authority *authority, struct err *err)
     return 0;
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const struct vault_revoked *)a)->name, ((const struct vault_revoked *)b)->name);
-}
-
-/* The list on the disk, with the name revoked up to this generation. */
-static int write_revocation(struct authority *authority, const char *name, uint64_t generation, struct err *err)
-{
-    int rc = authority_reload(authority, err);
-    if (rc) {
-        return rc;
-    }
-    size_t count = authority->revoked_count;
-    struct vault_revoked *list = mem_new(count + 1, sizeof *list), *found = NULL;
-    if (!list) {
-        return err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
-    }
-    for (size_t i = 0; i < count; i++) {
-        list[i] = authority->revoked[i];
-        found = strcmp(list[i].name, name) == 0 ? &list[i] : found;
-    }
-    found = found ? found : &list[count++];
-    (void)snprintf(found->name, sizeof found->name, "%s", name);
-    found->generation = generation;
-    qsort(list, count, sizeof *list, by_name);
-    rc = vault_revoked_save(&authority->vault, list, count, err);
-    mem_free(list);
-    return rc ? rc : authority_reload(authority, err);
-}
-
 /* The generation moves on too, so that a credential that is made here later (authority_credential) is not void from
  * the start. First the revocation is on the disk, then the tokens go: cut off between the two, they are void already.
  */
@@ -449,7 +457,8 @@ static int revoke_locked(struct authority *authority, const char *name, struct e
 {
     uint64_t next;
     int rc = vault_next_generation(&authority->vault, &next, err);
-    rc = rc ? rc : write_revocation(authority, name, next - 1, err);
+    rc = rc ? rc : write_entry(authority, "revoked", name, next - 1, err);
+    rc = rc ? rc : authority_reload(authority, err);
     return rc ? rc : sweep(authority, 0, name, err);
 }
 
@@ -504,14 +513,34 @@ int authority_tokens(struct authority *authority, int64_t now, struct authority_
     return 0;
 }
 
-int authority_revoked(struct authority *authority, struct authority_entry **out, size_t *count, struct err *err)
+static int entries_of(const struct vault_entry *from, size_t from_count, struct authority_entry **out, size_t *count,
+                      struct err *err)
 {
-    struct authority_entry *list = mem_new(authority->revoked_count, sizeof *list);
+    struct authority_entry *list = mem_new(from_count, sizeof *list);
     *out = list;
-    *count = list ? authority->revoked_count : 0;
+    *count = list ? from_count : 0;
     for (size_t i = 0; i < *count; i++) {
-        list[i].generation = authority->revoked[i].generation;
-        memcpy(list[i].name, authority->revoked[i].name, sizeof list[i].name);
+        list[i].generation = from[i].generation;
+        memcpy(list[i].name, from[i].name, sizeof list[i].name);
     }
     return list ? 0 : err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
+}
+
+int authority_revoked(struct authority *authority, struct authority_entry **out, size_t *count, struct err *err)
+{
+    return entries_of(authority->revoked, authority->revoked_count, out, count, err);
+}
+
+int authority_names(struct authority *authority, struct authority_entry **out, size_t *count, struct err *err)
+{
+    struct vault_entry *names;
+    size_t names_count;
+    *out = NULL;
+    *count = 0;
+    int rc = vault_list_load(&authority->vault, "names", &names, &names_count, err);
+    if (rc == 0) {
+        rc = entries_of(names, names_count, out, count, err);
+        mem_free(names);
+    }
+    return rc;
 }

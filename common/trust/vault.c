@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REVOKED_MAX ((size_t)1 << 20) /* bytes of the file */
+#define LIST_MAX    ((size_t)1 << 20) /* bytes of `revoked` and `names` */
 #define TOKENS_MAX  10000
 #define LOCK_TRIES  100
 #define LOCK_NAP_NS 10000000 /* between two tries: 10 ms */
@@ -53,7 +53,7 @@ int vault_make(const char *path, struct err *err)
 /* An authority's file, or what a save of it left that was cut off. */
 static int is_ours(void *foreign, const char *name)
 {
-    static const char *const ours[] = {"ca.key", "ca.pem", "address", "generation", "revoked", TOKENS, "lock"};
+    static const char *const ours[] = {"ca.key", "ca.pem", "address", "generation", "revoked", "names", TOKENS, "lock"};
     size_t len = strlen(name);
     len -= len > 4 && strcmp(name + len - 4, ".tmp") == 0 ? 4 : 0;
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
@@ -355,13 +355,13 @@ int vault_tokens(struct vault *vault, struct vault_token **out, size_t *count, s
     return 0;
 }
 
-static int revoked_line(const struct vault_revoked *revoked, char out[LINE_BYTES])
+static int entry_line(const struct vault_entry *entry, char out[LINE_BYTES])
 {
-    return snprintf(out, LINE_BYTES, "%s %" PRIu64 "\n", revoked->name, revoked->generation);
+    return snprintf(out, LINE_BYTES, "%s %" PRIu64 "\n", entry->name, entry->generation);
 }
 
 /* One line at `text`, which must sort behind `before` (NULL: the first); its bytes, 0 when it is damaged. */
-static size_t parse_revoked(const char *text, size_t len, const struct vault_revoked *before, struct vault_revoked *out)
+static size_t parse_entry(const char *text, size_t len, const struct vault_entry *before, struct vault_entry *out)
 {
     char line[LINE_BYTES], again[LINE_BYTES];
     const char *end = memchr(text, '\n', len);
@@ -374,31 +374,31 @@ static size_t parse_revoked(const char *text, size_t len, const struct vault_rev
     if (sscanf(line, "%64s %18" SCNu64, out->name, &out->generation) != 2 || !name_is_valid(out->name)) {
         return 0;
     }
-    bool same = revoked_line(out, again) == (int)bytes && memcmp(text, again, bytes) == 0;
+    bool same = entry_line(out, again) == (int)bytes && memcmp(text, again, bytes) == 0;
     return same && (!before || strcmp(before->name, out->name) < 0) ? bytes : 0;
 }
 
-int vault_revoked_load(struct vault *vault, struct vault_revoked **out, size_t *count, struct err *err)
+int vault_list_load(struct vault *vault, const char *file, struct vault_entry **out, size_t *count, struct err *err)
 {
     uint8_t *data;
     size_t len, lines = 0, n = 0;
     *out = NULL;
     *count = 0;
-    int rc = load(vault, "revoked", REVOKED_MAX, &data, &len, err);
+    int rc = load(vault, file, LIST_MAX, &data, &len, err);
     if (rc) {
         return rc;
     }
     for (size_t i = 0; i < len; i++) {
         lines += data[i] == '\n';
     }
-    struct vault_revoked *list = mem_new(lines, sizeof *list);
+    struct vault_entry *list = mem_new(lines, sizeof *list);
     if (!list) {
         rc = err_set(err, ERR_NOMEM, "%s", err_meaning(ERR_NOMEM));
     }
     for (size_t at = 0; at < len && rc == 0;) {
         size_t bytes =
-            n < lines ? parse_revoked((const char *)data + at, len - at, n ? &list[n - 1] : NULL, &list[n]) : 0;
-        rc = bytes ? 0 : damaged(vault, "revoked", err);
+            n < lines ? parse_entry((const char *)data + at, len - at, n ? &list[n - 1] : NULL, &list[n]) : 0;
+        rc = bytes ? 0 : damaged(vault, file, err);
         at += bytes;
         n++;
     }
@@ -412,17 +412,18 @@ int vault_revoked_load(struct vault *vault, struct vault_revoked **out, size_t *
     return 0;
 }
 
-int vault_revoked_save(struct vault *vault, const struct vault_revoked *list, size_t count, struct err *err)
+int vault_list_save(struct vault *vault, const char *file, const struct vault_entry *list, size_t count,
+                    struct err *err)
 {
     struct buf text;
     char line[LINE_BYTES];
     int rc = 0;
-    buf_init(&text, REVOKED_MAX);
+    buf_init(&text, LIST_MAX);
     for (size_t i = 0; i < count && rc == 0; i++) {
-        rc = buf_append(&text, line, (size_t)revoked_line(&list[i], line));
+        rc = buf_append(&text, line, (size_t)entry_line(&list[i], line));
     }
-    rc = rc ? err_set(err, rc, "%.200s/revoked: %s", vault->path, err_meaning(rc))
-            : vault_save(vault, "revoked", text.data, text.len, err);
+    rc = rc ? err_set(err, rc, "%.200s/%s: %s", vault->path, file, err_meaning(rc))
+            : vault_save(vault, file, text.data, text.len, err);
     buf_fini(&text);
     return rc;
 }

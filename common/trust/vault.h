@@ -5,8 +5,9 @@
  *     address     "host:port", as it goes into tokens
  *     generation  the highest number that was given to a token or passed by a revocation
  *     revoked     "NAME NUMBER" a line, by name: void up to this generation
- *     tokens/     a file a token that is not spent, called by the SHA-256 of its secret: "NAME ROLE GENERATION EXPIRES"
- *     lock        whoever changes something holds it (flock)
+ *     names       as `revoked`: who was ever given a token, and the latest one's number; a folder of an earlier build
+ * has none tokens/     a file a token that is not spent, called by the SHA-256 of its secret: "NAME ROLE GENERATION
+ * EXPIRES" lock        whoever changes something holds it (flock)
  *
  * Texts end with a newline, and are what this room writes, byte for byte, or damaged. Files are replaced as a whole and
  * durably (disk_save). root may work in another user's folder: what it makes there belongs to that user, so that a
@@ -19,7 +20,7 @@
 
 #include <sys/types.h>
 
-#define VAULT_FILE_MAX 4096 /* but of `revoked` */
+#define VAULT_FILE_MAX 4096 /* but of `revoked` and `names` */
 #define VAULT_ID       65   /* 64 hexadecimal digits and the zero */
 
 struct vault {
@@ -38,7 +39,7 @@ struct vault_token {
     uint64_t generation;
     int64_t expires;
 };
-struct vault_revoked {
+struct vault_entry {
     char name[NAME_MAX_BYTES];
     uint64_t generation;
 };
@@ -73,8 +74,9 @@ int vault_token_remove(struct vault *vault, const char *id, struct err *err);
 /* All of them, in any order, under the lock; what a save left that was cut off does not count. mem_free. */
 int vault_tokens(struct vault *vault, struct vault_token **out, size_t *count, struct err *err);
 
-/* By name, each once. mem_free. */
-int vault_revoked_load(struct vault *vault, struct vault_revoked **out, size_t *count, struct err *err);
-int vault_revoked_save(struct vault *vault, const struct vault_revoked *list, size_t count, struct err *err);
+/* `file`: "revoked" or "names". By name, each once. mem_free. */
+int vault_list_load(struct vault *vault, const char *file, struct vault_entry **out, size_t *count, struct err *err);
+int vault_list_save(struct vault *vault, const char *file, const struct vault_entry *list, size_t count,
+                    struct err *err);
 
 #endif

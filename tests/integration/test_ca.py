@@ -105,6 +105,21 @@ class Ca(harness.Federation):
         for part in (ADDRESS, "site-a", "observer", "revoked"):
             self.assertIn(part, text)
 
+    def test_a_slip_of_the_name_is_told(self):
+        trust = self.make()
+        self.token(trust, "hospital-a")
+        self.token(trust, "lab")
+        done = self.ca("revoke", "hospital-b", "--trust", trust, code=65)
+        self.assertIn('did you mean "hospital-a"?', done.stderr)
+        self.assertNotIn("did you mean", self.ca("revoke", "zoo", "--trust", trust, code=65).stderr)
+        for name in ("lab", "hospital-a", "hospital-a"):  # also one whose token is gone by then
+            self.assertIn("is shut out", self.ca("revoke", name, "--trust", trust).stderr)
+        self.assertEqual([r["name"] for r in self.list(trust)["revoked"]], ["hospital-a", "hospital-b", "lab", "zoo"])
+        os.remove(os.path.join(trust, "names"))  # as of an earlier build: nobody knows
+        self.token(trust, "pool")
+        self.assertFalse(os.path.exists(os.path.join(trust, "names")))
+        self.assertIn("is shut out", self.ca("revoke", "hospital-c", "--trust", trust).stderr)
+
     def test_refusals(self):
         trust = self.make()
         with open(os.path.join(trust, "ca.key"), "rb") as file:

@@ -45,7 +45,7 @@ TRUST = [
      "authority", "a_revocation_is_for_what_was"),
     ("authority.c", "return rc ? rc : sweep(authority, 0, name, err);", "return rc;",
      "authority", "a_revocation_is_for_what_was"),
-    ("authority.c", "write_revocation(authority, name, next - 1, err)", "write_revocation(authority, name, next, err)",
+    ("authority.c", "write_entry(authority, \"revoked\", name, next - 1, err)", "write_entry(authority, \"revoked\", name, next, err)",
      "authority", "a_revocation_is_for_what_was"),
     ("authority.c", "return authority_is_revoked(authority, out) ?", "return false ?",
      "authority", "a_revocation_that_was_cut_off_holds"),

@@ -49,7 +49,7 @@ static void a_new_authority(void **state)
     struct stat st;
     struct err err;
     char path[192];
-    static const char *const files[] = {"ca.key", "ca.pem", "address", "generation", "revoked", "lock"};
+    static const char *const files[] = {"ca.key", "ca.pem", "address", "generation", "revoked", "names", "lock"};
     assert_int_equal(stat(w->dir, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0700);
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
@@ -586,7 +586,8 @@ static void root_leaves_files_to_their_owner(void **state)
     struct stat st;
     struct token token;
     struct trust_subject subject;
-    static const char *const names[] = {"", "ca.key", "ca.pem", "address", "tokens", "revoked", "generation", "lock"};
+    static const char *const names[] = {"",        "ca.key", "ca.pem",     "address", "tokens",
+                                        "revoked", "names",  "generation", "lock"};
     if (geteuid() != 0) {
         skip();
     }

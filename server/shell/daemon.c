@@ -71,10 +71,10 @@ static void on_tick(void *ctx)
     }
 }
 
-static void on_connection(void *ctx, struct listener *listener)
+static bool on_connection(void *ctx, struct listener *listener)
 {
     (void)listener;
-    peers_accept(ctx);
+    return peers_accept(ctx);
 }
 
 static void on_failure(void *ctx, const char *why)

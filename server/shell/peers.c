@@ -225,7 +225,7 @@ static struct peer *find_free(struct peers *peers)
     return NULL;
 }
 
-void peers_accept(struct daemon *daemon)
+bool peers_accept(struct daemon *daemon)
 {
     struct peers *peers = &daemon->peers;
     struct peer *peer = daemon->leaving ? NULL : find_free(peers);
@@ -247,7 +247,8 @@ void peers_accept(struct daemon *daemon)
     };
     struct conn *conn;
     struct err err;
-    if (conn_accept((uv_stream_t *)&daemon->listener.tcp, &options, &conn, &err)) {
+    int rc = conn_accept((uv_stream_t *)&daemon->listener.tcp, &options, &conn, &err);
+    if (rc) {
         log_event(coordinator_log(daemon->coordinator, UINT32_MAX, "accept_failed"), LOG_LEVEL_WARN, "accept_failed",
                   "reason=\"%s\"", err.text);
     } else if (options.tls && peer) {
@@ -255,6 +256,7 @@ void peers_accept(struct daemon *daemon)
     } else if (options.tls) {
         refuse_open(daemon, conn);
     }
+    return rc == 0 || rc == ERR_IO;
 }
 
 void peers_send(struct daemon *daemon, uint32_t number, struct msg *msg)

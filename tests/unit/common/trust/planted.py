@@ -175,6 +175,12 @@ NET = [
      "conn_tls", "test_knock"),
     ("conn_tls.c", "tls->waits = tls->server && conn->options.knock;", "",
      "conn_tls", "test_knock"),
+    ("listener.c", "++listener->taken < LISTENER_TURN", "true",
+     "address", "test_a_turn_takes_few"),
+    ("listener.c", "        (void)uv_timer_start(later, take, AGAIN_MS, 0);\n", "",
+     "address", "test_no_memory_for_a_connection"),
+    ("listener.c", "        (void)uv_timer_start(&listener->later, take, 0, 0);\n", "",
+     "address", "test_one_after_the_other"),
     ("conn_open.c", "start_timeout(conn); /* of TLS", "/* of TLS",
      "conn_tls", "test_handshake_time_out"),
 ]

@@ -212,6 +212,11 @@ SESSION = [
     ("send.c", "log_limit_take_of(&c->peers_log, event, address, address_group(address), c->now_ms)",
      "log_limit_take(&c->peers_log, event, address, c->now_ms)",
      "strangers", "a_crowd_fills_no_log"),
+    # What is too long beside those who learned nothing.
+    ("lengths.c", " || usual == 0) {", ") {",
+     "liars", "where_nothing_is_learned_nobody_is_too_long"),
+    ("absorb.c", "if (length->most > 0 && norm > length->most) {", "if (norm > length->most) {",
+     "liars", "where_nothing_is_learned_nobody_is_too_long"),
     # What becomes of features that are others'.
     ("absorb.c", "    if (absorb->copied) {\n        return true;", "    if (false) {\n        return true;",
      "rounds", "copied_features_are_dropped"),
@@ -232,13 +237,14 @@ BASE = [
      "log", "test_limit_of_a_crowd"),
 ]
 
-# Room: its mistakes, the files of it that they need, and the rooms whose sources these are linked with.
+# Room: its mistakes, the files of it that they need, and the rooms (or files) whose sources these are linked with.
 PLANTED = {
     "common/base": (BASE, ["*.c"], []),
     "common/trust": (TRUST, ["*.c"], ["common/base"]),
     "common/net": (NET, ["*.c"], ["common/base", "common/wire", "common/trust"]),
     "server/session": (SESSION, ["*.c"], [
-        "common/base", "common/vec", "common/config", "common/wire", "server/round", "server/agg", "server/bank", "server/store"]),
+        "common/base", "common/vec", "common/config", "common/wire", "server/round", "server/agg", "server/bank", "server/store",
+        "tests/support/simdisk.c"]),
     "client/shell": (SHELL, ["passport.c", "exchange.c"], ["common/base", "common/wire", "common/trust", "common/net"]),
 }
 
@@ -258,7 +264,7 @@ class Yard:
         subprocess.run(["protoc-c", f"--proto_path={root}", f"--c_out={folder}", "proto/starling.proto"], check=True)
         sources = [self.folder / "proto/starling.pb-c.c"] if "common/wire" in others else []
         sources += [source for name in own for source in sorted((root / room).glob(name))]
-        sources += [source for part in others for source in sorted((root / part).glob("*.c"))]
+        sources += [source for part in others for source in sorted(root.glob(part if part.endswith(".c") else f"{part}/*.c"))]
         sources += [root / f"tests/unit/{room}/test_{test}.c" for test in self.tests]
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(lambda source: self.compile(source, self.name_of(source, room)), sources))

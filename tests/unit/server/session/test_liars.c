@@ -151,6 +151,40 @@ static void the_order_of_arrival_leaves_no_trace(void **state)
     }
 }
 
+/* Krum of five: a sixth site makes up for one that is refused. With five the operator is told, once; the sixth comes
+ * while the first round is open. */
+static void krum_wants_a_spare_client(void **state)
+{
+    (void)state;
+    for (uint32_t sites_here = 5; sites_here <= 6; sites_here++) {
+        begin(AGGREGATION_KRUM, 5);
+        join_all(5);
+        for (uint32_t round = 1; round <= 2; round++) {
+            for (uint32_t s = 5; s < sites_here && round == 1; s++) {
+                join(&w, &sites[s]);
+            }
+            for (uint32_t s = 0; s < 5; s++) {
+                offer_times(s, 1);
+                accepted(s);
+            }
+            for (uint32_t s = 5; s < sites_here && round == 2; s++) {
+                offer_times(s, 1);
+                accepted(s);
+            }
+            for (uint32_t s = 0; s < sites_here; s++) {
+                (void)hear(&w, s, MSG_ROUND_END);
+            }
+            assert_int_equal(w.disk.round, round);
+            assert_int_equal(logged(&w, "krum_without_spare clients=5 min_clients=5 byzantine=1"),
+                             sites_here == 5 && round == 1);
+            w.lines.len = 0;
+        }
+        if (sites_here < 6) {
+            end();
+        }
+    }
+}
+
 /* The server's disk is full while an update is to be spooled: the client is told to try again, the status says why
  * nobody gets on, and what counts in the end is what was written. */
 static void a_full_disk_is_waited_for(void **state)
@@ -505,6 +539,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_middle_of_three_counts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_order_of_arrival_leaves_no_trace, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(krum_wants_a_spare_client, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_full_disk_is_waited_for, set_up, tear_down),
         cmocka_unit_test_setup_teardown(no_room_no_round, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_failed_rule_is_tried_again, set_up, tear_down),

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Plants mistakes in common/trust and in what common/net, the client and the coordinator make of it, one at a time in a
-copy, and expects a unit test to find each.
+"""Plants mistakes in common/trust, in what common/net, the client and the coordinator make of it, and in what bounds a
+crowd and liars, one at a time in a copy, and expects a unit test to find each.
 
     planted.py ROOT [ROOM...]       exit 1 and one line for each mistake that nothing found
 

@@ -32,7 +32,7 @@ static const struct option options[] = {
     {"max_clients", OPTION_U32, AT(max_clients), .least = 1, .most = 16384, .standard = "1000",
      .help = "Connections at the same time; further ones are told to come back. Each is an open file, and at most 2.2 MiB of this process beside socket_buffer."},
     {"strangers_max", OPTION_U32, AT(strangers_max), .least = 4, .most = 16384, .standard = "128",
-     .help = "Connections at the same time that have not said who they are, beside max_clients: each has idle_timeout / 6 for that, and may be closed for a newer one after a tenth of it when all these places are taken. With TLS a tenth of them may be in the handshake, which costs 44 KB each."},
+     .help = "Connections at the same time that have not said who they are, beside max_clients: each has idle_timeout / 6 for that, and may be closed for a newer one after a tenth of it when all these places are taken. With TLS a tenth of them, but 4 at the least and 64 at the most, may be in the handshake, which costs 44 KB each."},
     {"strangers_per_address", OPTION_U32, AT(strangers_per_address), .least = 1, .most = 16384, .standard = "32",
      .help = "How many of these may come from one IPv4 address, or from one IPv6 network of 64 bits. Sites behind one address need one for as long as a greeting takes."},
     {"socket_buffer", OPTION_U32, AT(socket_buffer), .least = 0, .most = 16777216, .standard = "1048576",

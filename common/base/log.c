@@ -53,17 +53,26 @@ void log_limit_init(struct log_limit *limit, const struct log *log, uint64_t see
     *limit = (struct log_limit){.log = log, .seed = seed};
 }
 
-const struct log *log_limit_take(struct log_limit *limit, const char *event, const char *by, uint64_t key,
-                                 uint64_t now_ms)
+static uint64_t key_of(const char *text)
 {
-    if (key == 0) {
-        struct hash128 hash = hash_of(by, strlen(by));
-        memcpy(&key, &hash, sizeof key);
-    }
-    struct rate *each = &limit->each[rng_mix(key ^ limit->seed) % LOG_LIMIT_ROWS];
-    if (rate_has(each, &limit_each, now_ms) && rate_has(&limit->all, &limit_all, now_ms)) {
+    struct hash128 hash = hash_of(text, strlen(text));
+    uint64_t key;
+    memcpy(&key, &hash, sizeof key);
+    return key;
+}
+
+/* Takes from all rates or from none: what a crowd is not let write leaves the rates as they are, which others share.
+ * kind: NULL: any number of its event. */
+static const struct log *take(struct log_limit *limit, struct rate *each, struct rate *kind, const char *event,
+                              const char *by, uint64_t now_ms)
+{
+    if (rate_has(each, &limit_each, now_ms) && (!kind || rate_has(kind, &limit_each, now_ms)) &&
+        rate_has(&limit->all, &limit_all, now_ms)) {
         (void)rate_take(each, &limit_each, 1, now_ms);
         (void)rate_take(&limit->all, &limit_all, 1, now_ms);
+        if (kind) {
+            (void)rate_take(kind, &limit_each, 1, now_ms);
+        }
         return limit->log;
     }
     if (limit->untold++ == 0) {
@@ -73,6 +82,23 @@ const struct log *log_limit_take(struct log_limit *limit, const char *event, con
     (void)snprintf(limit->event, sizeof limit->event, "%s", event);
     (void)snprintf(limit->by, sizeof limit->by, "%s", by);
     return NULL;
+}
+
+static struct rate *rate_of(struct log_limit *limit, uint64_t key)
+{
+    return &limit->each[rng_mix(key ^ limit->seed) % LOG_LIMIT_ROWS];
+}
+
+const struct log *log_limit_take(struct log_limit *limit, const char *event, const char *name, uint64_t now_ms)
+{
+    return take(limit, rate_of(limit, key_of(name)), NULL, event, name, now_ms);
+}
+
+const struct log *log_limit_take_of(struct log_limit *limit, const char *event, const char *address, uint64_t group,
+                                    uint64_t now_ms)
+{
+    struct rate *each = rate_of(limit, group ? group : key_of(address));
+    return take(limit, each, &limit->kinds[key_of(event) % LOG_LIMIT_KINDS], event, address, now_ms);
 }
 
 void log_limit_tick(struct log_limit *limit, uint64_t now_ms)

@@ -29,24 +29,27 @@ const char *log_level_name(enum log_level level); /* "info" */
 
 /* What others can make a program log, within bounds: each of them (a name, an address) LOG_LIMIT_EACH lines at once and
  * one a second, all together LOG_LIMIT_ALL lines at once and 1,000 a minute. The ordinary log stays far below both.
- * What is left out is counted, and told at most once a minute as log_suppressed. Whose names fall together by their
- * hash share a rate; a random seed keeps anybody from choosing with whom. */
-#define LOG_LIMIT_EACH 120u
-#define LOG_LIMIT_ALL  60000u
-#define LOG_LIMIT_ROWS 1024u
+ * Names are given to people, addresses are as many as somebody likes to have: so of one event all addresses together
+ * get no more than a single name. What is left out is counted, and told at most once a minute as log_suppressed. Whose
+ * names fall together by their hash share a rate; a random seed keeps anybody from choosing with whom. */
+#define LOG_LIMIT_EACH  120u
+#define LOG_LIMIT_ALL   60000u
+#define LOG_LIMIT_ROWS  1024u
+#define LOG_LIMIT_KINDS 64u
 struct log_limit {
     const struct log *log;
     uint64_t seed;
-    struct rate all, each[LOG_LIMIT_ROWS];
+    struct rate all, each[LOG_LIMIT_ROWS], kinds[LOG_LIMIT_KINDS];
     uint64_t suppressed, untold; /* ever; since the last log_suppressed */
     uint64_t tell_ms;            /* while untold > 0 */
     char event[32], by[80];      /* the latest of them */
 };
 void log_limit_init(struct log_limit *limit, const struct log *log, uint64_t seed);
-/* The log for one line of `event` that `by` causes; NULL: it is left out. To be handed to log_event. key: what counts
- * as one of them; 0: the text itself. */
-const struct log *log_limit_take(struct log_limit *limit, const char *event, const char *by, uint64_t key,
-                                 uint64_t now_ms);
+/* The log for one line of `event` that `name` causes; NULL: it is left out. To be handed to log_event. */
+const struct log *log_limit_take(struct log_limit *limit, const char *event, const char *name, uint64_t now_ms);
+/* ... that an address causes. group: what counts as one of them; 0: the text itself. */
+const struct log *log_limit_take_of(struct log_limit *limit, const char *event, const char *address, uint64_t group,
+                                    uint64_t now_ms);
 /* Tells what was left out, when it is due. */
 void log_limit_tick(struct log_limit *limit, uint64_t now_ms);
 uint64_t log_limit_next_ms(const struct log_limit *limit); /* UINT64_MAX: never */

@@ -99,7 +99,9 @@ const struct option plan_options[] = {
     {"aggregation.trim", OPTION_F64, AT(aggregation.trim), .least = 0.01, .most = 0.49, .standard = "0.2",
      .help = "Of trimmed: the share of clients that is cut at either end, rounded down.", .added = true},
     {"aggregation.byzantine", OPTION_U32, AT(aggregation.byzantine), .least = 1, .most = 1000, .standard = "1",
-     .help = "Of krum: how many contributions may lie. min_clients must be 2 of these + 3 or more.", .added = true},
+     .help = "Of krum: how many contributions may lie. min_clients must be 2 of these + 3 or more; as many clients more than "
+             "min_clients keep rounds closing where lies are refused.",
+     .added = true},
     {"aggregation.norm_limit", OPTION_F64, AT(aggregation.norm_limit), .least = 0, .most = 1e9, .standard = "100",
      .help = "An update longer than so many times the usual length is declined; 0: none is. Usual is the median of "
              "the last five rounds. Sites with many more images, hence steps, have longer updates. Statistics of "

@@ -56,7 +56,8 @@ int net_split_address(const char *address, char host[256], char port[8], struct 
 /* Resolves and connects; failure arrives as on_close. */
 int conn_connect(uv_loop_t *loop, const char *address, const struct conn_options *options, struct conn **out,
                  struct err *err);
-/* Takes the next connection of a listener; a plain one's on_open is called before it returns. */
+/* Takes the next connection of a listener; a plain one's on_open is called before it returns. ERR_IO: it is lost; any
+ * other failure is for want of memory, and it waits. */
 int conn_accept(uv_stream_t *listener, const struct conn_options *options, struct conn **out, struct err *err);
 /* Encodes and queues. A CHUNK's raw bytes are written by reference: the msg's payload reference moves to the queue and
  * is dropped when written. The msg may be fini'd afterwards. ERR_STATE (not open, or closing), ERR_LIMIT (queue),
@@ -82,11 +83,16 @@ bool conn_is_stuck(const struct conn *conn, uint64_t timeout_ms);
 uint64_t conn_linger_ms(uint64_t idle_timeout_ms);
 
 /* A listening socket. port 0 lets the kernel choose; `bound` receives the real "host:port". ERR_UNAVAILABLE with the
- * address when it is in use. */
+ * address when it is in use. A turn of the loop takes LISTENER_TURN connections at most. */
+#define LISTENER_TURN 32
 struct listener {
     uv_tcp_t tcp;
-    void (*on_connection)(void *ctx, struct listener *listener); /* answers with conn_accept; all set by the caller */
-    void (*on_failure)(void *ctx, const char *why);              /* a connection could not be taken; NULL: ignored */
+    uv_timer_t later;
+    uint32_t taken; /* since one was left for later */
+    /* Takes it by conn_accept. False: it still waits, and is tried again a little later. All of these are set by the
+     * caller. */
+    bool (*on_connection)(void *ctx, struct listener *listener);
+    void (*on_failure)(void *ctx, const char *why); /* a connection could not be taken; NULL: ignored */
     void *ctx;
     int socket_bytes;                        /* of each buffer that the kernel keeps for a connection; 0: as it likes */
     void (*done)(struct listener *listener); /* of listener_close */

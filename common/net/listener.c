@@ -1,5 +1,10 @@
 /* A listening socket. It is made with plain system calls and only then handed to libuv: libuv reports an address in use
- * late, when its handle can no longer be dropped without a turn of the loop. */
+ * late, when its handle can no longer be dropped without a turn of the loop.
+ *
+ * libuv takes connections in one turn for as long as there are any, and a flood always has one more: all others would
+ * wait, and what was closed meanwhile would stay in memory, since that is let go of between turns. So every
+ * LISTENER_TURN-th one is left for the next turn: a connection that is not taken in the callback waits, and until it is
+ * taken libuv looks for no other. */
 #include "common/net/address.h"
 #include "common/net/conn.h"
 
@@ -8,7 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define BACKLOG 511
+#define BACKLOG  511
+#define AGAIN_MS 100u
 
 /* Accepted sockets inherit the sizes of buffers, which count from the handshake on. */
 static int listen_on(const struct addrinfo *info, int bytes, int *fd)
@@ -46,22 +52,42 @@ static int open_socket(const char *address, int bytes, int *fd, struct err *err)
     return rc < 0 ? err_set(err, ERR_UNAVAILABLE, "%s: cannot listen: %s", address, uv_strerror(rc)) : 0;
 }
 
+/* At once, or when the timer has run out; once more if it was not taken. */
+static void take(uv_timer_t *later)
+{
+    struct listener *listener = later->data;
+    if (!listener->on_connection(listener->ctx, listener)) {
+        (void)uv_timer_start(later, take, AGAIN_MS, 0);
+    }
+}
+
 static void on_connection(uv_stream_t *stream, int status)
 {
     struct listener *listener = stream->data;
-    if (status == 0) {
-        listener->on_connection(listener->ctx, listener);
-    } else if (listener->on_failure) {
-        listener->on_failure(listener->ctx, uv_strerror(status));
+    if (status < 0) {
+        if (listener->on_failure) {
+            listener->on_failure(listener->ctx, uv_strerror(status));
+        }
+    } else if (++listener->taken < LISTENER_TURN) {
+        take(&listener->later);
+    } else {
+        listener->taken = 0;
+        (void)uv_timer_start(&listener->later, take, 0, 0);
+    }
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    struct listener *listener = handle->data;
+    if (listener->done) {
+        listener->done(listener);
     }
 }
 
 static void on_closed(uv_handle_t *handle)
 {
     struct listener *listener = handle->data;
-    if (listener->done) {
-        listener->done(listener);
-    }
+    uv_close((uv_handle_t *)&listener->later, on_timer_closed);
 }
 
 int listener_open(uv_loop_t *loop, const char *address, struct listener *listener, char bound[300], struct err *err)
@@ -79,7 +105,8 @@ int listener_open(uv_loop_t *loop, const char *address, struct listener *listene
     /* What follows fails only for reasons that an open, listening socket rules out. */
     rc = uv_tcp_init(loop, &listener->tcp);
     rc = rc < 0 ? rc : uv_tcp_open(&listener->tcp, fd);
-    listener->tcp.data = listener;
+    rc = rc < 0 ? rc : uv_timer_init(loop, &listener->later);
+    listener->tcp.data = listener->later.data = listener;
     rc = rc < 0 ? rc : uv_listen((uv_stream_t *)&listener->tcp, BACKLOG, on_connection);
     return rc < 0 ? err_set(err, ERR_FAILED, "%s: cannot listen: %s", address, uv_strerror(rc)) : 0;
 }
@@ -88,6 +115,7 @@ void listener_close(struct listener *listener, void (*done)(struct listener *lis
 {
     listener->done = done;
     if (!uv_is_closing((uv_handle_t *)&listener->tcp)) {
+        (void)uv_timer_stop(&listener->later);
         uv_close((uv_handle_t *)&listener->tcp, on_closed);
     }
 }

@@ -2,13 +2,14 @@
  *
  * Two rows are *near* when their cosine is above SCREEN_COSINE: no two images of an encoder that learns lie so close.
  * An encoder that has collapsed puts all rows near each other, and its sites do not lie; they must get on, or nobody
- * could ever mend it. So
+ * could ever mend it. Neither lie is a reason to refuse, since the update that comes along is needed. So
  *
- *   - repeats are no reason to refuse. Where more than a quarter of a batch is near to an earlier row of it, these rows
- *     are dropped, and the others count: a batch weighs by what it says, and at least one row is left;
+ *   - where more than a quarter of a batch is near to an earlier row of it, these rows are dropped, and the others
+ *     count: a batch weighs by what it says, and at least one row is left;
  *   - a batch is a copy when more than a quarter of it is near to rows that the bank has of others, and that is four
  *     times as often as the bank's own rows of others are near to one another (other owners' rows, or the owner's of
- *     the same round). What is common to a whole cohort, or to sites that hold the same images, is no copy.
+ *     the same round). What is common to a whole cohort, or to sites that hold the same images, is no copy. Of a copy
+ *     all rows are dropped: which ones are its owner's is not known.
  *
  * Shares are those of at most SCREEN_LOOKS rows spread over a batch, and batches of fewer than SCREEN_LEAST rows are
  * not judged: then a quarter of them is chance. So an honest batch costs SCREEN_LOOKS times (its rows + the bank's)

@@ -3,7 +3,8 @@
  * absorb_submit says what the job needs to know, absorb_run does it outside the loop, absorb_done tells the round and
  * the client. The job checks the bytes, unpacks what travelled packed, measures the update's parts and shortens what is
  * to be (lengths.c), and adds it to the sum, or puts it into the spool where a rule needs all updates; features are
- * screened and go into the intake. All of it or nothing. */
+ * screened and go into the intake. All of it or nothing; but rows that are screened out are dropped, and the update
+ * counts: its site's images would be missing from the model, and what harm it does is for its own rules. */
 #include "common/base/mem.h"
 #include "server/session/state.h"
 
@@ -72,15 +73,11 @@ static bool absorb_features(struct absorb *absorb, float *features)
         absorb->reason = verdict == BANK_NOT_FINITE ? DECLINE_NOT_FINITE : DECLINE_FEATURES;
         return false;
     }
-    struct screen screen;
     uint32_t rows =
         absorb->rows < absorb->bank->capacity ? absorb->rows : absorb->bank->capacity; /* More never stay. */
-    if (screen_copies(absorb->bank, absorb->owner, features, rows, &screen)) {
-        (void)err_set(&absorb->err, ERR_DATA,
-                      "%u of %u features that were looked at are those of other clients; a client contributes its own",
-                      screen.copied, screen.looked);
-        absorb->reason = DECLINE_FEATURES;
-        return false;
+    absorb->copied = screen_copies(absorb->bank, absorb->owner, features, rows, &absorb->screen);
+    if (absorb->copied) {
+        return true; /* Nothing goes into the intake: a batch without rows would still take part in its quotas. */
     }
     uint32_t kept = screen_repeats(features, rows, absorb->dimension);
     absorb->repeated = rows - kept;
@@ -244,6 +241,11 @@ static void log_changed(const struct coordinator *c, const struct absorb *absorb
     if (absorb->repeated > 0) {
         log_event(c->log, LOG_LEVEL_WARN, "features_repeated", "name=%s round=%u rows=%u dropped=%u", absorb->owner,
                   absorb->round, absorb->rows, absorb->repeated);
+    }
+    if (absorb->copied) {
+        log_event(c->log, LOG_LEVEL_WARN, "features_copied", "name=%s round=%u rows=%u dropped=%u looked_at=%u near=%u",
+                  absorb->owner, absorb->round, absorb->rows, absorb->rows, absorb->screen.looked,
+                  absorb->screen.copied);
     }
     for (enum norm_part part = 0; part < NORM_PARTS; part++) {
         const struct length *length = &absorb->lengths[part];

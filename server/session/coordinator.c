@@ -311,7 +311,7 @@ uint64_t coordinator_next_ms(const struct coordinator *c)
 const struct log *coordinator_log(struct coordinator *c, uint32_t peer, const char *event)
 {
     const struct peer *known = peer_at(c, peer);
-    return known ? log_of_peer(c, known, event) : c->log;
+    return known ? log_of_peer(c, known, event) : log_of_address(c, "?", event);
 }
 
 const struct frame_limits *coordinator_limits(const struct coordinator *c, uint32_t peer)

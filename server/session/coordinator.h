@@ -128,7 +128,7 @@ uint64_t coordinator_next_ms(const struct coordinator *coordinator);
 /* Asked by the shell before EVENT_PEER_OPENED. NULL: it may come in, and *instead, if that is a peer's number and not
  * UINT32_MAX, is to be closed at once for it. Else why not. */
 const char *coordinator_admit(struct coordinator *coordinator, const char *address, uint64_t now_ms, uint32_t *instead);
-/* The log for a line that this peer causes; NULL: it has caused too many. */
+/* The log for a line that this peer causes, or, where it is none, that somebody unknown causes; NULL: too many such. */
 const struct log *coordinator_log(struct coordinator *coordinator, uint32_t peer, const char *event);
 /* What this peer may send now. */
 const struct frame_limits *coordinator_limits(const struct coordinator *coordinator, uint32_t peer);

@@ -107,9 +107,23 @@ static void stuck(struct coordinator *c)
               round_current(c), tally.refused, tally.delivered, c->plan->min_clients, text);
 }
 
+/* How many clients there are is known when a round closes. */
+static void look_for_spare(struct coordinator *c, uint32_t clients)
+{
+    uint32_t least = c->plan->min_clients, liars = c->plan->aggregation.byzantine;
+    if (c->plan->aggregation.rule == AGGREGATION_KRUM && clients < least + liars && !c->spare_told) {
+        c->spare_told = true;
+        log_event(c->log, LOG_LEVEL_WARN, "krum_without_spare",
+                  "clients=%u min_clients=%u byzantine=%u reason=\"a refused contribution is none, and krum is not "
+                  "computed of fewer than min_clients\"",
+                  clients, least, liars);
+    }
+}
+
 static void closed(struct coordinator *c)
 {
     struct round_tally tally = round_count(&c->round);
+    look_for_spare(c, tally.ready);
     c->closed_ms = c->now_ms;
     log_event(c->log, LOG_LEVEL_INFO, "round_closed", "round=%u accepted=%u of=%u declined=%u", round_current(c),
               tally.delivered, tally.participants, c->declined);

@@ -102,12 +102,12 @@ static const char *name_field(const struct coordinator *c, const struct peer *pe
 
 const struct log *log_of_address(struct coordinator *c, const char *address, const char *event)
 {
-    return log_limit_take(&c->peers_log, event, address, address_group(address), c->now_ms);
+    return log_limit_take_of(&c->peers_log, event, address, address_group(address), c->now_ms);
 }
 
 const struct log *log_of_member(struct coordinator *c, uint32_t member, const char *event)
 {
-    return log_limit_take(&c->peers_log, event, c->members[member].name, 0, c->now_ms);
+    return log_limit_take(&c->peers_log, event, c->members[member].name, c->now_ms);
 }
 
 const struct log *log_of_peer(struct coordinator *c, const struct peer *peer, const char *event)

@@ -144,6 +144,8 @@ struct slot {
         char owner[NAME_MAX_BYTES];
         uint32_t round, rows, dimension;
         uint32_t repeated;                   /* rows that were dropped */
+        bool copied;                         /* all were, */
+        struct screen screen;                /* for this reason */
         uint32_t update_form, features_form; /* enum quant */
         uint64_t weight;
         const struct spool *spool;          /* NULL: the rule is a sum */
@@ -224,6 +226,7 @@ struct coordinator {
     struct round_summary *history; /* [HISTORY_ROOM] of the latest rounds, oldest first; the file has all */
     uint32_t history_count;
     struct round_summary collapsed; /* the latest round of an episode of collapse; round 0: there is none */
+    bool spare_told;                /* that too few clients are there for krum */
     uint64_t closed_ms;             /* when the round that is being aggregated or saved was closed */
     uint32_t accepted;              /* in round `durable` */
     uint32_t declined;              /* in the open round */

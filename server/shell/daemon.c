@@ -71,16 +71,17 @@ static void on_tick(void *ctx)
     }
 }
 
-static void on_connection(void *ctx, struct listener *listener)
+static bool on_connection(void *ctx, struct listener *listener)
 {
     (void)listener;
-    peers_accept(ctx);
+    return peers_accept(ctx);
 }
 
 static void on_failure(void *ctx, const char *why)
 {
     struct daemon *daemon = ctx;
-    log_event(daemon->log, LOG_LEVEL_WARN, "accept_failed", "reason=\"%s\"", why);
+    log_event(coordinator_log(daemon->coordinator, UINT32_MAX, "accept_failed"), LOG_LEVEL_WARN, "accept_failed",
+              "reason=\"%s\"", why);
 }
 
 /* The first signal asks; the second does not wait for a job on the worker thread, nor for anything else. Everything

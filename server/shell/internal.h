@@ -57,7 +57,7 @@ struct peers {
 #define REFUSALS_MAX  16
 int peers_init(struct daemon *daemon, uint32_t room);
 void peers_fini(struct daemon *daemon);
-void peers_accept(struct daemon *daemon);
+bool peers_accept(struct daemon *daemon); /* false: for want of memory it was not taken */
 void peers_send(struct daemon *daemon, uint32_t number, struct msg *msg);
 void peers_close(struct daemon *daemon, uint32_t number);
 void peers_drop(struct daemon *daemon, uint32_t number);

@@ -225,12 +225,13 @@ static struct peer *find_free(struct peers *peers)
     return NULL;
 }
 
-void peers_accept(struct daemon *daemon)
+bool peers_accept(struct daemon *daemon)
 {
     struct peers *peers = &daemon->peers;
     struct peer *peer = daemon->leaving ? NULL : find_free(peers);
     if (!peer && !peers->full && !daemon->leaving) {
-        log_event(daemon->log, LOG_LEVEL_WARN, "connections_full", "most=%u", peers->room);
+        log_event(coordinator_log(daemon->coordinator, UINT32_MAX, "connections_full"), LOG_LEVEL_WARN,
+                  "connections_full", "most=%u", peers->room);
         peers->full = true;
     }
     const struct conn_options options = {
@@ -246,13 +247,16 @@ void peers_accept(struct daemon *daemon)
     };
     struct conn *conn;
     struct err err;
-    if (conn_accept((uv_stream_t *)&daemon->listener.tcp, &options, &conn, &err)) {
-        log_event(daemon->log, LOG_LEVEL_WARN, "accept_failed", "reason=\"%s\"", err.text);
+    int rc = conn_accept((uv_stream_t *)&daemon->listener.tcp, &options, &conn, &err);
+    if (rc) {
+        log_event(coordinator_log(daemon->coordinator, UINT32_MAX, "accept_failed"), LOG_LEVEL_WARN, "accept_failed",
+                  "reason=\"%s\"", err.text);
     } else if (options.tls && peer) {
         arrive(peer, conn);
     } else if (options.tls) {
         refuse_open(daemon, conn);
     }
+    return rc == 0 || rc == ERR_IO;
 }
 
 void peers_send(struct daemon *daemon, uint32_t number, struct msg *msg)

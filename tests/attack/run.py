@@ -235,6 +235,7 @@ class Lab:
             result["ended"] = self.last_words(code, text, err)
             result.update(self.judge_newest(work))
         result["length"] = self.length(work)
+        result["dropped"] = self.dropped(work)
         self.check_told(name, cell, out, result)
         if cell.get("spies"):
             result.update(self.figures(work), **self.guesses(folder))
@@ -248,6 +249,11 @@ class Lab:
         finally:
             base.close()
         return {"closed": closed, "accepted": accepted or 0, "declined": declined or 0}
+
+    def dropped(self, work):
+        """Contributions of whose features the server dropped some, or all."""
+        with open(os.path.join(work, "logs", "server.log"), encoding="utf-8") as file:
+            return sum(bool(re.search(r" features_(repeated|copied) ", line)) for line in file)
 
     def newest(self, work):
         folder = os.path.join(work, "server", "models")
@@ -339,7 +345,7 @@ def poison_table(cells):
 
 def bank_table(cells):
     alone = score(cells.get("averaging alone"))
-    text = "| the liar's features | server | " + " | ".join(EXCHANGES) + " | declined, of all |\n"
+    text = "| the liar's features | server | " + " | ".join(EXCHANGES) + " | contributions with features dropped |\n"
     text += "|---|---|" + "---|" * len(EXCHANGES) + "---|\n"
     for lie in FEATURES:
         for credulous in (False, True):
@@ -347,7 +353,8 @@ def bank_table(cells):
             if here:
                 text += f"| {'no liar' if lie == 'none' else lie} | {'without screening' if credulous else 'as it is'} | "
                 text += " | ".join(score(here.get(what)) for what in EXCHANGES) + " | "
-                text += ", ".join(f"{c['declined']} of {c['accepted'] + c['declined']}" for c in here.values()) + " |\n"
+                dropped = [f"{c['dropped']} of {c['accepted'] + c['declined']}" if "dropped" in c else "-" for c in here.values()]
+                text += ", ".join(dropped) + " |\n"
     return text + f"\nAveraging alone, without features: {alone or '-'}.\n" + trivial(cells)
 
 

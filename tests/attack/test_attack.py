@@ -76,6 +76,10 @@ class Measurements(Attack):
         done = self.run_quick("bank")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("| copy |", self.table("bank"))
+        for name, result in self.results("bank").items():
+            self.assertEqual(result["declined"], 0, name)
+            screened = name.endswith(("-constant-screened", "-copy-screened"))
+            self.assertEqual(result["dropped"], result["told"] if screened else 0, name)
 
     def test_privacy(self):
         done = self.run_quick("privacy")

@@ -122,7 +122,7 @@ class Liars(harness.Federation):
         self.assertEqual(server.stop(), 0)
 
     def test_features_of_others(self):
-        """Who hands on what others made is refused, and one that repeats itself counts for one row."""
+        """What others made is nobody else's contribution; the update that comes with it counts."""
         server = self.server(plan={"rounds": 2, "min_clients": 3})
         tellers = [self.teller(server, name, 0.001, rows=16, seed=seed) for seed, name in enumerate("abc")]
         server.wait_for("round_durable", round=1)
@@ -139,8 +139,11 @@ class Liars(harness.Federation):
         server.wait_for("round_durable", round=1)
         first.kill()
         copier = self.teller(server, "copier", 0.001, rows=16, seed=1)
-        server.wait_for("contribution_declined", name="copier", reason="features")
-        self.assertIn("those of other clients", self.status(server)["waits_for"])
+        server.wait_for("features_copied", name="copier", round=2, rows=16, dropped=16, looked_at=16, near=16)
+        server.wait_for("done")
+        self.assertIn("counted=1", self.heard(copier))
+        self.assertEqual(self.history(server), [(1, 1, 10), (2, 1, 10)])
+        self.assertEqual(self.status(server)["bank"]["contributors"], 1)
         self.assertEqual(server.stop(), 0)
 
     def test_a_rule_that_could_do_nothing(self):

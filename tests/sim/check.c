@@ -37,6 +37,24 @@ static float small(uint64_t name, uint64_t i)
     return (float)((int32_t)(rng_mix(name ^ rng_mix(i)) % 4001) - 2000) * 0x1p-15f;
 }
 
+/* Its own rows; or those of others, where it copies and has been sent enough. */
+static struct bytes *make_features(const struct world *world, uint32_t client, uint32_t round, const float *remote,
+                                   uint32_t rows)
+{
+    uint32_t upload = world->plan.fusion.upload;
+    bool copies = world->scenario.copier && client + 1 == world->scenario.clients && rows >= upload;
+    struct bytes *out = bytes_new(upload * FEATURES * sizeof(float));
+    float *features = (float *)(void *)out->data;
+    for (uint32_t i = 0; i < upload; i++) {
+        if (copies) {
+            memcpy(features + i * FEATURES, remote + i * FEATURES, FEATURES * sizeof *features);
+        } else {
+            features_row(features + i * FEATURES, client, round, i);
+        }
+    }
+    return out;
+}
+
 /* What one local round makes of its inputs: a function of all of them, so that any difference shows in the end. */
 struct contribution *train(struct world *world, uint32_t client, uint32_t round, const float *model,
                            const float *remote, uint32_t rows)
@@ -56,10 +74,7 @@ struct contribution *train(struct world *world, uint32_t client, uint32_t round,
         update[i] = small(name, i) - model[i] * 0.125f;
     }
     if (world->scenario.features) {
-        c->features = bytes_new(UPLOAD_ROWS * FEATURES * sizeof(float));
-        for (uint32_t i = 0; i < UPLOAD_ROWS; i++) {
-            features_row((float *)(void *)c->features->data + i * FEATURES, client, round, i);
-        }
+        c->features = make_features(world, client, round, remote, rows);
     }
     contribution_describe(c, &world->plan, layout);
 

@@ -107,6 +107,20 @@ static void check_round(struct world *world, const struct coordinator *c)
     }
 }
 
+/* A row says who made it. */
+static void check_bank(struct world *world, const struct coordinator *c)
+{
+    for (uint32_t o = 0; o < c->bank->owners_count; o++) {
+        const struct bank_owner *owner = &c->bank->owners[o];
+        for (uint32_t r = owner->first; r < owner->first + owner->count; r++) {
+            uint32_t maker = (uint32_t)(c->bank->features[(size_t)r * FEATURES] * 16) - 1;
+            if (strcmp(world->clients[maker].name, owner->name) != 0) {
+                violate(world, "the bank holds a row of %s as that of %s", world->clients[maker].name, owner->name);
+            }
+        }
+    }
+}
+
 void inside_check(struct world *world)
 {
     const struct coordinator *c = world->server.coordinator;
@@ -114,6 +128,7 @@ void inside_check(struct world *world)
     check_line(world, c);
     check_peers(world, c);
     check_round(world, c);
+    check_bank(world, c);
 }
 
 void inside_check_client(struct world *world, const struct client *client)
@@ -174,10 +189,23 @@ bool __wrap_bank_has(const struct bank *bank, const char *name)
     return feeds_leeches || __real_bank_has(bank, name);
 }
 
+static bool looks_away;
+bool __real_screen_copies(const struct bank *bank, const char *owner, const float *features, uint32_t rows,
+                          struct screen *out);
+bool __wrap_screen_copies(const struct bank *bank, const char *owner, const float *features, uint32_t rows,
+                          struct screen *out);
+
+bool __wrap_screen_copies(const struct bank *bank, const char *owner, const float *features, uint32_t rows,
+                          struct screen *out)
+{
+    return __real_screen_copies(bank, owner, features, rows, out) && !looks_away;
+}
+
 void inside_plant(struct world *world)
 {
     struct coordinator *c = world->server.coordinator;
     feeds_leeches = world->scenario.bug == BUG_LEECH;
+    looks_away = world->scenario.bug == BUG_COPIES_STAY;
     if (world->scenario.bug == BUG_RECALLED_STAYS) {
         keep_recalled(world, c);
     } else if (world->scenario.bug == BUG_SLOT_LEAKED) {

@@ -44,8 +44,9 @@ static bool run(const struct scenario *scenario, struct hash128 *result, struct 
 /* The undisturbed run of the same plan, once for each plan. Its seed, hence its timing, is another one. */
 static bool calm_result(const struct scenario *disturbed, struct hash128 *out)
 {
-    static struct outcome known[CLIENTS_MAX + 1][2][AGGREGATION_ADAM + 1][AGGREGATION_KRUM + 1];
-    struct outcome *outcome = &known[disturbed->clients][disturbed->features][disturbed->optimizer][disturbed->rule];
+    static struct outcome known[CLIENTS_MAX + 1][3][AGGREGATION_ADAM + 1][AGGREGATION_KRUM + 1];
+    uint32_t features = disturbed->features + disturbed->copier;
+    struct outcome *outcome = &known[disturbed->clients][features][disturbed->optimizer][disturbed->rule];
     struct scenario scenario = *disturbed;
     scenario.seed = 0;
     scenario.calm = true;
@@ -109,6 +110,7 @@ static const char *const bugs[BUG_COUNT] = {
     [BUG_RECALLED_STAYS] = "a recalled round is not taken out of the sum",
     [BUG_STATISTICS_FREE] = "an update's statistics are not measured",
     [BUG_LEECH] = "a client that gave no features gets some",
+    [BUG_COPIES_STAY] = "features of others are taken for a client's own",
 };
 
 /* Seeds that found a mistake of the product, before it was mended; with it back they find it again. A change of what

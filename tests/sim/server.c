@@ -55,7 +55,7 @@ void server_start(struct world *world)
             .plan_len = (uint32_t)world->plan_bytes.len,
             .layout = world->layout,
             .upload_slots = world->scenario.upload_slots,
-            .bank_capacity = 2 * UPLOAD_ROWS + 1,
+            .bank_capacity = 2 * world->plan.fusion.upload + 1,
             .sessions_max = LINKS_MAX,
             .idle_timeout_ms = IDLE_MS,
             .upload_rate = 500,
@@ -233,9 +233,9 @@ static void spoil(struct world *world, uint32_t link, struct msg *msg)
     if (world->scenario.bug != BUG_OWN_FEATURES || world->truth.durable != 2 || client != 0) {
         return;
     }
-    float own[REMOTE_ROWS * FEATURES] = {0};
-    for (uint32_t i = 0; i < REMOTE_ROWS; i++) {
-        features_row(own + i * FEATURES, client, 2, i % UPLOAD_ROWS);
+    float own[JUDGED_ROWS * FEATURES] = {0};
+    for (uint32_t i = 0; i < world->plan.fusion.remote; i++) {
+        features_row(own + i * FEATURES, client, 2, i % world->plan.fusion.upload);
     }
     if (msg->type == MSG_ROUND && msg->round.has_remote) {
         msg->round.remote.hash = hash_of(own, msg->round.remote.bytes);

@@ -33,7 +33,7 @@ void say(struct world *world, const char *who, const char *format, ...)
 const char *const sights[] = {
     /* of the server's log */
     "round_extended", "contribution_declined", "save_failed", "client_left", "upload_too_slow", "round_stuck",
-    "still_waiting", "upload_slots", "spool_failed", "round_held", "round_recalled",
+    "still_waiting", "upload_slots", "spool_failed", "round_held", "round_recalled", "features_copied",
     /* of the clients' log */
     "queued", "dropped", "declined", "rejected", "stale", "work_failed",
     /* of the world */
@@ -147,6 +147,7 @@ struct scenario scenario_of(uint64_t seed)
     s.rule = seed % 3 != 1 || !many ? AGGREGATION_MEAN : seed % 2 ? AGGREGATION_MEDIAN : AGGREGATION_TRIMMED;
     s.hot_long = (seed >> 3) % 2;
     s.hot_part = (seed >> 4) % 2;
+    s.copier = s.features && seed % 5 == 0;
     s.hot_round = s.hot_long && (seed >> 2) % 2 && s.min_clients >= 2 ? 1 : 2;
     return s;
 }
@@ -167,8 +168,8 @@ static void set_plan(struct world *world)
     plan->model.input = 8;
     plan->model.features = FEATURES;
     plan->fusion.enabled = plan->matching.enabled = world->scenario.features;
-    plan->fusion.upload = UPLOAD_ROWS;
-    plan->fusion.remote = REMOTE_ROWS;
+    plan->fusion.upload = world->scenario.copier ? JUDGED_ROWS : UPLOAD_ROWS;
+    plan->fusion.remote = world->scenario.copier ? JUDGED_ROWS : REMOTE_ROWS;
     plan->weight_cap = 40;
     plan->aggregation.rule = world->scenario.rule;
     plan->aggregation.trim = 0.34;

@@ -25,6 +25,7 @@
 #define FEATURES    8 /* numbers a row */
 #define UPLOAD_ROWS 3
 #define REMOTE_ROWS 4
+#define JUDGED_ROWS 8 /* both, where somebody copies: fewer are not looked at (server/bank/screen.h) */
 #define IDLE_MS     4000u
 
 /* Mistakes that are planted, to see that the invariants find them. */
@@ -57,6 +58,7 @@ enum bug {
     BUG_RECALLED_STAYS,    /* what was added before a round was recalled is left in the sum */
     BUG_STATISTICS_FREE,   /* the statistics of an update may be as long as they like */
     BUG_LEECH,             /* the server hands features to whoever asks */
+    BUG_COPIES_STAY,       /* rows of others get into the bank once more */
     BUG_COUNT
 };
 
@@ -69,6 +71,7 @@ struct scenario {
     bool one_dies;      /* one client goes away for good early on */
     bool straggler;     /* the last client needs about as long as a round may take */
     bool features;      /* the plan exchanges features */
+    bool copier;        /* the last client hands on what it has received, once it has received any */
     uint32_t optimizer; /* of the plan */
     uint32_t rule;      /* of the plan */
     bool hot;           /* the first client's update of hot_round is out of range, until somebody repairs it, */

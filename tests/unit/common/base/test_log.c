@@ -180,11 +180,10 @@ static void test_limit_of_one(void **state)
     uint64_t others = 0, now = 5000, end = now + 600 * 1000;
     log_limit_init(&limit, &log, 7);
     for (uint32_t i = 0; now < end; now++, i++) {
-        log_event(log_limit_take(&limit, "client_joined", "flood", 0, now), LOG_LEVEL_INFO, "client_joined",
-                  "name=flood");
+        log_event(log_limit_take(&limit, "client_joined", "flood", now), LOG_LEVEL_INFO, "client_joined", "name=flood");
         if (i % 10000 == 0) {
             others++;
-            log_event(log_limit_take(&limit, "client_joined", "other", 0, now), LOG_LEVEL_INFO, "client_joined", "a=b");
+            log_event(log_limit_take(&limit, "client_joined", "other", now), LOG_LEVEL_INFO, "client_joined", "a=b");
         }
         if (now >= log_limit_next_ms(&limit)) {
             log_limit_tick(&limit, now);
@@ -207,22 +206,49 @@ static void test_limit_of_all(void **state)
     log_limit_init(&limit, &log, 7);
     for (uint32_t i = 0; i < 20000; i++) {
         (void)snprintf(name, sizeof name, "client-%u", i / 2);
-        log_event(log_limit_take(&limit, "client_left", name, 0, 1000), LOG_LEVEL_INFO, "client_left", "a=b");
+        log_event(log_limit_take(&limit, "client_left", name, 1000), LOG_LEVEL_INFO, "client_left", "a=b");
     }
     assert_int_equal(lines.count, 20000);
     for (uint32_t i = 0; i < 1000000; i++) {
         (void)snprintf(name, sizeof name, "made-up-%u", i);
-        log_event(log_limit_take(&limit, "client_left", name, 0, 1000 + i / 100), LOG_LEVEL_INFO, "client_left", "a=b");
+        log_event(log_limit_take(&limit, "client_left", name, 1000 + i / 100), LOG_LEVEL_INFO, "client_left", "a=b");
     }
     assert_in_range(lines.count, LOG_LIMIT_ALL, LOG_LIMIT_ALL + 10 * 17 + 1);
 }
 
-int main(void)
+/* Ten minutes of a flood from more addresses than there are rates: of one event they have what a single one has. What
+ * others of them do is told, and names keep their lines, one of which causes as many as it may. */
+static void test_limit_of_a_crowd(void **state)
+{
+    (void)state;
+    struct lines lines = {0};
+    const struct log log = {.emit = count_lines, .ctx = &lines, .least = LOG_LEVEL_DEBUG};
+    uint64_t others = 0, names = 0, now = 5000, end = now + 600 * 1000;
+    char name[32];
+    log_limit_init(&limit, &log, 7);
+    for (uint32_t i = 0; now < end; now += i % 4 == 0, i++) {
+        log_event(log_limit_take_of(&limit, "connection_refused", "crowd", 1 + i % 100000, now), LOG_LEVEL_WARN,
+                  "connection_refused", "address=crowd");
+        if (i % 10000 == 0) {
+            (void)snprintf(name, sizeof name, "site-%u", i);
+            others += log_limit_take_of(&limit, "client_rejected", "late", 0, now) != NULL;
+            names += log_limit_take(&limit, "client_left", name, now) != NULL;
+        }
+    }
+    assert_in_range(lines.count, 600, 600 + LOG_LIMIT_EACH + 1);
+    assert_int_equal(others, 240);
+    assert_int_equal(names, 240);
+}
+
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_levels), cmocka_unit_test(test_hostile_fields), cmocka_unit_test(test_text),
-        cmocka_unit_test(test_json),   cmocka_unit_test(test_line_limit),     cmocka_unit_test(test_descriptor),
-        cmocka_unit_test(test_rate),   cmocka_unit_test(test_limit_of_one),   cmocka_unit_test(test_limit_of_all),
+        cmocka_unit_test(test_levels),       cmocka_unit_test(test_hostile_fields),
+        cmocka_unit_test(test_text),         cmocka_unit_test(test_json),
+        cmocka_unit_test(test_line_limit),   cmocka_unit_test(test_descriptor),
+        cmocka_unit_test(test_rate),         cmocka_unit_test(test_limit_of_one),
+        cmocka_unit_test(test_limit_of_all), cmocka_unit_test(test_limit_of_a_crowd),
     };
+    cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -111,11 +111,12 @@ static void side_close(void *ctx, struct conn *conn, const struct err *reason)
 
 static const struct conn_events side_events = {side_open, side_message, side_drained, side_close};
 
-static void world_on_connection(void *ctx, struct listener *listener)
+static bool world_on_connection(void *ctx, struct listener *listener)
 {
     struct world *world = ctx;
     struct conn *conn;
     assert_int_equal(conn_accept((uv_stream_t *)&listener->tcp, &world->server_options, &conn, NULL), 0);
+    return true;
 }
 
 static void world_guard(uv_timer_t *timer)

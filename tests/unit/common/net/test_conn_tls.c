@@ -130,12 +130,13 @@ static void test_plain_server(void **state)
     world_free(world);
 }
 
-static void greet_in_plain(void *ctx, struct listener *listener)
+static bool greet_in_plain(void *ctx, struct listener *listener)
 {
     struct world *world = ctx;
     struct conn *conn;
     assert_int_equal(conn_accept((uv_stream_t *)&listener->tcp, &world->server_options, &conn, NULL), 0);
     side_send_sample(&world->server, MSG_WELCOME);
+    return true;
 }
 
 static void test_server_that_speaks_first(void **state)
@@ -473,12 +474,13 @@ static void test_a_peer_that_does_not_read(void **state)
 
 static uint64_t fail_from;
 
-static void accept_and_starve(void *ctx, struct listener *listener)
+static bool accept_and_starve(void *ctx, struct listener *listener)
 {
     struct world *world = ctx;
     struct conn *conn;
     assert_int_equal(conn_accept((uv_stream_t *)&listener->tcp, &world->server_options, &conn, NULL), 0);
     mem_fail_after(fail_from);
+    return true;
 }
 
 static void say_something(void *ctx, struct conn *conn)

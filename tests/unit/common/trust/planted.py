@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Plants mistakes in common/trust and in what common/net, the client and the coordinator make of it, one at a time in a
-copy, and expects a unit test to find each.
+"""Plants mistakes in common/trust, in what common/net, the client and the coordinator make of it, and in what bounds a
+crowd and liars, one at a time in a copy, and expects a unit test to find each.
 
     planted.py ROOT [ROOM...]       exit 1 and one line for each mistake that nothing found
 
@@ -179,6 +179,12 @@ NET = [
      "conn_tls", "test_knock"),
     ("conn_tls.c", "tls->waits = tls->server && conn->options.knock;", "",
      "conn_tls", "test_knock"),
+    ("listener.c", "++listener->taken < LISTENER_TURN", "true",
+     "address", "test_a_turn_takes_few"),
+    ("listener.c", "        (void)uv_timer_start(later, take, AGAIN_MS, 0);\n", "",
+     "address", "test_no_memory_for_a_connection"),
+    ("listener.c", "        (void)uv_timer_start(&listener->later, take, 0, 0);\n", "",
+     "address", "test_one_after_the_other"),
     ("conn_open.c", "start_timeout(conn); /* of TLS", "/* of TLS",
      "conn_tls", "test_handshake_time_out"),
 ]
@@ -207,14 +213,42 @@ SESSION = [
      "strangers", "few_shake_hands_at_a_time"),
     ("strangers.c", "    handshake_end(c, peer);\n", "",
      "strangers", "half_a_handshake_makes_way"),
+    ("send.c", "log_limit_take_of(&c->peers_log, event, address, address_group(address), c->now_ms)",
+     "log_limit_take(&c->peers_log, event, address, c->now_ms)",
+     "strangers", "a_crowd_fills_no_log"),
+    # What is too long beside those who learned nothing.
+    ("lengths.c", " || usual == 0) {", ") {",
+     "liars", "where_nothing_is_learned_nobody_is_too_long"),
+    ("absorb.c", "if (length->most > 0 && norm > length->most) {", "if (norm > length->most) {",
+     "liars", "where_nothing_is_learned_nobody_is_too_long"),
+    # What becomes of features that are others'.
+    ("absorb.c", "    if (absorb->copied) {\n        return true;", "    if (false) {\n        return true;",
+     "rounds", "copied_features_are_dropped"),
+    ("absorb.c", "        return true; /* Nothing goes into the intake", "        return false; /* Nothing goes into the intake",
+     "rounds", "copied_features_are_dropped"),
+    ("absorb.c", "        return true; /* Nothing goes into the intake",
+     "        return !bank_intake_add(absorb->intake, absorb->owner, absorb->round, features, 0); /* Nothing",
+     "rounds", "copied_features_are_dropped"),
 ]
 
-# Room: its mistakes, the files of it that they need, and the rooms whose sources these are linked with.
+BASE = [
+    # How much of a log a crowd may fill, and whose lines that costs.
+    ("log.c", "(!kind || rate_has(kind, &limit_each, now_ms)) &&", "",
+     "log", "test_limit_of_a_crowd"),
+    ("log.c", "    if (rate_has(each, &limit_each, now_ms) && (!kind", "    (void)rate_take(each, &limit_each, 1, now_ms);\n    if (rate_has(each, &limit_each, now_ms) && (!kind",
+     "log", "test_limit_of_a_crowd"),
+    ("log.c", "&limit->kinds[key_of(event) % LOG_LIMIT_KINDS]", "&limit->kinds[0]",
+     "log", "test_limit_of_a_crowd"),
+]
+
+# Room: its mistakes, the files of it that they need, and the rooms (or files) whose sources these are linked with.
 PLANTED = {
+    "common/base": (BASE, ["*.c"], []),
     "common/trust": (TRUST, ["*.c"], ["common/base"]),
     "common/net": (NET, ["*.c"], ["common/base", "common/wire", "common/trust"]),
     "server/session": (SESSION, ["*.c"], [
-        "common/base", "common/vec", "common/config", "common/wire", "server/round", "server/agg", "server/bank", "server/store"]),
+        "common/base", "common/vec", "common/config", "common/wire", "server/round", "server/agg", "server/bank", "server/store",
+        "tests/support/simdisk.c"]),
     "client/shell": (SHELL, ["passport.c", "exchange.c"], ["common/base", "common/wire", "common/trust", "common/net"]),
 }
 
@@ -234,7 +268,7 @@ class Yard:
         subprocess.run(["protoc-c", f"--proto_path={root}", f"--c_out={folder}", "proto/starling.proto"], check=True)
         sources = [self.folder / "proto/starling.pb-c.c"] if "common/wire" in others else []
         sources += [source for name in own for source in sorted((root / room).glob(name))]
-        sources += [source for part in others for source in sorted((root / part).glob("*.c"))]
+        sources += [source for part in others for source in sorted(root.glob(part if part.endswith(".c") else f"{part}/*.c"))]
         sources += [root / f"tests/unit/{room}/test_{test}.c" for test in self.tests]
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(lambda source: self.compile(source, self.name_of(source, room)), sources))

@@ -151,6 +151,40 @@ static void the_order_of_arrival_leaves_no_trace(void **state)
     }
 }
 
+/* Krum of five: a sixth site makes up for one that is refused. With five the operator is told, once; the sixth comes
+ * while the first round is open. */
+static void krum_wants_a_spare_client(void **state)
+{
+    (void)state;
+    for (uint32_t sites_here = 5; sites_here <= 6; sites_here++) {
+        begin(AGGREGATION_KRUM, 5);
+        join_all(5);
+        for (uint32_t round = 1; round <= 2; round++) {
+            for (uint32_t s = 5; s < sites_here && round == 1; s++) {
+                join(&w, &sites[s]);
+            }
+            for (uint32_t s = 0; s < 5; s++) {
+                offer_times(s, 1);
+                accepted(s);
+            }
+            for (uint32_t s = 5; s < sites_here && round == 2; s++) {
+                offer_times(s, 1);
+                accepted(s);
+            }
+            for (uint32_t s = 0; s < sites_here; s++) {
+                (void)hear(&w, s, MSG_ROUND_END);
+            }
+            assert_int_equal(w.disk.round, round);
+            assert_int_equal(logged(&w, "krum_without_spare clients=5 min_clients=5 byzantine=1"),
+                             sites_here == 5 && round == 1);
+            w.lines.len = 0;
+        }
+        if (sites_here < 6) {
+            end();
+        }
+    }
+}
+
 /* The server's disk is full while an update is to be spooled: the client is told to try again, the status says why
  * nobody gets on, and what counts in the end is what was written. */
 static void a_full_disk_is_waited_for(void **state)
@@ -371,6 +405,36 @@ static void statistics_that_stand_still_are_a_measure(void **state)
     }
 }
 
+/* A round in which most have learned nothing (its learning rate is next to none, say) is no measure: whoever has
+ * learned something is not too long beside them, whether something is known of earlier rounds or not; and what the next
+ * round finds out holds again. */
+static void where_nothing_is_learned_nobody_is_too_long(void **state)
+{
+    (void)state;
+    enum { KNOWN = 2, FORGOTTEN = 8, AGAIN = 9, LIE = 10 };
+    begin(AGGREGATION_MEAN, 3);
+    w.plan.rounds = LIE;
+    join_all(3);
+    for (uint32_t round = 1; round <= LIE; round++) {
+        bool learned = round == KNOWN || round >= AGAIN;
+        for (uint32_t s = 0; s < 3; s++) {
+            bool does = learned || (s == 2 && (round <= 3 || round == FORGOTTEN));
+            offer_parts(s, s == 2 && round == LIE ? 50 : does, 1);
+            if (s == 2 && round == LIE) {
+                (void)too_long(s);
+            } else {
+                accepted(s);
+            }
+        }
+        assert_int_equal(w.disk.round, round < LIE ? round : LIE - 1);
+        assert_int_equal(w.disk.norms[NORM_TRAINED][0] > 0, learned);
+        for (uint32_t s = 0; s < 3 && round < LIE; s++) {
+            (void)hear(&w, s, MSG_ROUND_END);
+        }
+    }
+    assert_false(logged(&w, "round_recalled"));
+}
+
 /* Later rounds know what was usual, and a restarted server knows it too. `forgets`: the planted mistake. */
 static bool declined_after_restart(enum norm_part part, bool forgets)
 {
@@ -470,20 +534,23 @@ static void long_updates_are_clipped(void **state)
     check_clipped(NORM_STATISTICS);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_middle_of_three_counts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_order_of_arrival_leaves_no_trace, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(krum_wants_a_spare_client, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_full_disk_is_waited_for, set_up, tear_down),
         cmocka_unit_test_setup_teardown(no_room_no_round, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_failed_rule_is_tried_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_claim_of_more_images_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_first_round_judges_itself, set_up, tear_down),
         cmocka_unit_test_setup_teardown(statistics_that_stand_still_are_a_measure, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(where_nothing_is_learned_nobody_is_too_long, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_was_usual_is_durable, set_up, tear_down),
         cmocka_unit_test_setup_teardown(other_reasons_come_first, set_up, tear_down),
         cmocka_unit_test_setup_teardown(long_updates_are_clipped, set_up, tear_down),
     };
+    cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,21 +34,26 @@ static void hear_end(uint32_t peer, uint32_t round, bool counted, bool finished)
     assert_int_equal(end.round_end.finished, finished);
 }
 
-static void check_model(const struct checkpoint *before, uint32_t round)
+static void check_model_of(const struct checkpoint *before, uint32_t round, uint32_t count)
 {
     double weight = 0;
-    for (uint32_t s = 0; s < 3; s++) {
+    for (uint32_t s = 0; s < count; s++) {
         weight += (double)sites[s].offer.offer.report.images;
     }
     for (uint64_t i = 0; i < w.layout->total; i++) {
         double mean = 0;
-        for (uint32_t s = 0; s < 3; s++) {
+        for (uint32_t s = 0; s < count; s++) {
             mean += (double)sites[s].offer.offer.report.images * (double)sites[s].update[i];
         }
         assert_true(fabs((double)w.disk.params[i] - ((double)before->params[i] + mean / weight)) < 1e-6);
     }
     assert_int_equal(w.disk.round, round);
     assert_memory_equal(coordinator_params(w.c), w.disk.params, (size_t)w.layout->total * sizeof(float));
+}
+
+static void check_model(const struct checkpoint *before, uint32_t round)
+{
+    check_model_of(before, round, 3);
 }
 
 static void three_sites_three_rounds(void **state)
@@ -341,6 +346,93 @@ static void who_gives_none_gets_none(void **state)
             hear_end(s, round, true, round == 5);
         }
     }
+}
+
+enum { JUDGED = 16 }; /* so many rows that the bank looks at them */
+
+/* In directions that say whose they are, and of which round. */
+static void make_rows(struct site *site, uint32_t owner, uint32_t round)
+{
+    struct rng rng;
+    rng_init(&rng, owner, RNG_TEST, round, 1, 0);
+    mem_free(site->features);
+    site->features = mem_new_aligned((size_t)JUDGED * D, sizeof(float));
+    site->rows = JUDGED;
+    for (uint32_t i = 0; i < JUDGED; i++) {
+        float *row = site->features + (size_t)i * D, length = 0;
+        for (uint32_t d = 0; d < D; d++) {
+            row[d] = rng_normal(&rng);
+            length += row[d] * row[d];
+        }
+        for (uint32_t d = 0; d < D; d++) {
+            row[d] /= sqrtf(length);
+        }
+    }
+    describe_offer(&w, site, round);
+}
+
+/* How many rows of the bank are this owner's, and of this round. */
+static uint32_t banked(const char *owner, uint32_t round)
+{
+    struct bank *bank;
+    uint32_t found = 0;
+    assert_int_equal(bank_decode(w.disk.bank, w.disk.bank_len, 1000, D, &bank, NULL), 0);
+    for (uint32_t o = 0; o < bank->owners_count; o++) {
+        const struct bank_owner *of = &bank->owners[o];
+        for (uint32_t r = of->first; r < of->first + of->count && strcmp(of->name, owner) == 0; r++) {
+            found += bank->rounds[r] == round;
+        }
+    }
+    bank_free(bank);
+    return found;
+}
+
+/* Site 3 hands on what site 1 gave a round before, in rounds 2, 3 and 5: its update counts, and its features are
+ * nowhere. So it gets none before it has given its own, nor do the others, who need three that did; and the rows of
+ * those have the bank to themselves. */
+static void copied_features_are_dropped(void **state)
+{
+    (void)state;
+    w.plan.rounds = 6;
+    w.plan.min_clients = 4;
+    w.plan.fusion.min_contributors = 3;
+    w.plan.fusion.upload = JUDGED;
+    w.options.bank_capacity = 3 * JUDGED;
+    world_start(&w);
+    for (uint32_t s = 0; s < 4; s++) {
+        join(&w, &sites[s]);
+    }
+    for (uint32_t round = 1; round <= 6; round++) {
+        bool copies = round == 2 || round == 3 || round == 5;
+        struct checkpoint before = w.disk;
+        before.params = copy_of(w.disk.params, (size_t)w.layout->total * sizeof(float));
+        for (uint32_t s = 0; s < 4; s++) {
+            assert_int_equal(hear(&w, s, MSG_ROUND).round.has_remote, round >= 5);
+        }
+        for (uint32_t s = 0; s < 4; s++) {
+            train(&w, &sites[s], round);
+            make_rows(&sites[s], s == 3 && copies ? 1 : s, s == 3 && copies ? round - 1 : round);
+            sites[s].rows = s == 3 && round == 1 ? 0 : sites[s].rows;
+            describe_offer(&w, &sites[s], round);
+            say(&w, s, sites[s].offer);
+            answer_grants(&w, &sites[s]);
+            (void)hear(&w, s, MSG_ACCEPTED);
+        }
+        check_model_of(&before, round, 4);
+        mem_free(before.params);
+        assert_int_equal(w.disk.summary.accepted, 4);
+        uint32_t quota = 3u * JUDGED / (round < 4 ? 3 : 4);
+        assert_int_equal(banked("site-2", round), quota);
+        assert_int_equal(banked("site-3", round), copies || round == 1 ? 0 : quota);
+        char text[128];
+        (void)snprintf(text, sizeof text,
+                       "features_copied name=site-3 round=%u rows=16 dropped=16 looked_at=16 near=%u", round, quota);
+        assert_int_equal(logged(&w, text), copies);
+        for (uint32_t s = 0; s < 4; s++) {
+            hear_end(s, round, true, round == 6);
+        }
+    }
+    assert_false(logged(&w, "features_copied name=site-1"));
 }
 
 /* Site 3 comes in round 1 and takes part from round 2 on; what it offers does not count before round 4. The sample that
@@ -765,7 +857,7 @@ static void done_at_start(void **state)
     msg_fini(&keep);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
     const struct CMUnitTest tests[] = {
@@ -776,6 +868,7 @@ int main(void)
         TEST(features_wait_for_contributors),
         TEST(features_are_forgotten_after_their_time),
         TEST(who_gives_none_gets_none),
+        TEST(copied_features_are_dropped),
         TEST(who_never_gave_gets_none),
         TEST(a_sample_cannot_be_fetched_by_who_gives_none),
         TEST(no_features_without_fusion_and_matching),
@@ -789,5 +882,6 @@ int main(void)
         TEST(clients_per_round_holds_for_offers_too),
         TEST(done_at_start),
     };
+    cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

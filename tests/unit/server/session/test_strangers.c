@@ -102,6 +102,27 @@ static void all_addresses_together_have_not_many(void **state)
     assert_int_equal(instead, 0);
 }
 
+/* Refused from 5,000 addresses, 200 a second: the log has of them what it would have of one. */
+static void a_crowd_fills_no_log(void **state)
+{
+    (void)state;
+    uint32_t instead, refused = 0, lines = 0;
+    uint64_t begin = w.now;
+    char address[32];
+    for (uint32_t i = 0; i < 5000; i++) {
+        (void)snprintf(address, sizeof address, "10.1.%u.%u:1", i / 250, i % 250);
+        refused += !come(i % PEERS, address, &instead);
+        w.now += 5;
+    }
+    assert_int_equal(w.c->strangers.told.refused, refused);
+    assert_true(logged(&w, "connection_refused address=10.1."));
+    for (const char *at = (const char *)w.lines.data; (at = strstr(at, "connection_refused ")) != NULL; at++) {
+        lines++;
+    }
+    assert_true(refused > 3000);
+    assert_in_range(lines, LOG_LIMIT_EACH, LOG_LIMIT_EACH + (w.now - begin) / 1000 + 1);
+}
+
 /* Whoever comes from an address that has few finds a place at once while another has more: the latest of that makes
  * way, down to as many as the newcomer's has. */
 static void the_crowd_makes_way_for_the_single(void **state)
@@ -292,6 +313,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(addresses_are_told_apart, setup, teardown),
         cmocka_unit_test_setup_teardown(an_address_has_few_places, setup, teardown),
         cmocka_unit_test_setup_teardown(all_addresses_together_have_not_many, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_crowd_fills_no_log, setup, teardown),
         cmocka_unit_test_setup_teardown(the_crowd_makes_way_for_the_single, setup, teardown),
         cmocka_unit_test_setup_teardown(a_welcome_makes_room, setup, teardown),
         cmocka_unit_test_setup_teardown(many_wait_by_one_clock, setup, teardown),

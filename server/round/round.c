@@ -19,9 +19,9 @@ const char *round_phase_name(enum round_phase phase)
 
 const char *round_event_name(enum round_event_kind kind)
 {
-    static const char *const names[ROUND_EVENTS] = {"READY",    "LOST",    "OFFERED",  "ABSORBING",  "DELIVERED",
-                                                    "DECLINED", "REFUSED", "RECALLED", "AGGREGATED", "SAVED",
-                                                    "FAILED",   "TICK",    "STOP",     "DRAINED"};
+    static const char *const names[ROUND_EVENTS] = {"READY",     "LOST",     "BARRED",  "OFFERED",  "ABSORBING",
+                                                    "DELIVERED", "DECLINED", "REFUSED", "RECALLED", "AGGREGATED",
+                                                    "SAVED",     "FAILED",   "TICK",    "STOP",     "DRAINED"};
     return names[kind];
 }
 
@@ -447,6 +447,8 @@ static uint32_t step(struct round *round, const struct round_event *event, uint6
     case ROUND_READY:
         return on_ready(round, member, event->member, now_ms);
     case ROUND_LOST:
+    case ROUND_BARRED:
+        member->absent |= event->kind == ROUND_BARRED && member->participant;
         member->lost_ms = member->ready ? now_ms : member->lost_ms;
         member->ready = false;
         if (round->phase == ROUND_WAITING && round->held) {

@@ -20,7 +20,8 @@
  *   READY       note; enough:    note; who owes     note               note               note
  *               OPEN INVITE      gets INVITE;
  *               -> OPEN          settle
- *   LOST        note             note; settle       note               note               note      note
+ *   LOST,       note             note; settle       note               note               note      note
+ *   BARRED
  *   OFFERED                      note, joins if
  *                                there is room;
  *                                settle
@@ -47,7 +48,7 @@
  *   (+) stopping: DRAIN -> DRAINING; else a retry after 1 s, doubling to 30 s
  *
  * settle, in this order:
- *   1. a participant that is away for deadline / 10 counts as absent (until it comes back);
+ *   1. a participant that is away for deadline / 10, or was barred, counts as absent (until it comes back);
  *   2. no participant owes anything, and min_clients have delivered: AGGREGATE -> AGGREGATING;
  *   3. the deadline has passed and no absorption is under way: with min_clients delivered AGGREGATE -> AGGREGATING;
  *      else EXTEND by another deadline: the absent and the refused are dropped, those that were declined are asked
@@ -88,6 +89,7 @@ const char *round_phase_name(enum round_phase phase); /* "WAITING" */
 enum round_event_kind {
     ROUND_READY,      /* member: connected and able to train */
     ROUND_LOST,       /* member: not connected any more */
+    ROUND_BARRED,     /* member: likewise, and it may not come back as it was: nothing is to be waited for */
     ROUND_OFFERED,    /* member: has a contribution for the open round, maybe from before a restart of the server, maybe
                          one that was absorbed in vain and comes again */
     ROUND_ABSORBING,  /* member: its contribution is here, and is being checked and added */

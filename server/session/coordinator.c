@@ -268,6 +268,11 @@ int coordinator_step(struct coordinator *c, const struct event *event, uint64_t 
             status_continue(c, peer);
         }
         break;
+    case EVENT_PEER_BARRED:
+        if (peer) {
+            peer->barred = true;
+        }
+        break;
     case EVENT_PEER_CLOSED:
         if (peer) {
             peer_closed(c, peer, event->reason);

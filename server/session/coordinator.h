@@ -79,6 +79,7 @@ enum event_kind {
     EVENT_PEER_IDENTIFIED, /* peer, identity: with TLS, before its first message. Without, a peer is who it says */
     EVENT_PEER_MESSAGE,    /* peer, message */
     EVENT_PEER_DRAINED,    /* peer: its write queue is empty */
+    EVENT_PEER_BARRED,     /* peer: it is shut out for good, and PEER_CLOSED follows */
     EVENT_PEER_CLOSED,     /* peer, reason */
     EVENT_JOB_DONE,        /* job, result (SAVE: store_save's), reason */
     EVENT_TICK,

@@ -77,7 +77,7 @@ void peer_detach(struct coordinator *c, struct peer *peer, const char *reason)
               member->name, peer->address, log_quotable(reason, text, sizeof text));
     if (member->role != ROLE_OBSERVER) {
         slots_leave(c, index);
-        round_apply(c, ROUND_LOST, index);
+        round_apply(c, peer->barred ? ROUND_BARRED : ROUND_LOST, index);
     }
 }
 

@@ -228,7 +228,7 @@ void round_apply(struct coordinator *c, enum round_event_kind kind, uint32_t mem
     }
     if (todo & ROUND_DO_WAIT) {
         log_waiting(c, c->log);
-    } else if (c->round.phase == ROUND_WAITING && kind <= ROUND_LOST) {
+    } else if (c->round.phase == ROUND_WAITING && kind <= ROUND_BARRED) {
         log_waiting(c, log_of_member(c, member, "waiting"));
     }
 }

@@ -77,6 +77,7 @@ struct peer {
     uint32_t holds;                /* the round whose model lies in its write queue, and so in memory; 0: none does */
     uint32_t asked, asked_history; /* STATUS messages that wait for an answer; the rounds that the latest wants */
     char address[56];
+    bool barred; /* no round waits for its member */
     bool proven; /* name and role are its certificate's; else the name is what HELLO said, for the log alone */
     uint32_t role;
     char name[NAME_MAX_BYTES];

@@ -59,6 +59,7 @@ static void turn_away(struct peer *peer, struct msg *msg, const char *text)
 /* On a connection that was welcomed. */
 static void say_goodbye(struct peer *peer, const char *text)
 {
+    peer_tell(peer, (struct event){.kind = EVENT_PEER_BARRED});
     struct msg msg = {.type = MSG_BYE, .bye.code = (uint32_t)-ERR_ACCESS};
     (void)snprintf(msg.bye.text, sizeof msg.bye.text, "%s", text);
     turn_away(peer, &msg, text);

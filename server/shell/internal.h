@@ -65,6 +65,7 @@ void peers_shake(struct daemon *daemon, uint32_t number);
 void peers_pause(struct daemon *daemon, uint32_t number, uint64_t pause_ms);
 void peers_close_all(struct daemon *daemon);
 uint32_t peer_number(const struct peer *peer);
+void peer_tell(struct peer *peer, struct event event); /* to the coordinator, with the peer's number */
 void peer_close(struct peer *peer, uint64_t linger_ms);
 /* REJECT, of the shell's own; retry_after_ms 0: never. */
 struct msg peer_rejection(enum reject_code code, uint64_t retry_after_ms, const char *text);

@@ -33,7 +33,7 @@ void peer_close(struct peer *peer, uint64_t linger_ms)
     conn_close(peer->conn, linger_ms);
 }
 
-static void tell(struct peer *peer, struct event event)
+void peer_tell(struct peer *peer, struct event event)
 {
     event.peer = peer_number(peer);
     daemon_event(peer->daemon, &event);
@@ -71,7 +71,7 @@ static void arrive(struct peer *peer, struct conn *conn)
 {
     if (is_admitted(peer, conn)) {
         peer->conn = conn;
-        tell(peer, (struct event){.kind = EVENT_PEER_OPENED, .address = conn_peer(conn)});
+        peer_tell(peer, (struct event){.kind = EVENT_PEER_OPENED, .address = conn_peer(conn)});
         update_limits(peer);
     }
 }
@@ -80,7 +80,7 @@ static void on_knock(void *ctx, struct conn *conn)
 {
     struct peer *peer = ctx;
     if (!peer->closing && peer->conn == conn) {
-        tell(peer, (struct event){.kind = EVENT_PEER_KNOCKED});
+        peer_tell(peer, (struct event){.kind = EVENT_PEER_KNOCKED});
     }
 }
 
@@ -92,7 +92,7 @@ static void on_open(void *ctx, struct conn *conn)
     } else if (guard_admit(peer)) {
         const struct trust_subject *subject = conn_subject(conn);
         const struct peer_identity identity = {subject->name, subject->role};
-        tell(peer, (struct event){.kind = EVENT_PEER_IDENTIFIED, .identity = &identity});
+        peer_tell(peer, (struct event){.kind = EVENT_PEER_IDENTIFIED, .identity = &identity});
     }
 }
 
@@ -114,7 +114,7 @@ static void on_message(void *ctx, struct conn *conn, const struct msg *msg)
     if (msg->type == MSG_STATUS && conn_queued_bytes(peer->conn) == 0) {
         coordinator_set_usage(peer->daemon->coordinator, machine_peak_rss_bytes());
     }
-    tell(peer, (struct event){.kind = EVENT_PEER_MESSAGE, .message = msg});
+    peer_tell(peer, (struct event){.kind = EVENT_PEER_MESSAGE, .message = msg});
     update_limits(peer);
 }
 
@@ -122,7 +122,7 @@ static void on_drained(void *ctx, struct conn *conn)
 {
     struct peer *peer = ctx;
     if (!peer->closing && peer->conn == conn) {
-        tell(peer, (struct event){.kind = EVENT_PEER_DRAINED});
+        peer_tell(peer, (struct event){.kind = EVENT_PEER_DRAINED});
     }
 }
 
@@ -139,7 +139,7 @@ static void on_close(void *ctx, struct conn *conn, const struct err *reason)
         log_event(coordinator_log(peer->daemon->coordinator, peer_number(peer), "stranger_left"), LOG_LEVEL_WARN,
                   "stranger_left", "reason=\"%s\"", log_quotable(reason->text, text, sizeof text));
     }
-    tell(peer, (struct event){.kind = EVENT_PEER_CLOSED, .reason = reason});
+    peer_tell(peer, (struct event){.kind = EVENT_PEER_CLOSED, .reason = reason});
     *peer = (struct peer){.daemon = peer->daemon};
     peer->daemon->peers.full = false;
 }

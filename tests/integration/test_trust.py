@@ -129,6 +129,17 @@ class Trust(harness.Federation):
         clients = [self.joining("bad", server), self.joining("a", server)]  # a new token makes it welcome
         self.check_finished(server, clients, rounds=4, images=24)
 
+    def test_no_round_waits_for_who_was_revoked(self):
+        """Who is only away is waited for: for three minutes here."""
+        server = self.server(plan={"min_clients": 1, "rounds": 1000000, "round_deadline": "30m"})
+        clients = [self.joining("bad", server), self.joining("a", server)]
+        server.wait_for("round_closed", of=2)
+        clients[0].signal(signal.SIGSTOP)  # so the open round, or the next, is waiting for it
+        self.starling_ca("revoke", "bad", "--trust", self.ca)
+        server.wait_for("round_closed", server.wait_for("client_left", name="bad"), of=1)
+        clients[0].signal(signal.SIGCONT)
+        self.assertEqual(clients[0].exit_code(), DENIED)
+
     def test_who_is_refused(self):
         server = self.server(plan={"min_clients": 2})
         token = self.token("a")

@@ -106,6 +106,27 @@ static void an_absent_participant_does_not_hold_the_round(void **state)
     round_fini(&round);
 }
 
+/* A site whose certificate was revoked must not hold up the others until it counts as absent. */
+static void nobody_waits_for_one_that_was_barred(void **state)
+{
+    (void)state;
+    struct round round;
+    options.min_clients = 3;
+    start(&round, 3);
+    for (uint32_t i = 0; i < 3; i++) {
+        (void)step(&round, ROUND_READY, i);
+    }
+    round.options.min_clients = 2;
+    (void)step(&round, ROUND_DELIVERED, 0);
+    assert_int_equal(step(&round, ROUND_BARRED, 2), 0);
+    assert_false(round_owes(&round, 2));
+    assert_int_equal(step(&round, ROUND_READY, 2), ROUND_DO_INVITE); /* It was let in anew. */
+    assert_true(round_owes(&round, 2));
+    assert_int_equal(step(&round, ROUND_DELIVERED, 1), 0);
+    assert_int_equal(step(&round, ROUND_BARRED, 2), ROUND_DO_AGGREGATE);
+    round_fini(&round);
+}
+
 static void an_absent_one_that_comes_back_counts_again(void **state)
 {
     (void)state;
@@ -507,6 +528,7 @@ int main(void)
         cmocka_unit_test_setup(a_round_closes_when_all_have_delivered, reset),
         cmocka_unit_test_setup(a_lost_participant_is_waited_for_and_invited_again, reset),
         cmocka_unit_test_setup(an_absent_participant_does_not_hold_the_round, reset),
+        cmocka_unit_test_setup(nobody_waits_for_one_that_was_barred, reset),
         cmocka_unit_test_setup(an_absent_one_that_comes_back_counts_again, reset),
         cmocka_unit_test_setup(the_deadline_closes_with_enough_and_extends_without, reset),
         cmocka_unit_test_setup(an_extension_drops_the_absent, reset),

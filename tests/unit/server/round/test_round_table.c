@@ -72,6 +72,7 @@ static const struct cell cells[ROUND_EVENTS][ROUND_PHASES] = {
     /*                    WAITING               OPEN                    AGGREGATING        SAVING                   DONE                  DRAINING */
     [ROUND_READY]      = {{OI, O},              {ROUND_DO_INVITE, O},   {0, A},            {0, S},                  {0, D},               {0, X}},
     [ROUND_LOST]       = {{0, W},               {0, O},                 {0, A},            {0, S},                  {0, D},               {0, X}},
+    [ROUND_BARRED]     = {{0, W},               {0, O},                 {0, A},            {0, S},                  {0, D},               {0, X}},
     [ROUND_OFFERED]    = {{0, W},               {0, O},                 {0, A},            {0, S},                  {0, D},               {0, X}},
     [ROUND_ABSORBING]  = {{0, W},               {0, O},                 {0, A},            {0, S},                  {0, D},               {0, X}},
     [ROUND_DELIVERED]  = {{0, W},               {0, O},                 {0, A},            {0, S},                  {0, D},               {0, X}},

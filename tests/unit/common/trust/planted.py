@@ -237,8 +237,10 @@ BASE = [
      "log", "test_limit_of_a_crowd"),
     ("log.c", "    if (rate_has(each, &limit_each, now_ms) && (!kind", "    (void)rate_take(each, &limit_each, 1, now_ms);\n    if (rate_has(each, &limit_each, now_ms) && (!kind",
      "log", "test_limit_of_a_crowd"),
-    ("log.c", "&limit->kinds[key_of(event) % LOG_LIMIT_KINDS]", "&limit->kinds[0]",
+    ("log.c", "return &limit->kinds[i].rate;", "return &limit->kinds[0].rate;",
      "log", "test_limit_of_a_crowd"),
+    ("log.c", "rate_of_kind(limit, event)", "&limit->kinds[key_of(event) % LOG_LIMIT_KINDS].rate",
+     "log", "test_events_share_no_rate"),
 ]
 
 # Room: its mistakes, the files of it that they need, and the rooms (or files) whose sources these are linked with.

@@ -195,6 +195,13 @@ SHELL = [
      "renewal", "what_was_not_asked_for_does_not"),
     ("passport.c", "rc == 0 && credential_subject(made)->not_after <= now_s()", "false",
      "renewal", "what_was_not_asked_for_does_not"),
+    # Who is there, and what a signal ends.
+    ("exchange.c", "ERR_TEMPFAIL, \"%s: no answer", "ERR_UNAVAILABLE, \"%s: no answer",
+     "exchange", "who_is_silent_is_there"),
+    ("exchange.c", "if (!uv_is_closing((uv_handle_t *)&talk->timer)) {", "if (true) {",
+     "exchange", "a_signal_ends_it"),
+    ("exchange.c", "        _exit(1);", "        return;",
+     "exchange", "a_second_signal_waits_for_nothing"),
 ]
 
 SESSION = [

@@ -302,6 +302,19 @@ static int write_entry(struct authority *authority, const char *file, const char
     return rc;
 }
 
+/* No slip is told where this list says nothing, and it stops no token: damaged it is left alone; full it goes, since it
+ * would call those slips who come later; and one that began now would lack those from before. */
+static int note_name(struct authority *authority, const struct vault_token *record, struct err *err)
+{
+    char path[DISK_PATH_MAX];
+    int rc = write_entry(authority, "names", record->name, record->generation, err);
+    if (rc == ERR_LIMIT) {
+        rc = vault_path(&authority->vault, "names", path, err);
+        rc = rc ? rc : disk_remove(&authority->vault.disk, path, err);
+    }
+    return rc == ERR_DATA || rc == ERR_NOTFOUND ? 0 : rc;
+}
+
 static int token_locked(struct authority *authority, const struct token *token, int64_t now, struct err *err)
 {
     struct vault_token record = {.role = token->role, .expires = token->expires};
@@ -309,10 +322,7 @@ static int token_locked(struct authority *authority, const struct token *token, 
     int rc = sweep(authority, now, NULL, err);
     rc = rc ? rc : secret_id(token->secret, record.id, err);
     rc = rc ? rc : vault_next_generation(&authority->vault, &record.generation, err);
-    if (rc == 0) {
-        rc = write_entry(authority, "names", record.name, record.generation, err);
-        rc = rc == ERR_NOTFOUND ? 0 : rc; /* a list that began now would lack those from before */
-    }
+    rc = rc ? rc : note_name(authority, &record, err);
     return rc ? rc : vault_token_save(&authority->vault, &record, err);
 }
 

@@ -53,6 +53,11 @@ TRUST = [
      "certificate", "roles_and_generations_come_back"),
     ("vault.c", "strcmp(before->name, out->name) < 0", "true",
      "authority", "damaged_files_are_refused"),
+    # A list that only helps stands in nobody's way.
+    ("authority.c", "rc == ERR_DATA || rc == ERR_NOTFOUND ? 0 : rc", "rc == ERR_NOTFOUND ? 0 : rc",
+     "authority", "no_list_of_names_stops_a_token"),
+    ("authority.c", "if (rc == ERR_LIMIT) {", "if (false) {",
+     "authority", "no_list_of_names_stops_a_token"),
     # Who may see it.
     ("authority.c", "rc = rc ? rc : trust_private(path, false, err);", "",
      "authority", "what_others_may_use_is_refused"),

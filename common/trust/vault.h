@@ -16,12 +16,12 @@
 #define STARLING_TRUST_VAULT_H
 
 #include "common/base/disk.h"
-#include "common/trust/trust.h"
+#include "common/trust/token.h"
 
 #include <sys/types.h>
 
 #define VAULT_FILE_MAX 4096 /* but of `revoked` and `names` */
-#define VAULT_ID       65   /* 64 hexadecimal digits and the zero */
+#define VAULT_ID       TOKEN_ID_BYTES
 
 struct vault {
     char path[DISK_PATH_MAX];

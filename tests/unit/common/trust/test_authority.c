@@ -127,6 +127,10 @@ static void a_folder_of_other_things_is_left_alone(void **state)
     assert_int_equal(authority_init(w->dir, ADDRESS, NOW, &err), ERR_CANTCREATE);
     assert_non_null(strstr(err.text, "ca.key")); /* that there is one weighs more */
     assert_int_equal(stat(path, &st), 0);
+    path_of(w, "volume", path);
+    path_of(w, "volume/lost+found", inside);
+    assert_int_equal(mkdir(path, 0700) || mkdir(inside, 0700), 0);
+    assert_int_equal(authority_init(path, ADDRESS, NOW, NULL), 0);
 }
 
 static void a_token_is_good_once(void **state)

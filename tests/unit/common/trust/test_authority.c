@@ -1,5 +1,6 @@
 /* The authority's folder: who gets in, how often, until when, and what becomes of it when files are damaged, readable
- * by others, or used by two processes at once. planted.py holds these tests to the mistakes that they must find. */
+ * by others, or used by two processes at once. tests/unit/planted.py holds these tests to the mistakes that they must
+ * find. */
 #include "tests/unit/common/trust/trust_world.h"
 
 #include <sys/file.h>

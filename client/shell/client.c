@@ -463,7 +463,7 @@ int client_run(const struct client_options *given, const struct log *log, struct
         state_undo(&client.state);
     }
     if (stopped) {
-        log_event(log, LOG_LEVEL_INFO, "done", "exit=0 reason=\"asked to stop before it had joined\"");
+        log_event(log, LOG_LEVEL_INFO, "done", "exit=0 reason=\"asked to stop while it joined\"");
     }
     rc = rc || !trains || options.reproducible ? rc : state_secret(&client.state, err);
     rc = rc || !options.new_run ? rc : state_forget(&client.state, err);

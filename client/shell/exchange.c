@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define QUEUE_MAX_BYTES 65536
 
@@ -25,11 +26,14 @@ static void end(struct talk *talk)
     conn_close(talk->conn, talk->exchange->timeout_ms / 10);
 }
 
+static void on_timeout(uv_timer_t *timer);
+
 static void on_open(void *ctx, struct conn *conn)
 {
     struct talk *talk = ctx;
     talk->conn = conn;
     talk->open = true;
+    (void)uv_timer_start(&talk->timer, on_timeout, talk->exchange->timeout_ms, 0);
     if (talk->exchange->open(talk->exchange->ctx, conn, &talk->err)) {
         end(talk);
     }
@@ -89,12 +93,11 @@ static const char nobody[] =
     "; does the server run, is this the address on which it listens, and has it room for one more?";
 static const char somebody[] = "; somebody is there: has the server room for one more, or is it another service?";
 
-/* The loop ends when its handles have. */
+/* The loop ends now, or when the system lets go of a name that it still looks up. */
 static void finish(struct talk *talk)
 {
-    uv_close((uv_handle_t *)&talk->timer, NULL);
-    while (talk->watched > 0) {
-        uv_close((uv_handle_t *)&talk->signals[--talk->watched], NULL);
+    if (!uv_is_closing((uv_handle_t *)&talk->timer)) {
+        uv_close((uv_handle_t *)&talk->timer, NULL);
     }
 }
 
@@ -134,8 +137,8 @@ static void on_timeout(uv_timer_t *timer)
 {
     struct talk *talk = timer->data;
     if (talk->err.code == 0) {
-        (void)err_set(&talk->err, ERR_UNAVAILABLE, "%s: no answer within %llu ms%s", talk->exchange->server,
-                      (unsigned long long)talk->exchange->timeout_ms, talk->open ? "" : nobody);
+        (void)err_set(&talk->err, ERR_TEMPFAIL, "%s: no answer within %llu ms%s", talk->exchange->server,
+                      (unsigned long long)talk->exchange->timeout_ms, somebody);
     }
     conn_close(talk->conn, 0);
 }
@@ -148,26 +151,25 @@ static void begin(uv_timer_t *timer)
         .events = &events,
         .ctx = talk,
         .limits = &msg_limits_client,
+        .connect_timeout_ms = exchange->timeout_ms,
         .tls = exchange->tls,
         .queue_max_bytes = QUEUE_MAX_BYTES,
         .decode_budget = MSG_BUDGET_CLIENT,
     };
-    uv_update_time(&talk->loop);
-    (void)uv_timer_start(timer, on_timeout, exchange->timeout_ms, 0);
     if (conn_connect(&talk->loop, exchange->server, &options, &talk->conn, &talk->err)) {
         end_attempt(talk);
     }
 }
 
-/* Whatever had been said by then. */
+/* The first signal asks, whatever had been said by then; the second does not wait for a name to be looked up. */
 static void on_signal(uv_signal_t *handle, int number)
 {
     struct talk *talk = handle->data;
     if (talk->err.code == ERR_CANCELLED) {
-        return;
+        _exit(1);
     }
-    (void)err_set(&talk->err, ERR_CANCELLED, "%s: stopped by signal %d", talk->exchange->server, number);
-    talk->done = false;
+    (void)err_set(&talk->err, ERR_CANCELLED, "%s: stopped by signal %d%s", talk->exchange->server, number,
+                  talk->done ? ", when all had been said" : "");
     if (talk->conn) {
         conn_close(talk->conn, 0);
     } else {
@@ -175,13 +177,14 @@ static void on_signal(uv_signal_t *handle, int number)
     }
 }
 
-/* One that cannot be watched ends the process. */
+/* They keep no loop from ending. One that cannot be watched ends the process. */
 static void watch_signals(struct talk *talk)
 {
     static const int numbers[] = {SIGTERM, SIGINT};
     while (talk->watched < 2 && uv_signal_init(&talk->loop, &talk->signals[talk->watched]) == 0) {
         talk->signals[talk->watched].data = talk;
         (void)uv_signal_start(&talk->signals[talk->watched], on_signal, numbers[talk->watched]);
+        uv_unref((uv_handle_t *)&talk->signals[talk->watched]);
         talk->watched++;
     }
 }
@@ -202,10 +205,17 @@ int exchange_run(const struct exchange *exchange, struct err *err)
     (void)uv_timer_start(&talk.timer, begin, 0, 0);
     (void)sigaction(SIGPIPE, &ignore, &before); /* a server that dies is no death of who asks it */
     (void)uv_run(&talk.loop, UV_RUN_DEFAULT);
+    while (talk.watched > 0) {
+        uv_close((uv_handle_t *)&talk.signals[--talk.watched], NULL);
+    }
+    (void)uv_run(&talk.loop, UV_RUN_DEFAULT);
     (void)sigaction(SIGPIPE, &before, NULL);
     (void)uv_loop_close(&talk.loop);
-    if (!talk.done && err) {
+    if (talk.done && talk.err.code != ERR_CANCELLED) {
+        return 0;
+    }
+    if (err) {
         *err = talk.err;
     }
-    return talk.done ? 0 : talk.err.code;
+    return talk.err.code;
 }

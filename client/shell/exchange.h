@@ -1,4 +1,5 @@
-/* One short conversation with a server: a loop of its own, one connection, one time-out over all of it. */
+/* One short conversation with a server: a loop of its own, one connection, a time-out for the way there and one for
+ * what is said. */
 #ifndef STARLING_CLIENT_EXCHANGE_H
 #define STARLING_CLIENT_EXCHANGE_H
 
@@ -7,8 +8,8 @@
 struct exchange {
     const char *server;
     struct tls_setup *tls; /* NULL: plain */
-    uint64_t timeout_ms;
-    bool stoppable; /* SIGTERM and SIGINT end it (ERR_CANCELLED) and not the process */
+    uint64_t timeout_ms;   /* of a name, a connection and TLS's handshake together, and then of the answer */
+    bool stoppable;        /* SIGTERM and SIGINT end it (ERR_CANCELLED) and not the process */
     /* What is said first; returns conn_send's result. */
     int (*open)(void *ctx, struct conn *conn, struct err *err);
     /* 1: all is said; 0: more is to come; negative: failed, with *err. REJECT and BYE are not asked about. */

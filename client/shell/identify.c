@@ -4,7 +4,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define JOIN_WAIT_MS 500u /* between attempts, doubling to JOIN_MOST_MS: the server may start after its clients */
@@ -50,8 +49,8 @@ static uint64_t wait_for_server(void *ctx, const struct err *why)
 {
     struct waiting *w = ctx;
     char text[MSG_TEXT_MAX];
-    uint32_t next_ms = w->wait_ms * 2 < JOIN_MOST_MS ? w->wait_ms * 2 : JOIN_MOST_MS;
-    w->wait_ms = w->attempts++ == 0 ? JOIN_WAIT_MS : next_ms;
+    w->attempts++;
+    w->wait_ms = w->wait_ms * 2 < JOIN_MOST_MS ? w->wait_ms * 2 : JOIN_MOST_MS;
     log_event(w->log, LOG_LEVEL_INFO, "join_waits", "server=%s retry_ms=%u reason=\"%s\"", w->token->address,
               w->wait_ms, log_quotable(why->text, text, sizeof text));
     link_hint(w->log, w->attempts, why);
@@ -70,7 +69,7 @@ static int open_passport(struct passport *passport, const struct token *token, c
     }
     bool has_one = rc == 0 && passport->setup;
     struct err why = {.text = "this token has brought it"};
-    struct waiting waiting = {.token = token, .log = log};
+    struct waiting waiting = {.token = token, .log = log, .wait_ms = JOIN_WAIT_MS / 2};
     int joined = has_one && passport_is_of(folder, token)
                      ? ERR_ACCESS
                      : passport_join(token, folder, has_one ? NULL : wait_for_server, &waiting, &why);

@@ -13,7 +13,6 @@
 #define JOIN_TIMEOUT_MS 10000
 #define MINTED_S        (7 * 24 * 3600)
 #define MARK            "token.sha256"
-#define MARK_BYTES      ((size_t)2 * TRUST_DIGEST + 1) /* with its newline */
 #define TOKEN_PREFIX    "starling"
 #define TOKEN_FILE_MAX  4096u
 #define SECRET_RUN      24u /* 18 bytes; a token has some 90, of which 32 are its secret */
@@ -71,37 +70,23 @@ int passport_read_token(const char *given, struct token *out, struct err *err)
     return rc ? err_prefix(err, "%s", given) : 0;
 }
 
-/* Beside the identity lies the SHA-256 of the token's secret, in hexadecimal digits. */
-static bool mark_of(const struct token *token, char mark[MARK_BYTES + 1])
-{
-    uint8_t digest[TRUST_DIGEST];
-    if (trust_digest(token->secret, sizeof token->secret, digest, NULL)) {
-        return false;
-    }
-    for (size_t i = 0; i < sizeof digest; i++) {
-        (void)snprintf(mark + 2 * i, 3, "%02x", digest[i]);
-    }
-    mark[MARK_BYTES - 1] = '\n';
-    return true;
-}
-
-/* Without it the token is only tried once more. */
+/* Beside the identity lies the name of the token that brought it. Without that the token is only tried once more. */
 static void leave_mark(const char *folder, const struct token *token)
 {
-    char path[DISK_PATH_MAX], mark[MARK_BYTES + 1];
-    if (disk_join(path, folder, MARK) == 0 && mark_of(token, mark)) {
-        (void)disk_save(&disk_posix, path, &(struct span){mark, MARK_BYTES}, 1, NULL);
+    char path[DISK_PATH_MAX], id[TOKEN_ID_BYTES];
+    if (disk_join(path, folder, MARK) == 0 && token_id(token->secret, id, NULL) == 0) {
+        (void)disk_save(&disk_posix, path, &(struct span){id, strlen(id)}, 1, NULL);
     }
 }
 
 bool passport_is_of(const char *folder, const struct token *token)
 {
-    char path[DISK_PATH_MAX], mark[MARK_BYTES + 1];
+    char path[DISK_PATH_MAX], id[TOKEN_ID_BYTES];
     uint8_t *data = NULL;
     size_t len = 0;
-    bool same = disk_join(path, folder, MARK) == 0 && mark_of(token, mark) &&
-                disk_load(&disk_posix, path, MARK_BYTES, &data, &len, NULL) == 0 && len == MARK_BYTES &&
-                memcmp(data, mark, MARK_BYTES) == 0;
+    bool same = disk_join(path, folder, MARK) == 0 && token_id(token->secret, id, NULL) == 0 &&
+                disk_load(&disk_posix, path, sizeof id, &data, &len, NULL) == 0 && len == strlen(id) &&
+                memcmp(data, id, len) == 0;
     mem_free(data);
     return same;
 }

@@ -89,6 +89,16 @@ static struct rate *rate_of(struct log_limit *limit, uint64_t key)
     return &limit->each[rng_mix(key ^ limit->seed) % LOG_LIMIT_ROWS];
 }
 
+static struct rate *rate_of_kind(struct log_limit *limit, const char *event)
+{
+    size_t i = 0;
+    while (i < LOG_LIMIT_KINDS - 1 && limit->kinds[i].event && strcmp(limit->kinds[i].event, event) != 0) {
+        i++;
+    }
+    limit->kinds[i].event = event;
+    return &limit->kinds[i].rate;
+}
+
 const struct log *log_limit_take(struct log_limit *limit, const char *event, const char *name, uint64_t now_ms)
 {
     return take(limit, rate_of(limit, key_of(name)), NULL, event, name, now_ms);
@@ -98,7 +108,7 @@ const struct log *log_limit_take_of(struct log_limit *limit, const char *event, 
                                     uint64_t now_ms)
 {
     struct rate *each = rate_of(limit, group ? group : key_of(address));
-    return take(limit, each, &limit->kinds[key_of(event) % LOG_LIMIT_KINDS], event, address, now_ms);
+    return take(limit, each, rate_of_kind(limit, event), event, address, now_ms);
 }
 
 void log_limit_tick(struct log_limit *limit, uint64_t now_ms)

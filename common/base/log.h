@@ -31,7 +31,9 @@ const char *log_level_name(enum log_level level); /* "info" */
  * one a second, all together LOG_LIMIT_ALL lines at once and 1,000 a minute. The ordinary log stays far below both.
  * Names are given to people, addresses are as many as somebody likes to have: so of one event all addresses together
  * get no more than a single name. What is left out is counted, and told at most once a minute as log_suppressed. Whose
- * names fall together by their hash share a rate; a random seed keeps anybody from choosing with whom. */
+ * names fall together by their hash share a rate; a random seed keeps anybody from choosing with whom. Events are told
+ * apart by name: strangers cause a dozen of them, and only those that find no row of their own any more share the last.
+ */
 #define LOG_LIMIT_EACH  120u
 #define LOG_LIMIT_ALL   60000u
 #define LOG_LIMIT_ROWS  1024u
@@ -39,7 +41,11 @@ const char *log_level_name(enum log_level level); /* "info" */
 struct log_limit {
     const struct log *log;
     uint64_t seed;
-    struct rate all, each[LOG_LIMIT_ROWS], kinds[LOG_LIMIT_KINDS];
+    struct rate all, each[LOG_LIMIT_ROWS];
+    struct {
+        const char *event; /* NULL: free */
+        struct rate rate;
+    } kinds[LOG_LIMIT_KINDS];
     uint64_t suppressed, untold; /* ever; since the last log_suppressed */
     uint64_t tell_ms;            /* while untold > 0 */
     char event[32], by[80];      /* the latest of them */
@@ -47,7 +53,7 @@ struct log_limit {
 void log_limit_init(struct log_limit *limit, const struct log *log, uint64_t seed);
 /* The log for one line of `event` that `name` causes; NULL: it is left out. To be handed to log_event. */
 const struct log *log_limit_take(struct log_limit *limit, const char *event, const char *name, uint64_t now_ms);
-/* ... that an address causes. group: what counts as one of them; 0: the text itself. */
+/* ... that an address causes. event: a literal; group: what counts as one of them; 0: the text itself. */
 const struct log *log_limit_take_of(struct log_limit *limit, const char *event, const char *address, uint64_t group,
                                     uint64_t now_ms);
 /* Tells what was left out, when it is due. */

@@ -52,7 +52,8 @@ static int open_socket(const char *address, int bytes, int *fd, struct err *err)
     return rc < 0 ? err_set(err, ERR_UNAVAILABLE, "%s: cannot listen: %s", address, uv_strerror(rc)) : 0;
 }
 
-/* At once, or when the timer has run out; once more if it was not taken. */
+/* At once, or when the timer has run out; once more if there was no memory for it. Only uv_accept that succeeds has
+ * libuv look for others again. With a new handle, on which nothing is set yet, it does, when a connection waits. */
 static void take(uv_timer_t *later)
 {
     struct listener *listener = later->data;

@@ -242,18 +242,6 @@ int authority_credential(struct authority *authority, const char *name, uint32_t
     return 0;
 }
 
-static int secret_id(const uint8_t secret[32], char id[VAULT_ID], struct err *err)
-{
-    uint8_t digest[32];
-    if (!EVP_Digest(secret, 32, digest, NULL, EVP_sha256(), NULL)) {
-        return trust_fail(err, ERR_FAILED, "digest");
-    }
-    for (size_t i = 0; i < sizeof digest; i++) {
-        (void)snprintf(id + 2 * i, 3, "%02x", digest[i]);
-    }
-    return 0;
-}
-
 /* Removes the tokens that expired before `now`, and those of `name` (NULL: none). Under the lock. */
 static int sweep(struct authority *authority, int64_t now, const char *name, struct err *err)
 {
@@ -302,17 +290,27 @@ static int write_entry(struct authority *authority, const char *file, const char
     return rc;
 }
 
+/* No slip is told where this list says nothing, and it stops no token: damaged it is left alone; full it goes, since it
+ * would call those slips who come later; and one that began now would lack those from before. */
+static int note_name(struct authority *authority, const struct vault_token *record, struct err *err)
+{
+    char path[DISK_PATH_MAX];
+    int rc = write_entry(authority, "names", record->name, record->generation, err);
+    if (rc == ERR_LIMIT) {
+        rc = vault_path(&authority->vault, "names", path, err);
+        rc = rc ? rc : disk_remove(&authority->vault.disk, path, err);
+    }
+    return rc == ERR_DATA || rc == ERR_NOTFOUND ? 0 : rc;
+}
+
 static int token_locked(struct authority *authority, const struct token *token, int64_t now, struct err *err)
 {
     struct vault_token record = {.role = token->role, .expires = token->expires};
     (void)snprintf(record.name, sizeof record.name, "%s", token->name);
     int rc = sweep(authority, now, NULL, err);
-    rc = rc ? rc : secret_id(token->secret, record.id, err);
+    rc = rc ? rc : token_id(token->secret, record.id, err);
     rc = rc ? rc : vault_next_generation(&authority->vault, &record.generation, err);
-    if (rc == 0) {
-        rc = write_entry(authority, "names", record.name, record.generation, err);
-        rc = rc == ERR_NOTFOUND ? 0 : rc; /* a list that began now would lack those from before */
-    }
+    rc = rc ? rc : note_name(authority, &record, err);
     return rc ? rc : vault_token_save(&authority->vault, &record, err);
 }
 
@@ -396,7 +394,7 @@ int authority_redeem(struct authority *authority, const uint8_t secret[32], int6
 {
     struct vault_token token = {0};
     *out = (struct trust_subject){0};
-    int rc = secret_id(secret, token.id, err);
+    int rc = token_id(secret, token.id, err);
     rc = rc ? rc : load_token(authority, &token, err);
     rc = rc ? rc : vault_lock(&authority->vault, err);
     if (rc == 0) {

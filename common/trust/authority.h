@@ -60,7 +60,8 @@ int authority_tokens(struct authority *authority, int64_t now, struct authority_
                      struct err *err); /* mem_free */
 int authority_revoked(struct authority *authority, struct authority_entry **out, size_t *count,
                       struct err *err); /* mem_free */
-/* Who was ever given a token, and the generation of the latest. ERR_NOTFOUND: the folder is older, and nobody knows. */
+/* Who was ever given a token, and the generation of the latest. Negative: nobody knows. ERR_NOTFOUND:
+ * the folder is older, or there were too many. */
 int authority_names(struct authority *authority, struct authority_entry **out, size_t *count,
                     struct err *err); /* mem_free */
 

@@ -20,6 +20,7 @@
 #include "common/base/hash.h"
 #include "common/trust/internal.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define PREFIX    "starling1:"
@@ -137,4 +138,14 @@ int token_read(const char *text, struct token *out, struct err *err)
         return err_set(err, ERR_DATA, "token: cut or mistyped; copy the whole line that starling ca token printed");
     }
     return 0;
+}
+
+int token_id(const uint8_t secret[32], char id[TOKEN_ID_BYTES], struct err *err)
+{
+    uint8_t digest[TRUST_DIGEST];
+    int rc = trust_digest(secret, 32, digest, err);
+    for (size_t i = 0; i < sizeof digest && rc == 0; i++) {
+        (void)snprintf(id + 2 * i, 3, "%02x", digest[i]);
+    }
+    return rc;
 }

@@ -9,6 +9,7 @@
 #include "common/trust/trust.h"
 
 #define TOKEN_TEXT_MAX 1024 /* with the zero */
+#define TOKEN_ID_BYTES 65   /* likewise */
 
 struct token {
     char address[TRUST_ADDRESS_MAX];
@@ -24,5 +25,7 @@ int token_write(const struct token *token, char out[TOKEN_TEXT_MAX], struct err 
 /* ERR_DATA: no token, cut, mistyped; ERR_VERSION: of another version. One newline at the end is allowed. The sentence
  * never repeats the text. Expiry is the caller's to judge. */
 int token_read(const char *text, struct token *out, struct err *err);
+/* What may be kept of a token, and names it: its secret's SHA-256, in hexadecimal digits. */
+int token_id(const uint8_t secret[32], char id[TOKEN_ID_BYTES], struct err *err);
 
 #endif

@@ -50,10 +50,11 @@ int vault_make(const char *path, struct err *err)
     return rc;
 }
 
-/* An authority's file, or what a save of it left that was cut off. */
+/* An authority's file, or what a save of it left that was cut off; or what is in each volume's root. */
 static int is_ours(void *foreign, const char *name)
 {
-    static const char *const ours[] = {"ca.key", "ca.pem", "address", "generation", "revoked", "names", TOKENS, "lock"};
+    static const char *const ours[] = {"ca.key", "ca.pem", "address", "generation", "revoked",
+                                       "names",  TOKENS,   "lock",    "lost+found"};
     size_t len = strlen(name);
     len -= len > 4 && strcmp(name + len - 4, ".tmp") == 0 ? 4 : 0;
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
@@ -68,16 +69,17 @@ int vault_check_new(const char *path, struct err *err)
 {
     char key[DISK_PATH_MAX];
     struct err foreign = {0};
-    int rc = disk_posix.ops->list(disk_posix.ctx, path, is_ours, &foreign);
-    bool whole = disk_join(key, path, "ca.key") == 0 && access(key, F_OK) == 0; /* which has its own words */
-    if (rc && !foreign.code) {
-        return err_set(err, rc, "%.300s: read: %s", path, disk_why(&disk_posix, rc));
+    if (disk_join(key, path, "ca.key") == 0 && access(key, F_OK) == 0) {
+        return 0; /* which has its own words */
     }
-    return rc && !whole ? err_set(err, rc,
-                                  "%.200s: it holds other things (%.64s), and an authority has its folder to itself; "
-                                  "name a new or an empty one",
-                                  path, foreign.text)
-                        : 0;
+    int rc = disk_posix.ops->list(disk_posix.ctx, path, is_ours, &foreign);
+    if (foreign.code) {
+        return err_set(err, rc,
+                       "%.200s: it holds other things (%.64s), and an authority has its folder to itself; name a new "
+                       "or an empty one",
+                       path, foreign.text);
+    }
+    return rc ? err_set(err, rc, "%.300s: read: %s", path, disk_why(&disk_posix, rc)) : 0;
 }
 
 int vault_open(struct vault *vault, const char *path, struct err *err)

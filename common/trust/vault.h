@@ -5,7 +5,7 @@
  *     address     "host:port", as it goes into tokens
  *     generation  the highest number that was given to a token or passed by a revocation
  *     revoked     "NAME NUMBER" a line, by name: void up to this generation
- *     names       as `revoked`: who was ever given a token, and the latest one's number. Older folders have none
+ *     names       as `revoked`: who was ever given a token, and the latest one's number. May be missing
  *     tokens/     a file a token that is not spent, called by the SHA-256 of its secret: "NAME ROLE GENERATION EXPIRES"
  *     lock        whoever changes something holds it (flock)
  *
@@ -16,12 +16,12 @@
 #define STARLING_TRUST_VAULT_H
 
 #include "common/base/disk.h"
-#include "common/trust/trust.h"
+#include "common/trust/token.h"
 
 #include <sys/types.h>
 
 #define VAULT_FILE_MAX 4096 /* but of `revoked` and `names` */
-#define VAULT_ID       65   /* 64 hexadecimal digits and the zero */
+#define VAULT_ID       TOKEN_ID_BYTES
 
 struct vault {
     char path[DISK_PATH_MAX];

@@ -243,9 +243,8 @@ static void log_changed(const struct coordinator *c, const struct absorb *absorb
                   absorb->round, absorb->rows, absorb->repeated);
     }
     if (absorb->copied) {
-        log_event(c->log, LOG_LEVEL_WARN, "features_copied", "name=%s round=%u rows=%u dropped=%u looked_at=%u near=%u",
-                  absorb->owner, absorb->round, absorb->rows, absorb->rows, absorb->screen.looked,
-                  absorb->screen.copied);
+        log_event(c->log, LOG_LEVEL_WARN, "features_copied", "name=%s round=%u rows=%u looked_at=%u near=%u",
+                  absorb->owner, absorb->round, absorb->rows, absorb->screen.looked, absorb->screen.copied);
     }
     for (enum norm_part part = 0; part < NORM_PARTS; part++) {
         const struct length *length = &absorb->lengths[part];

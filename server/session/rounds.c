@@ -98,16 +98,8 @@ static void extended(struct coordinator *c)
               (unsigned long long)c->plan->round_deadline_ms);
 }
 
-static void stuck(struct coordinator *c)
-{
-    struct round_tally tally = round_count(&c->round);
-    char text[MSG_TEXT_MAX];
-    waits_for(c, text);
-    log_event(c->log, LOG_LEVEL_ERROR, "round_stuck", "round=%u refused=%u delivered=%u least=%u waits_for=\"%s\"",
-              round_current(c), tally.refused, tally.delivered, c->plan->min_clients, text);
-}
-
-/* How many clients there are is known when a round closes. */
+/* How many clients there are is known when a round closes, or cannot: of just min_clients one that lies is refused, and
+ * no round ever does. */
 static void look_for_spare(struct coordinator *c, uint32_t clients)
 {
     uint32_t least = c->plan->min_clients, liars = c->plan->aggregation.byzantine;
@@ -118,6 +110,16 @@ static void look_for_spare(struct coordinator *c, uint32_t clients)
                   "computed of fewer than min_clients\"",
                   clients, least, liars);
     }
+}
+
+static void stuck(struct coordinator *c)
+{
+    struct round_tally tally = round_count(&c->round);
+    char text[MSG_TEXT_MAX];
+    waits_for(c, text);
+    log_event(c->log, LOG_LEVEL_ERROR, "round_stuck", "round=%u refused=%u delivered=%u least=%u waits_for=\"%s\"",
+              round_current(c), tally.refused, tally.delivered, c->plan->min_clients, text);
+    look_for_spare(c, tally.ready);
 }
 
 static void closed(struct coordinator *c)

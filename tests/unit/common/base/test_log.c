@@ -240,14 +240,52 @@ static void test_limit_of_a_crowd(void **state)
     assert_int_equal(names, 240);
 }
 
+/* How many lines of an event a crowd may still write. */
+static uint32_t use_up(const char *event)
+{
+    static uint64_t group;
+    uint32_t lines = 0;
+    while (log_limit_take_of(&limit, event, "crowd", ++group, 1000)) {
+        lines++;
+    }
+    return lines;
+}
+
+/* A crowd that has used up one event has used up no other one. Where there are more events than rows, the rest share
+ * one. */
+static void test_events_share_no_rate(void **state)
+{
+    (void)state;
+    static const char *const events[] = {"accept_failed",      "access_refused",   "client_rejected",
+                                         "connection_refused", "connections_full", "protocol_error",
+                                         "send_failed",        "stranger_left",    "trust_unreadable"};
+    static char more[LOG_LIMIT_KINDS][16];
+    const struct log log = {.least = LOG_LEVEL_DEBUG};
+    log_limit_init(&limit, &log, 7);
+    for (size_t i = 0; i < sizeof events / sizeof events[0]; i++) {
+        assert_int_equal(use_up(events[i]), LOG_LIMIT_EACH);
+        assert_int_equal(use_up(events[i]), 0);
+    }
+    for (size_t i = 0; i < LOG_LIMIT_KINDS; i++) {
+        (void)snprintf(more[i], sizeof more[i], "more_%zu", i);
+        assert_int_equal(use_up(more[i]), i + sizeof events / sizeof events[0] < LOG_LIMIT_KINDS ? LOG_LIMIT_EACH : 0);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_levels),       cmocka_unit_test(test_hostile_fields),
-        cmocka_unit_test(test_text),         cmocka_unit_test(test_json),
-        cmocka_unit_test(test_line_limit),   cmocka_unit_test(test_descriptor),
-        cmocka_unit_test(test_rate),         cmocka_unit_test(test_limit_of_one),
-        cmocka_unit_test(test_limit_of_all), cmocka_unit_test(test_limit_of_a_crowd),
+        cmocka_unit_test(test_levels),
+        cmocka_unit_test(test_hostile_fields),
+        cmocka_unit_test(test_text),
+        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_line_limit),
+        cmocka_unit_test(test_descriptor),
+        cmocka_unit_test(test_rate),
+        cmocka_unit_test(test_limit_of_one),
+        cmocka_unit_test(test_limit_of_all),
+        cmocka_unit_test(test_limit_of_a_crowd),
+        cmocka_unit_test(test_events_share_no_rate),
     };
     cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
 /* The authority's folder: who gets in, how often, until when, and what becomes of it when files are damaged, readable
- * by others, or used by two processes at once. planted.py holds these tests to the mistakes that they must find. */
+ * by others, or used by two processes at once. tests/unit/planted.py holds these tests to the mistakes that they must
+ * find. */
 #include "tests/unit/common/trust/trust_world.h"
 
 #include <sys/file.h>
@@ -127,6 +128,10 @@ static void a_folder_of_other_things_is_left_alone(void **state)
     assert_int_equal(authority_init(w->dir, ADDRESS, NOW, &err), ERR_CANTCREATE);
     assert_non_null(strstr(err.text, "ca.key")); /* that there is one weighs more */
     assert_int_equal(stat(path, &st), 0);
+    path_of(w, "volume", path);
+    path_of(w, "volume/lost+found", inside);
+    assert_int_equal(mkdir(path, 0700) || mkdir(inside, 0700), 0);
+    assert_int_equal(authority_init(path, ADDRESS, NOW, NULL), 0);
 }
 
 static void a_token_is_good_once(void **state)
@@ -442,6 +447,37 @@ static void damaged_files_are_refused(void **state)
 }
 
 /* The authority's two files, each whole, of two authorities. */
+/* `names` is there to tell slips. What is wrong with it is no reason to let nobody in. */
+static void no_list_of_names_stops_a_token(void **state)
+{
+    struct world *w = *state;
+    struct authority_entry *list;
+    size_t count;
+    char path[192], line[16];
+    struct buf full;
+    path_of(w, "names", path);
+    (void)world_token(w, "site-a", TRUST_TRAINER, NOW);
+    assert_int_equal(authority_names(w->authority, &list, &count, NULL), 0);
+    assert_int_equal(count, 1);
+    assert_string_equal(list[0].name, "site-a");
+    mem_free(list);
+    file_write(path, "nonsense", 8);
+    (void)world_token(w, "site-b", TRUST_TRAINER, NOW);
+    assert_int_equal(authority_names(w->authority, &list, &count, NULL), ERR_DATA);
+    buf_init(&full, 1 << 20);
+    for (unsigned i = 0; i < (1 << 20) / 10; i++) {
+        assert_int_equal(buf_append(&full, line, (size_t)snprintf(line, sizeof line, "n%06u 1\n", i)), 0);
+    }
+    file_write(path, full.data, full.len);
+    buf_fini(&full);
+    assert_int_equal(authority_names(w->authority, &list, &count, NULL), 0);
+    mem_free(list);
+    (void)world_token(w, "site-c", TRUST_TRAINER, NOW);
+    assert_int_equal(authority_names(w->authority, &list, &count, NULL), ERR_NOTFOUND);
+    (void)world_token(w, "site-d", TRUST_TRAINER, NOW);
+    assert_int_equal(tokens_of(w, NOW), 4);
+}
+
 static void key_and_certificate_must_fit(void **state)
 {
     struct world *w = *state, *other = NULL;
@@ -635,6 +671,7 @@ int main(int argc, char **argv)
         TEST(reload),
         TEST(what_others_may_use_is_refused),
         TEST(damaged_files_are_refused),
+        TEST(no_list_of_names_stops_a_token),
         TEST(key_and_certificate_must_fit),
         TEST(a_damaged_token_is_no_token),
         TEST(numbers_never_come_twice),

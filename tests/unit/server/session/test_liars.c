@@ -185,6 +185,29 @@ static void krum_wants_a_spare_client(void **state)
     }
 }
 
+/* The first round is stuck by a lie: the log says why at once, and not again when a sixth site has freed it. */
+static void krum_that_is_stuck_wants_a_spare_client(void **state)
+{
+    (void)state;
+    begin(AGGREGATION_KRUM, 5);
+    join_all(5);
+    for (uint32_t s = 0; s < 4; s++) {
+        offer_times(s, 1);
+        accepted(s);
+    }
+    assert_false(logged(&w, "krum_without_spare"));
+    offer_times(4, NAN);
+    (void)hear_declined(&w, 4, DECLINE_NOT_FINITE);
+    assert_true(logged(&w, "round_stuck round=1 refused=1 delivered=4"));
+    assert_true(logged(&w, "krum_without_spare clients=5 min_clients=5 byzantine=1"));
+    w.lines.len = 0;
+    join(&w, &sites[5]);
+    offer_times(5, 1);
+    accepted(5);
+    assert_int_equal(w.disk.round, 1);
+    assert_false(logged(&w, "krum_without_spare"));
+}
+
 /* The server's disk is full while an update is to be spooled: the client is told to try again, the status says why
  * nobody gets on, and what counts in the end is what was written. */
 static void a_full_disk_is_waited_for(void **state)
@@ -540,6 +563,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(the_middle_of_three_counts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_order_of_arrival_leaves_no_trace, set_up, tear_down),
         cmocka_unit_test_setup_teardown(krum_wants_a_spare_client, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(krum_that_is_stuck_wants_a_spare_client, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_full_disk_is_waited_for, set_up, tear_down),
         cmocka_unit_test_setup_teardown(no_room_no_round, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_failed_rule_is_tried_again, set_up, tear_down),

@@ -113,6 +113,23 @@ static uint64_t blob_bytes(struct coordinator *c, const struct peer *peer, uint3
                : quant_rows_bytes(c->plan->wire.features, draw_sample(c, peer->member), c->bank->dimension);
 }
 
+/* What a site fetches in a round: the model and, at the most, a whole sample, which is far more than a small model. */
+static uint64_t round_bytes(const struct coordinator *c)
+{
+    uint64_t sample = quant_rows_bytes(c->plan->wire.features, c->plan->fusion.remote, c->bank->dimension);
+    return c->model_blob.bytes + (plan_shares_features(c->plan) ? sample : 0);
+}
+
+static void end_over_quota(struct coordinator *c, struct peer *peer)
+{
+    static const char reason[] = "it has downloaded this round's quota, the bytes of 16 models and samples";
+    c->strangers.told.over_quota++;
+    log_event(log_of_member(c, peer->member, "over_quota"), LOG_LEVEL_WARN, "over_quota",
+              "name=%s address=%s round=%u reason=\"%s\"", c->members[peer->member].name, peer->address,
+              round_current(c), reason);
+    peer_bye(c, peer, ERR_TEMPFAIL, reason);
+}
+
 static bool judge(struct coordinator *c, struct peer *peer)
 {
     struct download *download = &peer->download;
@@ -122,11 +139,9 @@ static bool judge(struct coordinator *c, struct peer *peer)
         download->active = false;
         peer_fault(c, peer, "FETCH of %s %u from byte %llu; it has %llu", blob_kind_name(download->kind),
                    round_current(c), (unsigned long long)download->offset, (unsigned long long)download->bytes);
-    } else if (quota_of(c, &c->members[peer->member])->down >=
-               TRANSFERS_PER_ROUND * (download->bytes + c->model_blob.bytes)) {
+    } else if (quota_of(c, &c->members[peer->member])->down >= TRANSFERS_PER_ROUND * round_bytes(c)) {
         download->active = false;
-        c->strangers.told.over_quota++;
-        peer_bye(c, peer, ERR_TEMPFAIL, "it has downloaded this round's quota, the bytes of 16 models and samples");
+        end_over_quota(c, peer);
     }
     return download->active;
 }

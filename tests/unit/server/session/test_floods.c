@@ -221,6 +221,11 @@ static void uploads_have_a_quota(void **state)
     (void)hear(&w, 0, MSG_ACCEPTED);
 }
 
+static uint64_t sample_bytes(void)
+{
+    return quant_rows_bytes(w.plan.wire.features, w.plan.fusion.remote, w.plan.model.features);
+}
+
 /* Whoever fetches the model again and again gets it so often, and then a BYE, also on a new connection. */
 static void downloads_have_a_quota(void **state)
 {
@@ -229,7 +234,8 @@ static void downloads_have_a_quota(void **state)
     join(&w, &sites[1]);
     join(&w, &sites[2]);
     struct blob model = hear(&w, 0, MSG_ROUND).round.model;
-    for (uint32_t i = 0; i < 2 * TRANSFERS_PER_ROUND; i++) {
+    uint64_t most = TRANSFERS_PER_ROUND * (model.bytes + sample_bytes());
+    for (uint64_t i = 0; i * model.bytes < most; i++) {
         mem_free(fetch(&w, 0, &model, 0));
     }
     struct msg again = {.type = MSG_FETCH};
@@ -243,8 +249,33 @@ static void downloads_have_a_quota(void **state)
             (void)hear(&w, 20, MSG_ROUND);
         }
     }
+    assert_true(logged(&w, "over_quota name=site-0"));
     (void)hear(&w, 1, MSG_ROUND);
     mem_free(fetch(&w, 1, &model, 0)); /* nobody else's */
+}
+
+static int setup_large_samples(void **state)
+{
+    (void)state;
+    world_init(&w);
+    w.plan.fusion.remote = 100000;
+    world_start(&w);
+    sites_init(sites, SITES);
+    return 0;
+}
+
+/* A site that is started again in the midst of a round fetches anew, also where a sample is a hundred models. */
+static void one_large_sample_is_no_quota_of_small_models(void **state)
+{
+    (void)state;
+    join(&w, &sites[0]);
+    join(&w, &sites[1]);
+    join(&w, &sites[2]);
+    struct blob model = hear(&w, 0, MSG_ROUND).round.model;
+    assert_in_range(sample_bytes(), 100 * model.bytes, UINT64_MAX);
+    quota_of(w.c, &w.c->members[member_find(w.c, "site-0")])->down = model.bytes + sample_bytes();
+    mem_free(fetch(&w, 0, &model, 0));
+    assert_true(w.peers[0].open);
 }
 
 int main(void)
@@ -257,6 +288,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(names_that_never_contributed_are_forgotten, setup, teardown),
         cmocka_unit_test_setup_teardown(uploads_have_a_quota, setup, teardown),
         cmocka_unit_test_setup_teardown(downloads_have_a_quota, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_large_sample_is_no_quota_of_small_models, setup_large_samples, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

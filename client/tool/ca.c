@@ -175,7 +175,10 @@ static int ca_revoke(int argc, char **argv)
     if (rc) {
         return cli_fail(&err);
     }
-    (void)fprintf(stderr, "%s is shut out; a new token (starling ca token --name %s) lets it in again\n", name, name);
+    (void)fprintf(stderr,
+                  "%s is shut out; a new token (starling ca token --name %s, with its --role unless it trains) lets it "
+                  "in again\n",
+                  name, name);
     return 0;
 }
 

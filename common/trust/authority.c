@@ -59,6 +59,17 @@ static int write_authority(struct vault *vault, const char *address, EVP_PKEY *k
     return rc;
 }
 
+/* What an init leaves that was cut off has let in nobody: its generation is 0. */
+static bool has_let_in(struct vault *vault)
+{
+    uint8_t *data = NULL;
+    size_t len = 0;
+    int rc = vault_load(vault, "generation", &data, &len, NULL);
+    bool none = rc == ERR_NOTFOUND || (rc == 0 && len == 2 && memcmp(data, "0\n", 2) == 0);
+    vault_wipe(data, len);
+    return !none;
+}
+
 static int init_locked(struct vault *vault, const char *address, int64_t now, struct err *err)
 {
     uint8_t *old = NULL;
@@ -73,6 +84,12 @@ static int init_locked(struct vault *vault, const char *address, int64_t now, st
             "%.200s: has a ca.key; a new authority there would shut out every site that the old one let in, so "
             "choose another folder, or move this one away",
             vault->path);
+    }
+    if (has_let_in(vault)) {
+        return err_set(err, ERR_CANTCREATE,
+                       "%.200s: an authority that has lost its ca.key; restore that from the backup, or choose another "
+                       "folder for a new one",
+                       vault->path);
     }
     rc = key_new(&key, err);
     rc = rc ? rc : certificate_root(key, now, &ca, err);
@@ -122,6 +139,9 @@ static int find_authority(struct vault *vault, const char *dir, struct err *err)
     int rc = vault_open(vault, dir, err);
     rc = rc ? rc : vault_path(vault, "ca.key", path, err);
     rc = rc ? rc : trust_private(path, false, err);
+    if (rc == ERR_NOTFOUND && has_let_in(vault)) {
+        return err_set(err, rc, "%.300s: ca.key is missing; restore it from the backup", dir);
+    }
     return rc == ERR_NOTFOUND
                ? err_set(err, rc,
                          "%.300s: no authority is there; is it the right folder? `starling ca init` makes one, once",
@@ -320,6 +340,9 @@ int authority_token(struct authority *authority, const char *name, uint32_t role
     struct token token = {.role = role};
     out[0] = '\0';
     int rc = check_ask(name, valid_s, now, err);
+    if (rc == 0 && name[0] == '-') {
+        rc = err_set(err, ERR_USAGE, "\"%s\": a name that begins with - would be taken for a flag", name);
+    }
     if (rc) {
         return rc;
     }

@@ -59,6 +59,8 @@ TRUST = [
     ("authority.c", "if (rc == ERR_LIMIT) {", "if (false) {",
      "authority", "no_list_of_names_stops_a_token"),
     # Who may see it.
+    ("authority.c", "if (has_let_in(vault)) {", "if (false) {",
+     "authority", "an_authority_without_its_key_is_not_made_anew"),
     ("authority.c", "rc = rc ? rc : trust_private(path, false, err);", "",
      "authority", "what_others_may_use_is_refused"),
     ("vault.c", "int rc = trust_private(path, true, err);", "int rc = 0;",

@@ -105,6 +105,25 @@ static void a_half_made_authority_is_made_again(void **state)
     assert_string_equal(authority_address(w->authority), "[2001:db8::1]:7640");
 }
 
+/* With its ca.pem, its list of revocations and its numbers a key that is found again is of use. */
+static void an_authority_without_its_key_is_not_made_anew(void **state)
+{
+    struct world *w = *state;
+    struct authority *authority;
+    struct err err;
+    char text[TOKEN_TEXT_MAX], key[192], away[192];
+    assert_int_equal(authority_token(w->authority, "a", TRUST_TRAINER, HOUR, NOW, text, NULL), 0);
+    path_of(w, "ca.key", key);
+    path_of(w, "address.tmp", away); /* any name that it has */
+    assert_int_equal(rename(key, away), 0);
+    assert_int_equal(authority_init(w->dir, ADDRESS, NOW, &err), ERR_CANTCREATE);
+    assert_non_null(strstr(err.text, "restore"));
+    assert_int_equal(authority_open(w->dir, &authority, &err), ERR_NOTFOUND);
+    assert_non_null(strstr(err.text, "ca.key is missing"));
+    assert_int_equal(rename(away, key), 0);
+    world_reopen(w);
+}
+
 static void a_folder_of_other_things_is_left_alone(void **state)
 {
     struct world *w = *state;
@@ -173,6 +192,7 @@ static void a_token_is_good_once(void **state)
         assert_int_equal(authority_token(w->authority, names[i], TRUST_TRAINER, HOUR, NOW, text, NULL), ERR_USAGE);
         assert_int_equal(authority_revoke(w->authority, names[i], NULL), ERR_USAGE);
     }
+    assert_int_equal(authority_token(w->authority, "-x", TRUST_TRAINER, HOUR, NOW, text, NULL), ERR_USAGE);
     assert_int_equal(authority_token(w->authority, "a", TRUST_SERVER, HOUR, NOW, text, NULL), ERR_DATA);
     assert_int_equal(authority_token(w->authority, "a", TRUST_TRAINER, 0, NOW, text, NULL), ERR_USAGE);
     assert_int_equal(authority_token(w->authority, "a", TRUST_TRAINER, UINT64_MAX, NOW, text, NULL), ERR_USAGE);
@@ -662,6 +682,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(a_new_authority),
         TEST(a_half_made_authority_is_made_again),
+        TEST(an_authority_without_its_key_is_not_made_anew),
         TEST(a_folder_of_other_things_is_left_alone),
         TEST(a_token_is_good_once),
         TEST(a_token_is_good_once_among_processes),

@@ -143,7 +143,8 @@ static int load(struct vault *vault, const char *name, size_t max, uint8_t **dat
     *data = NULL;
     *len = 0;
     int rc = vault_path(vault, name, path, err);
-    return rc ? rc : disk_load(&vault->disk, path, max, data, len, err);
+    rc = rc ? rc : disk_load(&vault->disk, path, max, data, len, err);
+    return rc == ERR_NOTFOUND ? err_set(err, rc, "%s: missing; restore the folder from its backup", path) : rc;
 }
 
 int vault_load(struct vault *vault, const char *name, uint8_t **data, size_t *len, struct err *err)
